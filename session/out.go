@@ -1,0 +1,108 @@
+package session
+
+import "time"
+
+// Out is how a recorder speaks: octets for either leg, and wishes. It is the shell's and reused between calls; what a call queues on it is
+// written after the call, in order. Now is set before each call.
+type Out struct {
+	Now time.Time
+	// Reading tells the recorder whether the shell has been waiting for octets from the leg all along since the last call: silence of a
+	// leg that nobody reads is no evidence.
+	Reading [2]bool
+
+	// Wake is when Tick is wanted; zero means never. The recorder sets it; it stays until changed.
+	Wake time.Time
+	// Pause asks the shell not to read a leg. It stays until changed.
+	Pause [2]bool
+	// Live is set when a replay (or the first login) is confirmed: the session runs on the current broker.
+	Live bool
+	// Move asks the shell to leave the current broker and dial again; the text says why. The shell answers with Down, then Up.
+	Move error
+	// End ends the session once what is queued for the client was written.
+	End *Fault
+
+	legs   [2]queue
+	inject injector
+}
+
+// Injected octets (receipts, acknowledgements, login) come from small chunks of this size.
+const injectChunk = 4 << 10
+
+type queue struct {
+	bufs []Buf
+	size int
+}
+
+type injector struct {
+	chunk *Chunk
+	used  int
+}
+
+// Ref queues a range for a leg; Out takes its own reference. Ranges that continue each other become one.
+func (o *Out) Ref(leg Leg, b Buf) {
+	if b.Len() == 0 {
+		return
+	}
+	q := &o.legs[leg]
+	q.size += b.Len()
+	if n := len(q.bufs); n > 0 {
+		if last := &q.bufs[n-1]; last.chunk == b.chunk && last.end == b.off {
+			last.end = b.end
+			return
+		}
+	}
+	q.bufs = append(q.bufs, b.Keep())
+}
+
+// Append queues a copy of p.
+func (o *Out) Append(leg Leg, p []byte) { copy(o.Grow(leg, len(p)), p) }
+
+// Grow queues n octets and returns them to be filled in before the call ends.
+func (o *Out) Grow(leg Leg, n int) []byte {
+	if n == 0 {
+		return nil
+	}
+	in := &o.inject
+	if in.chunk == nil || len(in.chunk.Data)-in.used < n {
+		if in.chunk != nil {
+			in.chunk.Release()
+		}
+		in.chunk, in.used = NewChunk(make([]byte, max(n, injectChunk)), nil), 0
+	}
+	b := in.chunk.Range(in.used, in.used+n)
+	in.used += n
+	o.Ref(leg, b)
+	return b.Bytes()
+}
+
+// Queued is the number of octets waiting for a leg.
+func (o *Out) Queued(leg Leg) int { return o.legs[leg].size }
+
+// Take hands the queued ranges of a leg to the shell, with their references, appended to dst.
+func (o *Out) Take(leg Leg, dst []Buf) []Buf {
+	q := &o.legs[leg]
+	dst = append(dst, q.bufs...)
+	clear(q.bufs)
+	q.bufs, q.size = q.bufs[:0], 0
+	return dst
+}
+
+// Discard drops what is queued for a leg: its connection is gone.
+func (o *Out) Discard(leg Leg) {
+	q := &o.legs[leg]
+	for _, b := range q.bufs {
+		b.Drop()
+	}
+	clear(q.bufs)
+	q.bufs, q.size = q.bufs[:0], 0
+}
+
+// Close drops everything.
+func (o *Out) Close() {
+	o.Discard(Client)
+	o.Discard(Broker)
+	if o.inject.chunk != nil {
+		o.inject.chunk.Release()
+		o.inject = injector{}
+	}
+}

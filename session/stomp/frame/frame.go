@@ -1,0 +1,130 @@
+// Package frame is the STOMP 1.0, 1.1 and 1.2 codec that recorder, broker and probe share, and the one place that names the
+// headers which only a sidecar and its paired broker exchange (paired.go).
+//
+// A Parser cuts frames out of the caller's read buffer without copying or allocating: a Frame is a view, valid for as long as
+// those octets are. What it hands out is what stood on the wire. Header values stay escaped until Unescape is asked for them, so
+// that a frame can be forwarded octet for octet and CONNECT credentials are never decoded and encoded again
+// ([STOMP 1.2 Value Encoding] exempts CONNECT and CONNECTED).
+//
+// Guarantees: the first of repeated headers wins and all are kept; every length is checked against a named limit before anything
+// is allocated for it; content-length is never added or dropped, for its presence tells ActiveMQ a BytesMessage from a
+// TextMessage. The package does no I/O and knows nothing of sessions.
+package frame
+
+import "strconv"
+
+// Version is a negotiated protocol version. The zero value is STOMP 1.0, which is what a client speaks that names none.
+type Version uint8
+
+// The versions that exist. [STOMP 1.2 Protocol Negotiation]
+const (
+	V10 Version = iota
+	V11
+	V12
+)
+
+// String is the version as accept-version and version headers spell it.
+func (v Version) String() string { return [...]string{"1.0", "1.1", "1.2"}[min(int(v), 2)] }
+
+// ParseVersion reads one version as a header spells it.
+func ParseVersion(s []byte) (Version, bool) {
+	switch string(s) {
+	case "1.0":
+		return V10, true
+	case "1.1":
+		return V11, true
+	case "1.2":
+		return V12, true
+	}
+	return 0, false
+}
+
+// Command is the first line of a frame. Unknown commands are carried, not refused: the recorder forwards what it does not know.
+type Command uint8
+
+// Commands, in the order of the specification. EOL is a run of end-of-lines between frames: a heart-beat, or the line feed that many
+// servers write after each NUL.
+const (
+	Unknown Command = iota
+	EOL
+	Connect
+	Stomp
+	Connected
+	Send
+	Subscribe
+	Unsubscribe
+	Ack
+	Nack
+	Begin
+	Commit
+	Abort
+	Disconnect
+	Message
+	Receipt
+	Error
+)
+
+var commandNames = [...]string{
+	Unknown: "unknown", EOL: "EOL", Connect: "CONNECT", Stomp: "STOMP", Connected: "CONNECTED", Send: "SEND",
+	Subscribe: "SUBSCRIBE", Unsubscribe: "UNSUBSCRIBE", Ack: "ACK", Nack: "NACK", Begin: "BEGIN", Commit: "COMMIT",
+	Abort: "ABORT", Disconnect: "DISCONNECT", Message: "MESSAGE", Receipt: "RECEIPT", Error: "ERROR",
+}
+
+// String is the command as it stands on the wire.
+func (c Command) String() string {
+	if int(c) < len(commandNames) {
+		return commandNames[c]
+	}
+	return "Command(" + strconv.Itoa(int(c)) + ")"
+}
+
+// HasBody reports whether the command may carry a body. [STOMP 1.2 Body]
+func (c Command) HasBody() bool { return c == Send || c == Message || c == Error || c == Unknown }
+
+// Frame is one frame as it stood in the caller's buffer. All slices point into that buffer.
+type Frame struct {
+	Command Command
+	// Raw is the whole frame: command, headers, body and the NUL. For EOL it is the run of end-of-lines.
+	Raw []byte
+	// Block holds the header lines with their line ends, without the blank line.
+	Block []byte
+	// Body is what stands between the blank line and the NUL.
+	Body []byte
+	// Name is the command's octets, for an Unknown command.
+	Name []byte
+	// HasContentLength reports whether the sender gave content-length.
+	HasContentLength bool
+
+	version Version
+}
+
+// Headers yields the header lines in order: names and values as they stand on the wire, still escaped, without the line end. Lines
+// that hold no colon were refused by the Parser.
+func (f *Frame) Headers(yield func(name, value []byte) bool) {
+	for p := f.Block; len(p) > 0; {
+		name, value, n := cutHeader(p, f.version)
+		if !yield(name, value) {
+			return
+		}
+		p = p[n:]
+	}
+}
+
+// Get returns the first value of a header as it stands on the wire, still escaped. name must need no escaping itself.
+// [STOMP 1.2 Repeated Header Entries]
+func (f *Frame) Get(name string) (value []byte, ok bool) {
+	for p := f.Block; len(p) > 0; {
+		k, v, n := cutHeader(p, f.version)
+		if string(k) == name {
+			return v, true
+		}
+		p = p[n:]
+	}
+	return nil, false
+}
+
+// Value is Get without the second result: nil when the header is absent.
+func (f *Frame) Value(name string) []byte {
+	v, _ := f.Get(name)
+	return v
+}

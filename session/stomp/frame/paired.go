@@ -1,0 +1,72 @@
+package frame
+
+// Headers that only a sidecar and the paired broker exchange. A client that speaks to the broker itself neither sends nor sees
+// them; a sidecar strips them before its client sees a frame, and from what its client sends.
+//
+// An effect is a SEND, ACK or NACK outside a transaction, a COMMIT, or an ABORT. A sidecar numbers the effects of a session
+// 1, 2, 3, …; the broker journals "session S has applied effect n" in the record of the effect itself. After any break one
+// number, the cursor, settles what is in doubt: effects up to it are done, those above are played again.
+const (
+	// PairedPrefix begins every name below.
+	PairedPrefix = "understudy-"
+
+	// HeaderSession: CONNECT →. 128-bit random id of the client's connection in 32 lower-case hex digits, for its whole life.
+	HeaderSession = "understudy-session"
+	// HeaderAttempt: CONNECT →. Decimal, rises with every dial of a session. The broker ends every connection of the session with a
+	// lower or equal attempt, its reader included, before it answers CONNECTED; what that had sent and was not applied never will be.
+	HeaderAttempt = "understudy-attempt"
+	// HeaderStore: CONNECT → the store wanted (UUID or name), absent = whichever is served; CONNECTED ← the UUID of the store served.
+	HeaderStore = "understudy-store"
+	// HeaderHold: CONNECT →. Milliseconds that the sidecar may hold its client; the broker keeps an absent session that long and a margin.
+	HeaderHold = "understudy-hold"
+	// HeaderEpoch: CONNECTED ←. Decimal epoch of the store's owner. A sidecar accepts none lower than the highest it saw in CONNECTED for that UUID.
+	HeaderEpoch = "understudy-epoch"
+	// HeaderCursor: CONNECT → the highest effect that the sidecar knows is durable (the broker may forget outcomes up to it, and a
+	// broker that never applied that many has lost data: ERROR lost-state); CONNECTED ← highest durable effect of the session;
+	// RECEIPT ← every effect up to here is durable. At most one such RECEIPT per connection and commit batch; its receipt-id is
+	// ReceiptCursor. A receipt header on an effect frame of a sidecar session is not answered by itself.
+	HeaderCursor = "understudy-cursor"
+	// HeaderEffect: SEND, ACK, NACK outside a transaction, COMMIT, ABORT →. Decimal. Equal to cursor+1 (the last accepted, durable or
+	// not): applied. Lower or equal: confirmed again by a cursor RECEIPT, not applied again. Higher, or absent: ERROR gap, close.
+	HeaderEffect = "understudy-effect"
+	// HeaderRolledBack: RECEIPT and CONNECTED ←. Comma-separated effects that were COMMITs which could not be applied because they
+	// acknowledge a message that has moved to another consumer; they count as settled (the cursor passes them).
+	HeaderRolledBack = "understudy-rolled-back"
+	// HeaderDelivery: MESSAGE ←, the first header of the frame. Ordinal of this delivery of this message in this epoch; absent = 1.
+	HeaderDelivery = "understudy-delivery"
+	// HeaderClaims: SUBSCRIBE → in a replay. Comma-separated message-id=epoch.ordinal of the deliveries that the client holds
+	// unacknowledged on this subscription (or whose acknowledgement is not yet known to be durable), with the epoch and ordinal under
+	// which each was last delivered to it. A granted claim is delivered again on this subscription, with redelivered:true.
+	HeaderClaims = "understudy-claims"
+	// HeaderGone: RECEIPT of a SUBSCRIBE ←. Comma-separated message ids whose claims were not granted: acknowledged already, expired, unknown, or
+	// held elsewhere by a higher (epoch, ordinal). The RECEIPT precedes the subscription's first MESSAGE.
+	HeaderGone = "understudy-gone"
+	// HeaderError: ERROR ←. One of the Code constants: what the sidecar, not its client, has to deal with.
+	HeaderError = "understudy-error"
+	// HeaderMoved: ERROR ←. The store moves to another server; everything before this frame has been answered: dial again.
+	HeaderMoved = "understudy-moved"
+)
+
+// ReceiptCursor is the receipt-id of a RECEIPT that carries only HeaderCursor.
+const ReceiptCursor = "understudy"
+
+// Values of HeaderError.
+const (
+	// CodeStandby: this server does not own the store now; try the next one, or again.
+	CodeStandby = "standby"
+	// CodeStaleAttempt: a higher attempt of the session is or was connected.
+	CodeStaleAttempt = "stale-attempt"
+	// CodeWrongStore: the store wanted is not served here.
+	CodeWrongStore = "wrong-store"
+	// CodeGap: an effect number was skipped or missing; nothing behind it was applied.
+	CodeGap = "gap"
+	// CodeLostState: the sidecar has confirmation of effects that this store never saw.
+	CodeLostState = "lost-state"
+	// CodeFenced: the server has lost the store to a higher epoch, or its disk failed; nothing behind the last RECEIPT counts here.
+	CodeFenced = "fenced"
+)
+
+// In a sidecar session an ACK or NACK names its message by the headers message-id and subscription, in every protocol version. One that
+// names a message which the subscription does not hold is applied as nothing: the cursor passes it, and it is counted.
+// The message-id of a message sent through a sidecar is session:effect, and session:effect:index inside a transaction (index from 0
+// over the transaction's SENDs; effect is that of its COMMIT).
