@@ -1,0 +1,182 @@
+// Package broker is the paired STOMP broker: a STOMP 1.0, 1.1 and 1.2 server over a file journal, which knows sidecars and can
+// therefore make exact what other brokers can only approximate.
+//
+// A Server is one process's share in a store, which is a directory with a journal. It stands by until the journal's lock is free,
+// recovers, serves, and ends when it is told to or when the journal can promise nothing any more. While it stands by, its listener is
+// open and every CONNECT is answered at once.
+//
+// Guarantees: RECEIPT means that the journal was synced and the store is still ours. A COMMIT is one journal record. A message is
+// dispatched only when it is durable, in the order of its queue, and one that was given back returns to its old place. Message and
+// acknowledgement ids are unique over the life of the store. What a sidecar session has had applied is in the record of the effect
+// itself, so that it can be neither lost nor repeated (see session/stomp/frame, paired.go, for the contract).
+//
+// Everything that decides is in store and what it consists of: pure state under one mutex, with time passed in and octets handed
+// out. server, conn and writer are the shell around it: sockets, goroutines, deadlines.
+//
+// Not here: selectors, browsers, durable subscriptions, wildcards, expiry, priorities and users. A SUBSCRIBE that asks for one of the
+// first three is refused, for to ignore it would deliver the wrong messages. Messages live in memory as well as in the journal.
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/understudy-mq/understudy/broker/journal"
+	"github.com/understudy-mq/understudy/session/stomp/frame"
+)
+
+// Config of a Server. DataDir and Listener are required; each other field's zero value means the default in its comment.
+type Config struct {
+	// DataDir holds the store's journal. It is made if it does not exist. Servers that share it share the store.
+	DataDir string
+	// Name is this server's name in LOCK, logs and ERROR texts; the listener's address.
+	Name string
+	// StoreName is what a sidecar may call the store beside its UUID; "" means it has no name.
+	StoreName string
+	// Listener is bound already and becomes the Server's when Run is called.
+	Listener net.Listener
+	// Version goes into the server header of CONNECTED; "devel".
+	Version string
+
+	// Takeover says what may be done about an owner that holds the lock and shows no life; strict.
+	Takeover journal.Takeover
+	// TakeoverAfter is how long an owner's heart-beat may stand still before Takeover acts; 1 s.
+	TakeoverAfter time.Duration
+	// Rank delays this candidate behind others, in steps of the journal; 0.
+	Rank int
+	// ReclaimWindow is how long the messages of a sidecar session that went away wait for it; 2 s. While other sessions are still
+	// coming back it stretches, to five times that at most.
+	ReclaimWindow time.Duration
+
+	HeartBeat      HeartBeat
+	ConnectTimeout time.Duration // from accept to a whole CONNECT; 10 s
+	LingerTimeout  time.Duration // for a client to read the last frame before the connection closes; 2 s
+	FullTimeout    time.Duration // how long a SEND waits for memory before it is refused; 5 s
+
+	// Limits of frames. Body defaults to what fits a journal record, the rest as package frame has it.
+	Limits           frame.Limits
+	Prefetch         int   // messages a subscription may hold unacknowledged when its client names no number; 1000
+	MaxPrefetch      int   // and at most; 65536
+	MaxConnections   int   // 20000
+	MaxSubscriptions int   // of one connection; 1000
+	MaxTransactions  int   // open ones of one connection; 1000
+	MaxRecord        int   // octets of a journal record, which bounds messages and transactions; 16 MiB
+	MaxMemory        int64 // octets of messages in memory; 256 MiB
+	MaxPending       int64 // octets of one connection that are not durable yet before it is no longer read; 4 MiB
+	MaxOut           int   // octets waiting for one connection's writer before it is dispatched nothing more; 256 KiB
+	MaxBacklog       int   // octets of topic messages kept for one slow subscription before newer ones are dropped; 4 MiB
+	SegmentBytes     int64 // of the journal; its default
+
+	Logger  *slog.Logger // discards
+	Metrics *metrics.Set // a set of its own
+	// Changed is called after each change of Status.Role, from the goroutine that made it, without locks. May be nil.
+	Changed func(Status)
+}
+
+// HeartBeat bounds what is negotiated. A client gets the intervals it asks for, both ways, as far as Min allows. [STOMP 1.2 Heart-beating]
+type HeartBeat struct {
+	Min   time.Duration // shortest interval; 100 ms
+	Grace float64       // how many intervals a client may be silent; 2.5
+}
+
+// Role is what a Server does now.
+type Role string
+
+// Roles, in the order of a life.
+const (
+	Standby    Role = "standby"
+	Recovering Role = "recovering"
+	Active     Role = "active"
+	Stopped    Role = "stopped"
+)
+
+// Status is a snapshot of a Server.
+type Status struct {
+	Role        Role
+	Since       time.Time     // when Role was entered
+	Node        string        // Config.Name
+	Addr        string        // the listener's
+	Store       string        // UUID; "" until recovered
+	Epoch       uint64        // 0 until recovered
+	Owner       journal.Owner // standby: what is known of who owns the store
+	Connections int           //
+	Sessions    int           // of sidecars: connected or expected back
+	Absent      int           // of those: expected back
+	Queues      int           //
+	Messages    int           // in queues, held ones included
+	Bytes       int64         // octets of messages
+	Recovery    time.Duration // how long the recovery took
+	Recovered   int           // journal records it read
+	Err         error         // stopped: what ended it, nil for an orderly end
+}
+
+// Errors.
+var (
+	ErrConfig = errors.New("bad broker configuration")
+	errFull   = errors.New("the store's memory is full")
+)
+
+func (c *Config) validate() error {
+	switch {
+	case c.DataDir == "":
+		return fmt.Errorf("%w: no data directory", ErrConfig)
+	case c.Listener == nil:
+		return fmt.Errorf("%w: no listener", ErrConfig)
+	}
+	for name, v := range map[string]int64{
+		"TakeoverAfter": int64(c.TakeoverAfter), "Rank": int64(c.Rank), "ReclaimWindow": int64(c.ReclaimWindow), "HeartBeat.Min": int64(c.HeartBeat.Min),
+		"HeartBeat.Grace": int64(c.HeartBeat.Grace), "ConnectTimeout": int64(c.ConnectTimeout), "LingerTimeout": int64(c.LingerTimeout),
+		"FullTimeout": int64(c.FullTimeout), "Limits.Command": int64(c.Limits.Command), "Limits.Headers": int64(c.Limits.Headers),
+		"Limits.Block": int64(c.Limits.Block), "Limits.Body": int64(c.Limits.Body), "Prefetch": int64(c.Prefetch), "MaxPrefetch": int64(c.MaxPrefetch),
+		"MaxConnections": int64(c.MaxConnections), "MaxSubscriptions": int64(c.MaxSubscriptions), "MaxTransactions": int64(c.MaxTransactions),
+		"MaxRecord": int64(c.MaxRecord), "MaxMemory": c.MaxMemory, "MaxPending": c.MaxPending, "MaxOut": int64(c.MaxOut),
+		"MaxBacklog": int64(c.MaxBacklog), "SegmentBytes": c.SegmentBytes,
+	} {
+		if v < 0 {
+			return fmt.Errorf("%w: %s is negative", ErrConfig, name)
+		}
+	}
+	return nil
+}
+
+// withDefaults returns c with every zero field set to its default.
+func (c Config) withDefaults() Config {
+	def(&c.Name, c.Listener.Addr().String())
+	def(&c.Version, "devel")
+	def(&c.TakeoverAfter, time.Second)
+	def(&c.ReclaimWindow, 2*time.Second)
+	def(&c.HeartBeat.Min, 100*time.Millisecond)
+	def(&c.HeartBeat.Grace, 2.5)
+	def(&c.ConnectTimeout, 10*time.Second)
+	def(&c.LingerTimeout, 2*time.Second)
+	def(&c.FullTimeout, 5*time.Second)
+	def(&c.Prefetch, 1000)
+	def(&c.MaxPrefetch, 65536)
+	def(&c.MaxConnections, 20000)
+	def(&c.MaxSubscriptions, 1000)
+	def(&c.MaxTransactions, 1000)
+	def(&c.MaxRecord, 16<<20)
+	def(&c.MaxMemory, 256<<20)
+	def(&c.MaxPending, 4<<20)
+	def(&c.MaxOut, 256<<10)
+	def(&c.MaxBacklog, 4<<20)
+	def(&c.Limits.Block, frame.DefaultBlock)
+	def(&c.Limits.Body, max(c.MaxRecord-2*c.Limits.Block-recordOverhead, 1))
+	def(&c.Logger, slog.New(slog.DiscardHandler))
+	if c.Metrics == nil {
+		c.Metrics = metrics.NewSet()
+	}
+	return c
+}
+
+func def[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
