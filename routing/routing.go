@@ -28,7 +28,7 @@ const NoTier = math.MaxUint16 + 1
 // Endpoint is what one source says of one target.
 type Endpoint struct {
 	Target health.Target
-	Name   string // host name that Target is an address of; "" if there is none. Addresses of one name share one weight
+	Name   string // host:port by name that Target is an address of; "" if there is none. Addresses of one name share one weight
 	Tier   int    // SRV priority, lower is tried first; NoTier if unknown
 	Weight uint16 // share inside the tier; 0 is hardly ever first where others have more (RFC 2782)
 	Store  string // UUID or name of the store it serves, if the source knows

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -102,7 +103,7 @@ func Start(cfg Config) (*Discovery, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	d := &Discovery{cfg: cfg, stop: stop, metrics: newSourceMetrics(cfg.Metrics)}
 	if len(cfg.Static) > 0 {
-		d.publish(d.add("static", false), cfg.Static, time.Now())
+		d.publish(d.add("static", false), cfg.Static, time.Now(), nil)
 	}
 	for _, name := range names {
 		s := d.add("srv:"+name, true)
@@ -158,42 +159,63 @@ func (s *source) snapshot() Status {
 	return s.status
 }
 
-// publish notes a good answer and passes it on.
-func (d *Discovery) publish(s *source, eps []routing.Endpoint, at time.Time) {
+func (s *source) asked(at time.Time) {
 	s.mu.Lock()
-	s.status.Endpoints, s.status.Good, s.status.Err = eps, at, nil
-	s.mu.Unlock()
-	d.cfg.Sink.Set(s.name, eps)
+	defer s.mu.Unlock()
+	s.status.Asked = at
 }
 
-// fail notes why there is no new answer. Log lines are for changes only: a resolver that is away is asked again and again.
+// publish notes a good answer and passes it on; flaw is what is wrong with it all the same. Log lines are for changes only.
+func (d *Discovery) publish(s *source, eps []routing.Endpoint, at time.Time, flaw error) {
+	s.mu.Lock()
+	before := s.status
+	s.status.Endpoints, s.status.Good, s.status.Err = eps, at, flaw
+	s.mu.Unlock()
+	d.cfg.Sink.Set(s.name, eps)
+	if !slices.Equal(before.Endpoints, eps) {
+		d.cfg.Logger.Info("discovery has a new answer", "source", s.name, "brokers", targets(eps))
+	}
+	if flaw != nil && !sameText(before.Err, flaw) {
+		d.cfg.Logger.Warn("discovery's answer is flawed", "source", s.name, "err", flaw)
+	}
+}
+
+// fail notes why there is no new answer: a resolver that is away is asked again and again.
 func (d *Discovery) fail(s *source, err error) {
 	s.mu.Lock()
 	before := s.status.Err
 	s.status.Err = err
 	kept := len(s.status.Endpoints)
 	s.mu.Unlock()
-	if before == nil || before.Error() != err.Error() {
+	if !sameText(before, err) {
 		d.cfg.Logger.Warn("discovery has no new answer", "source", s.name, "err", err, "kept", kept)
 	}
+}
+
+func sameText(a, b error) bool { return a != nil && b != nil && a.Error() == b.Error() }
+
+// targets are for a log line, which a long list must not fill.
+func targets(eps []routing.Endpoint) []string {
+	const most = 16
+	var out []string
+	for _, ep := range eps {
+		if len(out) == most {
+			return append(out, fmt.Sprintf("and %d more", len(eps)-most))
+		}
+		out = append(out, string(ep.Target))
+	}
+	return out
 }
 
 // runGossip passes announcements on. They carry no tier: what an operator ranked goes first.
 func (d *Discovery) runGossip(ctx context.Context, s *source) {
 	for {
 		eps, changed := d.cfg.Gossip()
-		d.publish(s, eps, time.Now())
+		d.publish(s, eps, time.Now(), nil)
 		select {
 		case <-changed:
 		case <-ctx.Done():
 			return
 		}
 	}
-}
-
-func checkName(name string) (string, error) {
-	if name == "" {
-		return "", fmt.Errorf("an SRV name is empty: name it as _service._proto.domain, for example _stomp._tcp.mq.example")
-	}
-	return name, nil
 }
