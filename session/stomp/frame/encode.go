@@ -40,15 +40,15 @@ func Unescape(dst, src []byte, v Version) ([]byte, error) {
 	}
 }
 
-// Escape appends the encoded form of a header name or value to dst. What a version cannot express is dropped: a line feed in 1.0, a
-// carriage return in 1.1 stays as it is, for there it belongs to the value.
+// Escape appends the encoded form of a header name or value to dst. Octets that a version cannot express are dropped: a line feed in
+// 1.0, a NUL in all of them. A carriage return stays as it is before 1.2, where it belongs to the value. What else 1.0 cannot say
+// comes out changed at the other end: a colon in a name ends the name there, and padding is lost.
 func Escape(dst, src []byte, v Version) []byte {
 	for _, c := range src {
 		switch {
+		case c == 0 || c == '\n' && v == V10:
 		case v == V10:
-			if c != '\n' {
-				dst = append(dst, c)
-			}
+			dst = append(dst, c)
 		case c == '\n':
 			dst = append(dst, '\\', 'n')
 		case c == ':':

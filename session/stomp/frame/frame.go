@@ -3,15 +3,18 @@
 //
 // A Parser cuts frames out of the caller's read buffer without copying or allocating: a Frame is a view, valid for as long as
 // those octets are. What it hands out is what stood on the wire. Header values stay escaped until Unescape is asked for them, so
-// that a frame can be forwarded octet for octet and CONNECT credentials are never decoded and encoded again
-// ([STOMP 1.2 Value Encoding] exempts CONNECT and CONNECTED).
+// that a frame can be forwarded octet for octet and CONNECT credentials are never decoded and encoded again: [STOMP 1.2 Value Encoding]
+// exempts CONNECT and CONNECTED, so their values are taken as they are, or unescaped and escaped as V10.
 //
 // Guarantees: the first of repeated headers wins and all are kept; every length is checked against a named limit before anything
 // is allocated for it; content-length is never added or dropped, for its presence tells ActiveMQ a BytesMessage from a
 // TextMessage. The package does no I/O and knows nothing of sessions.
 package frame
 
-import "strconv"
+import (
+	"bytes"
+	"strconv"
+)
 
 // Version is a negotiated protocol version. The zero value is STOMP 1.0, which is what a client speaks that names none.
 type Version uint8
@@ -78,31 +81,34 @@ func (c Command) String() string {
 	return "Command(" + strconv.Itoa(int(c)) + ")"
 }
 
-// HasBody reports whether the command may carry a body. [STOMP 1.2 Body]
+// HasBody reports whether the command may carry a body, as far as is known. [STOMP 1.2 Body]
 func (c Command) HasBody() bool { return c == Send || c == Message || c == Error || c == Unknown }
+
+// handshake reports whether the command is one of those that settle the version, and so precede it.
+func (c Command) handshake() bool { return c == Connect || c == Stomp || c == Connected }
 
 // Frame is one frame as it stood in the caller's buffer. All slices point into that buffer.
 type Frame struct {
 	Command Command
-	// Raw is the whole frame: command, headers, body and the NUL. For EOL it is the run of end-of-lines.
+	// Raw is the whole frame: command, headers, body and the NUL. For EOL it is the run of end-of-lines, and of NULs without a frame.
 	Raw []byte
 	// Block holds the header lines with their line ends, without the blank line.
 	Block []byte
 	// Body is what stands between the blank line and the NUL.
 	Body []byte
-	// Name is the command's octets, for an Unknown command.
+	// Name is the command's octets, which an Unknown command is known by.
 	Name []byte
 	// HasContentLength reports whether the sender gave content-length.
 	HasContentLength bool
 
-	version Version
+	style lineStyle
 }
 
-// Headers yields the header lines in order: names and values as they stand on the wire, still escaped, without the line end. Lines
-// that hold no colon were refused by the Parser.
+// Headers yields the header lines in order: names and values as they stand on the wire, still escaped, without the line end, and in 1.0
+// without padding. Every line has a colon, for the Parser refused the others; the first one ends the name.
 func (f *Frame) Headers(yield func(name, value []byte) bool) {
 	for p := f.Block; len(p) > 0; {
-		name, value, n := cutHeader(p, f.version)
+		name, value, n := cutHeader(p, f.style)
 		if !yield(name, value) {
 			return
 		}
@@ -114,11 +120,13 @@ func (f *Frame) Headers(yield func(name, value []byte) bool) {
 // [STOMP 1.2 Repeated Header Entries]
 func (f *Frame) Get(name string) (value []byte, ok bool) {
 	for p := f.Block; len(p) > 0; {
-		k, v, n := cutHeader(p, f.version)
-		if string(k) == name {
-			return v, true
+		// Most lines are not the one wanted, which their colon's place or their name tells without a search.
+		if n := len(name); f.style == padded || n < len(p) && p[n] == ':' && string(p[:n]) == name {
+			if k, v, _ := cutHeader(p, f.style); string(k) == name {
+				return v, true
+			}
 		}
-		p = p[n:]
+		p = p[bytes.IndexByte(p, '\n')+1:]
 	}
 	return nil, false
 }

@@ -4,13 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 )
 
 // Limits bounds what a Parser accepts; a zero field means the default beside it.
 type Limits struct {
 	Command int // octets of the command line; 64
 	Headers int // number of header lines; 1000, as ActiveMQ has it
-	Block   int // octets of all header lines together; 64 KiB
+	Block   int // octets of all header lines together, line ends included; 64 KiB
 	Body    int // octets of the body; 100 MiB, as ActiveMQ has it
 }
 
@@ -33,18 +34,25 @@ var (
 
 // Parser cuts frames out of a byte stream. The zero value parses with the default limits; a Parser serves one direction of one
 // connection. After an error it must not be used again: there is no way back into step with the stream.
+//
+// How the octets are split over calls does not change the frames, except that a run of end-of-lines may come out as several.
+// Nothing is buffered or allocated here; a caller that stops at the first error holds no more than a limit and what it read at once.
 type Parser struct {
-	Limits  Limits
-	Version Version // set it when negotiated; it decides whether a CR belongs to the line end [STOMP 1.2 Augmented BNF]
+	Limits Limits
+	// Version decides whether padding and a CR belong to a header; set it before the first frame behind CONNECT, or CONNECTED, is
+	// parsed. CONNECT, STOMP and CONNECTED themselves are read so that it does not matter. [STOMP 1.2 Augmented BNF]
+	Version Version
 
 	// Progress inside the frame at the start of the buffer, so that octets arriving one by one are not searched again and again.
-	state   parseState
-	pos     int // searched up to here
-	block   int // start of the header lines
-	body    int // start of the body, once the blank line was seen
-	lines   int
-	length  int // content-length, -1 for none
-	command Command
+	state     parseState
+	pos       int // searched up to here
+	line      int // start of the header line being read
+	block     int // start of the header lines
+	body      int // start of the body, once the blank line was seen
+	lines     int
+	length    int // content-length, -1 for none
+	command   Command
+	versioned bool // this CONNECT names versions, this CONNECTED names one: not a frame of 1.0
 }
 
 type parseState uint8
@@ -62,7 +70,7 @@ func (s *Parser) Next(p []byte, f *Frame) (n, need int, err error) {
 	if s.state == atCommand {
 		if s.pos == 0 {
 			if n = countEOL(p); n > 0 {
-				*f = Frame{Command: EOL, Raw: p[:n], version: s.Version}
+				*f = Frame{Command: EOL, Raw: p[:n:n]}
 				return n, 0, nil
 			}
 		}
@@ -79,95 +87,104 @@ func (s *Parser) Next(p []byte, f *Frame) (n, need int, err error) {
 	if end < 0 {
 		return 0, need, err
 	}
-	line := p[:s.block]
+	// Capacities end with the slices, so that an append to one never runs over what follows in the caller's buffer.
 	*f = Frame{
-		Command: s.command, Raw: p[:end+1], Block: p[s.block : s.body-blankLen(p[:s.body])], Body: p[s.body:end],
-		Name: trimEOL(line), HasContentLength: s.length >= 0, version: s.Version,
+		Command: s.command, Raw: p[: end+1 : end+1], Block: p[s.block:s.line:s.line], Body: p[s.body:end:end],
+		Name: dropCR(p[:s.block-1]), HasContentLength: s.length >= 0, style: s.style(),
 	}
-	s.reset()
+	s.state, s.pos = atCommand, 0
 	return end + 1, 0, nil
-}
-
-func (s *Parser) reset() {
-	s.state, s.pos, s.block, s.body, s.lines, s.length = atCommand, 0, 0, 0, 0, -1
-}
-
-// countEOL counts the end-of-lines at the start of p. A CR is taken only with its LF; stray NULs between frames are tolerated, as
-// ActiveMQ and RabbitMQ do.
-func countEOL(p []byte) int {
-	n := 0
-	for n < len(p) {
-		switch {
-		case p[n] == '\n' || p[n] == 0:
-			n++
-		case p[n] == '\r' && n+1 < len(p) && p[n+1] == '\n':
-			n += 2
-		default:
-			return n
-		}
-	}
-	return n
 }
 
 func (s *Parser) readCommand(p []byte) (done bool, err error) {
 	limit := or(s.Limits.Command, DefaultCommand)
 	i := bytes.IndexByte(p[s.pos:], '\n')
-	if i < 0 {
-		if len(p) > limit {
-			return false, fmt.Errorf("%w: command line of more than %d octets", ErrLimit, limit)
-		}
-		s.pos = len(p)
-		return false, nil
-	}
 	end := s.pos + i
+	if i < 0 {
+		end = len(p)
+	}
 	if end > limit {
 		return false, fmt.Errorf("%w: command line of more than %d octets", ErrLimit, limit)
 	}
-	name := trimEOL(p[:end+1])
-	if s.command = lookup(name); s.command == Unknown && !plausible(name) {
+	// What cannot become a command is refused at its first octet: a TLS hello has no line feed that could be waited for. A lone CR may
+	// become an empty line, so it is looked at again from its start.
+	name := dropCR(p[:end])
+	if i < 0 && plausible(name) {
+		if len(name) > 0 {
+			s.pos = end
+		}
+		return false, nil
+	}
+	if s.command = lookup(name); s.command == Unknown && (len(name) == 0 || !plausible(name)) {
 		return false, fmt.Errorf("%w: this is not STOMP", ErrCommand)
 	}
-	s.block, s.pos, s.state, s.length, s.lines = end+1, end+1, atHeaders, -1, 0
+	s.block, s.line, s.pos, s.state = end+1, end+1, end+1, atHeaders
+	s.length, s.lines, s.versioned = -1, 0, false
 	return true, nil
 }
 
 func (s *Parser) readHeaders(p []byte) (done bool, err error) {
-	maxBlock, maxLines := or(s.Limits.Block, DefaultBlock), or(s.Limits.Headers, DefaultHeaders)
+	maxBlock, from := or(s.Limits.Block, DefaultBlock), s.pos
 	for {
 		i := bytes.IndexByte(p[s.pos:], '\n')
-		if s.pos+max(i, 0)-s.block > maxBlock || i < 0 && len(p)-s.block > maxBlock {
+		end := s.pos + i
+		if i < 0 {
+			end = len(p)
+		}
+		if end-s.block > maxBlock {
 			return false, fmt.Errorf("%w: %s with more than %d octets of headers", ErrLimit, s.command, maxBlock)
 		}
-		if i < 0 {
-			return false, nil
+		if s.pos = end; i < 0 {
+			break
 		}
-		line := p[s.pos : s.pos+i]
-		s.pos += i + 1
-		// A lone CR before the LF ends the blank line in every version: no header line can consist of it.
-		if len(line) == 0 || len(line) == 1 && line[0] == '\r' {
+		line := p[s.line:end]
+		s.pos++
+		// A lone CR before the LF makes a blank line in every version: no header line can consist of it.
+		if done = len(line) == 0 || len(line) == 1 && line[0] == '\r'; done {
 			s.body, s.state = s.pos, atBody
-			return true, nil
+			break
 		}
-		if s.lines++; s.lines > maxLines {
-			return false, fmt.Errorf("%w: %s with more than %d headers", ErrLimit, s.command, maxLines)
-		}
-		colon := bytes.IndexByte(line, ':')
-		if colon <= 0 || bytes.IndexByte(line, 0) >= 0 {
-			return false, fmt.Errorf("%w: header %d of %s has no name, no colon, or a NUL", ErrHeader, s.lines, s.command)
-		}
-		if s.length < 0 && string(line[:colon]) == "content-length" {
-			if err := s.readLength(line[colon+1:]); err != nil {
-				return false, err
-			}
+		s.line = s.pos
+		if err := s.readHeader(line); err != nil {
+			return false, err
 		}
 	}
+	// The grammar would let a NUL stand in a header, but every client and broker in use ends the frame there: to pass one on would be
+	// to let the two sides see different frames. Looked for at once, as a frame without its blank line would else wait for ever.
+	if bytes.IndexByte(p[from:s.pos], 0) >= 0 {
+		return false, fmt.Errorf("%w: NUL among the headers of %s", ErrHeader, s.command)
+	}
+	return done, nil
+}
+
+func (s *Parser) readHeader(line []byte) error {
+	if limit := or(s.Limits.Headers, DefaultHeaders); s.lines >= limit {
+		return fmt.Errorf("%w: %s with more than %d headers", ErrLimit, s.command, limit)
+	}
+	s.lines++
+	colon := max(bytes.IndexByte(line, ':'), 0)
+	name := line[:colon]
+	if s.Version == V10 {
+		name = trimPadding(name)
+	}
+	if len(name) == 0 {
+		return fmt.Errorf("%w: header %d of %s has no name or no colon", ErrHeader, s.lines, s.command)
+	}
+	switch {
+	case s.length < 0 && string(name) == "content-length":
+		return s.readLength(line[colon+1:])
+	case s.command.handshake() && (string(name) == "accept-version" || string(name) == "version"):
+		s.versioned = true
+	}
+	return nil
 }
 
 // readLength checks content-length before anyone allocates for it. A length on a command that has no body is refused unless it is
-// zero: RabbitMQ and ActiveMQ do not honour it there, so frames would be cut differently on the two sides.
+// zero: RabbitMQ and ActiveMQ do not honour it there, so frames would be cut differently on the two sides. Padding and a CR are
+// taken off in every version, because both of them do so.
 func (s *Parser) readLength(v []byte) error {
-	limit := or(s.Limits.Body, DefaultBody)
-	v = bytes.Trim(v, " \r")
+	limit := min(or(s.Limits.Body, DefaultBody), math.MaxInt/16) // so that neither n*10 nor a position can overflow
+	v = trimPadding(v)
 	if len(v) == 0 {
 		return fmt.Errorf("%w: empty, on %s", ErrContentLength, s.command)
 	}
@@ -187,6 +204,7 @@ func (s *Parser) readLength(v []byte) error {
 	return nil
 }
 
+// readBody returns the position of the NUL that ends the frame, or -1.
 func (s *Parser) readBody(p []byte) (end, need int, err error) {
 	if s.length >= 0 {
 		end = s.body + s.length
@@ -196,94 +214,34 @@ func (s *Parser) readBody(p []byte) (end, need int, err error) {
 		if p[end] != 0 {
 			return -1, 0, fmt.Errorf("%w: %d on %s", ErrMissingNUL, s.length, s.command)
 		}
+		// Whether a broker honours the length of a command that we do not know is unknown too, so it must make no difference.
+		if s.command == Unknown && bytes.IndexByte(p[s.body:end], 0) >= 0 {
+			return -1, 0, fmt.Errorf("%w: NUL in the body of an unknown command", ErrContentLength)
+		}
 		return end, 0, nil
 	}
 	i := bytes.IndexByte(p[s.pos:], 0)
-	if limit := or(s.Limits.Body, DefaultBody); s.pos+max(i, 0)-s.body > limit || i < 0 && len(p)-s.body > limit {
+	end = s.pos + i
+	if i < 0 {
+		end = len(p)
+	}
+	if limit := or(s.Limits.Body, DefaultBody); end-s.body > limit {
 		return -1, 0, fmt.Errorf("%w: %s with a body of more than %d octets", ErrLimit, s.command, limit)
 	}
-	if i < 0 {
-		s.pos = len(p)
+	if s.pos = end; i < 0 {
 		return -1, len(p) + 1, nil
 	}
-	return s.pos + i, 0, nil
+	return end, 0, nil
 }
 
-func blankLen(p []byte) int {
-	if len(p) >= 2 && p[len(p)-2] == '\r' {
-		return 2
+// style says how the header lines of the frame just parsed are to be read. CONNECT comes before there is a version: one that offers
+// 1.1 or later is not padded, and may end its lines as 1.2 allows.
+func (s *Parser) style() lineStyle {
+	switch {
+	case s.command.handshake() && s.versioned:
+		return optionalCR
+	case s.command.handshake():
+		return padded
 	}
-	return 1
-}
-
-func trimEOL(line []byte) []byte {
-	line = bytes.TrimSuffix(line, []byte{'\n'})
-	return bytes.TrimSuffix(line, []byte{'\r'})
-}
-
-// cutHeader splits the first line of p. A CR belongs to the value before 1.2, to the line end from 1.2 on.
-func cutHeader(p []byte, v Version) (name, value []byte, n int) {
-	n = bytes.IndexByte(p, '\n') + 1
-	line := p[:n-1]
-	if v == V12 && len(line) > 0 && line[len(line)-1] == '\r' {
-		line = line[:len(line)-1]
-	}
-	colon := bytes.IndexByte(line, ':')
-	return line[:colon], line[colon+1:], n
-}
-
-func lookup(name []byte) Command {
-	switch string(name) {
-	case "SEND":
-		return Send
-	case "MESSAGE":
-		return Message
-	case "ACK":
-		return Ack
-	case "RECEIPT":
-		return Receipt
-	case "NACK":
-		return Nack
-	case "BEGIN":
-		return Begin
-	case "COMMIT":
-		return Commit
-	case "ABORT":
-		return Abort
-	case "SUBSCRIBE":
-		return Subscribe
-	case "UNSUBSCRIBE":
-		return Unsubscribe
-	case "CONNECT":
-		return Connect
-	case "STOMP":
-		return Stomp
-	case "CONNECTED":
-		return Connected
-	case "DISCONNECT":
-		return Disconnect
-	case "ERROR":
-		return Error
-	}
-	return Unknown
-}
-
-// plausible reports whether name could be the command of some STOMP dialect; anything else on the port is not STOMP.
-func plausible(name []byte) bool {
-	if len(name) == 0 {
-		return false
-	}
-	for _, c := range name {
-		if (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && c != '-' {
-			return false
-		}
-	}
-	return true
-}
-
-func or(v, def int) int {
-	if v == 0 {
-		return def
-	}
-	return v
+	return s.Version.style()
 }
