@@ -1,0 +1,251 @@
+package stomp
+
+import (
+	"bytes"
+
+	"github.com/understudy-mq/understudy/session"
+	"github.com/understudy-mq/understudy/session/stomp/frame"
+)
+
+// fromBroker takes one frame of the broker.
+func (r *Recorder) fromBroker(f *frame.Frame, in session.Buf, out *session.Out) {
+	if r.phase == login {
+		switch f.Command {
+		case frame.Connected:
+			r.connected(f, out)
+		case frame.Error:
+			r.refused(f, in, out)
+		default:
+			r.leave(out, &Refusal{"malformed", "broker sent " + f.Command.String() + " before CONNECTED"})
+		}
+		return
+	}
+	if r.foreign {
+		r.toClient(out, in)
+		return
+	}
+	switch f.Command {
+	case frame.Message:
+		r.message(f, in, out)
+	case frame.Receipt:
+		r.receiptFromBroker(f, out)
+	case frame.Error:
+		r.errorFromBroker(f, in, out)
+	default:
+		r.leave(out, &Refusal{"malformed", "broker sent an unexpected " + f.Command.String()})
+	}
+}
+
+// message shows a MESSAGE to the client, unless the client holds it already, or has left its subscription.
+func (r *Recorder) message(f *frame.Frame, in session.Buf, out *session.Out) {
+	subID, id := f.Value("subscription"), f.Value("message-id")
+	ordinal := uint64(1)
+	if v, ok := f.Get(frame.HeaderDelivery); ok {
+		ordinal, _ = frame.ParseUint(v)
+	}
+	if slot, ok := r.held.redelivered(subID, id); ok {
+		d := r.held.at(slot)
+		d.epoch, d.ordinal = r.epoch, ordinal
+		r.stats.hidden++
+		return
+	}
+	sub := r.subs.get(subID)
+	// Before its RECEIPT a subscription has no messages: these belong to an older one with the same id.
+	if sub == nil || sub.closing || sub.pending != 0 || r.stage != talking {
+		return
+	}
+	r.show(f, in, out)
+	if !sub.tracked {
+		return
+	}
+	var key []byte
+	if r.version == frame.V12 && sub.mode != autoAck_ {
+		key = f.Value("ack")
+	}
+	slot := r.held.add(sub, id, key, r.epoch, ordinal)
+	if sub.mode == autoAck_ {
+		r.auto.push(autoAck{slot: slot, serial: r.held.at(slot).serial, end: r.clientQueued})
+	}
+}
+
+// show passes a MESSAGE on as it came, less the headers that are ours, which the broker puts first.
+func (r *Recorder) show(f *frame.Frame, in session.Buf, out *session.Out) {
+	start := afterCommand(f.Raw)
+	rest := f.Raw[start:]
+	for bytes.HasPrefix(rest, []byte(frame.PairedPrefix)) {
+		rest = rest[afterCommand(rest):]
+	}
+	if cut := len(f.Raw) - len(rest); cut > start {
+		r.appendClient(out, f.Raw[:start])
+		r.toClient(out, in.Slice(cut, in.Len()))
+		return
+	}
+	r.toClient(out, in)
+}
+
+// receiptFromBroker takes a RECEIPT: a cursor that confirms effects, or the answer to one of our numbered receipts.
+func (r *Recorder) receiptFromBroker(f *frame.Frame, out *session.Out) {
+	if v, ok := f.Get(frame.HeaderCursor); ok {
+		cursor, ok := frame.ParseUint(v)
+		if !ok || cursor > r.effects {
+			r.leave(out, &Refusal{"malformed", "broker confirmed an effect that it was not sent"})
+			return
+		}
+		r.settle(cursor, f.Value(frame.HeaderRolledBack), out)
+		r.takeLeave(out)
+	}
+	id, ours := bytes.CutPrefix(f.Value("receipt-id"), []byte{'u'})
+	n, number := frame.ParseUint(id)
+	if !ours || !number || n == 0 {
+		return
+	}
+	if r.farewell.sent && n == r.farewell.awaiting {
+		r.goodbye(out)
+		return
+	}
+	for _, sub := range r.subs.list {
+		if sub.pending == n {
+			r.subscribed(sub, f, out)
+			return
+		}
+	}
+	e := r.log.answered(n)
+	switch {
+	case e == nil:
+	case e.kind == unsubscribeEntry:
+		r.unsubscribed(e, out)
+	default:
+		if id := e.receiptID(); id != nil {
+			r.receipt(out, id)
+			e.wants = false
+		}
+	}
+}
+
+// settle drops from the log what is durable now and answers the client's receipts for it.
+func (r *Recorder) settle(cursor uint64, rolledBack []byte, out *session.Out) {
+	if cursor <= r.confirmed {
+		return
+	}
+	r.confirmed = cursor
+	r.log.confirm(cursor, func(e *entry) {
+		back := e.kind == commitEntry && listed(rolledBack, e.effect)
+		switch {
+		case back:
+			r.stats.rolledBack++
+			r.returnAcks(e.tx)
+			r.rolledBack(out, e)
+		case e.receiptID() != nil:
+			r.receipt(out, e.receiptID())
+		}
+		switch {
+		case e.tx != nil:
+			r.finish(e.tx)
+		case e.target.slot != none && (e.kind == ackEntry || e.kind == nackEntry):
+			r.held.remove(e.target.slot)
+		}
+	})
+	r.log.compact()
+}
+
+// finish drops the frames of a transaction that is settled, and what it acknowledged.
+func (r *Recorder) finish(tx *transaction) {
+	for i := int(tx.first - r.log.base); i < len(r.log.entries); i++ {
+		e := &r.log.entries[i]
+		if e.done || e.tx != tx {
+			continue
+		}
+		if slot := e.target.slot; (e.kind == ackEntry || e.kind == nackEntry) && slot != none {
+			if d := r.held.at(slot); d.tx == tx && d.state == inTx {
+				sub := d.sub
+				r.held.remove(slot)
+				defer r.retire(sub)
+			}
+		}
+		if e.effect == 0 {
+			r.log.settle(e)
+		}
+	}
+	r.log.size -= tx.charged
+	tx.charged = 0
+}
+
+// returnAcks gives the messages that a transaction acknowledged back to the client, which may acknowledge them again.
+func (r *Recorder) returnAcks(tx *transaction) {
+	for i := int(tx.first - r.log.base); i < len(r.log.entries); i++ {
+		e := &r.log.entries[i]
+		if e.done || e.tx != tx || e.kind != ackEntry && e.kind != nackEntry || e.target.slot == none {
+			continue
+		}
+		if d := r.held.at(e.target.slot); d.tx == tx && d.state == inTx {
+			d.tx = nil
+			r.held.setState(e.target.slot, unacked)
+		}
+	}
+}
+
+// receipt answers one receipt of the client; id is as it stood on the wire.
+func (r *Recorder) receipt(out *session.Out, id []byte) {
+	b := append(r.scratch[:0], "RECEIPT\nreceipt-id:"...)
+	b = append(b, id...)
+	b = append(b, "\n\n\x00"...)
+	r.scratch = b
+	r.appendClient(out, b)
+}
+
+// rolledBack tells the client that a COMMIT did not come about. The connection stays: the next transaction works.
+func (r *Recorder) rolledBack(out *session.Out, e *entry) {
+	b := append(r.scratch[:0], "ERROR\nmessage:transaction rolled back\n"+errorCode+":rolled-back\n"...)
+	b = frame.AppendHeader(b, "transaction", e.tx.id)
+	if id := e.receiptID(); id != nil {
+		b = frame.AppendHeader(b, "receipt-id", id)
+	}
+	b = append(b, "\nA message that this transaction acknowledges has gone to another consumer. Nothing of it was applied.\n\x00"...)
+	r.scratch = b
+	r.appendClient(out, b)
+}
+
+// listed reports whether a comma-separated header value names n.
+func listed(list []byte, n uint64) bool {
+	for s := range bytes.SplitSeq(list, []byte{','}) {
+		if v, ok := frame.ParseUint(s); ok && v == n {
+			return true
+		}
+	}
+	return false
+}
+
+// refused takes an ERROR in answer to our login. What concerns only us is dealt with at the next broker; so is anything once the client has
+// been served, for it may be our own ghost that is in the way. Else it is the client's to know.
+func (r *Recorder) refused(f *frame.Frame, in session.Buf, out *session.Out) {
+	code := string(f.Value(frame.HeaderError))
+	switch {
+	case code == frame.CodeLostState:
+		r.fail(out, code, nil, errorText(f), "")
+	case code != "":
+		r.leave(out, &Refusal{code, errorText(f)})
+	case r.greeted:
+		r.leave(out, &Refusal{"error", errorText(f)})
+	default:
+		r.show(f, in, out)
+		r.end(out, "broker-error", nil)
+	}
+}
+
+// errorFromBroker takes an ERROR behind the login. During a replay it is retried elsewhere or later; a healthy broker's ERROR is the
+// client's own and ends the session, as the broker closes after it. [STOMP 1.2 ERROR]
+func (r *Recorder) errorFromBroker(f *frame.Frame, in session.Buf, out *session.Out) {
+	_, moved := f.Get(frame.HeaderMoved)
+	code := string(f.Value(frame.HeaderError))
+	switch {
+	case moved:
+		r.leave(out, &Refusal{"moved", "the store moves to another server"})
+	case code != "":
+		r.leave(out, &Refusal{code, errorText(f)})
+	case r.phase != running:
+		r.leave(out, &Refusal{"error", errorText(f)})
+	default:
+		r.show(f, in, out)
+		r.end(out, "broker-error", nil)
+	}
+}

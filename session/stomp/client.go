@@ -1,0 +1,265 @@
+package stomp
+
+import (
+	"bytes"
+
+	"github.com/understudy-mq/understudy/session"
+	"github.com/understudy-mq/understudy/session/stomp/frame"
+)
+
+// fromClient takes one frame of the client.
+func (r *Recorder) fromClient(f *frame.Frame, in session.Buf, out *session.Out) {
+	switch {
+	case r.stage == greeting:
+		r.greet(f, in, out)
+		return
+	case r.stage == leaving:
+		return // nothing counts behind a DISCONNECT
+	case f.Command == frame.Connect || f.Command == frame.Stomp:
+		r.fail(out, "protocol", nil, "second CONNECT on this connection", "")
+		return
+	}
+	if bytes.Contains(f.Block, []byte(frame.PairedPrefix)) {
+		var own bool
+		if in, own = sanitize(f, in); own {
+			defer in.Drop()
+		}
+	}
+	if r.foreign {
+		r.toBroker(out, in)
+		if f.Command == frame.Disconnect {
+			r.farewell.sent = true
+		}
+		return
+	}
+	switch f.Command {
+	case frame.Send:
+		r.perform(sendEntry, f, in, out)
+	case frame.Ack:
+		r.ack(ackEntry, f, in, out)
+	case frame.Nack:
+		r.ack(nackEntry, f, in, out)
+	case frame.Begin:
+		r.begin(f, in, out)
+	case frame.Commit:
+		r.perform(commitEntry, f, in, out)
+	case frame.Abort:
+		r.perform(abortEntry, f, in, out)
+	case frame.Subscribe:
+		r.subscribe(f, in, out)
+	case frame.Unsubscribe:
+		r.unsubscribe(f, in, out)
+	case frame.Disconnect:
+		r.disconnect(f, out)
+	default:
+		r.fail(out, "protocol", nil, "unknown command "+string(f.Name), "")
+	}
+}
+
+// greet takes the client's first frame. [STOMP 1.2 Connecting]
+func (r *Recorder) greet(f *frame.Frame, in session.Buf, out *session.Out) {
+	if f.Command != frame.Connect && f.Command != frame.Stomp {
+		r.fail(out, "protocol", nil, "the first frame must be CONNECT", "")
+		return
+	}
+	if bytes.Contains(f.Block, []byte(frame.PairedPrefix)) {
+		var own bool
+		if in, own = sanitize(f, in); own {
+			defer in.Drop()
+		}
+	}
+	// Until CONNECTED says which version it is to be, what the client pipelines is read in the highest that it offered.
+	v, ok := highest(f.Value("accept-version"))
+	if !ok {
+		r.fail(out, "protocol", nil, "none of the versions offered is supported", "version:1.0,1.1,1.2\n")
+		return
+	}
+	if !r.beats.negotiate(f.Value("heart-beat")) {
+		r.fail(out, "protocol", nil, "malformed heart-beat header", "")
+		return
+	}
+	r.version, r.client.Version, r.broker.Version = v, v, v
+	r.connect = own(in)
+	r.connectAt = out.Now
+	r.stage = talking
+}
+
+// highest picks the best version of an accept-version header; without one it is 1.0. [STOMP 1.2 Protocol Negotiation]
+func highest(accept []byte) (frame.Version, bool) {
+	if len(accept) == 0 {
+		return frame.V10, true
+	}
+	best, ok := frame.V10, false
+	for s := range bytes.SplitSeq(accept, []byte{','}) {
+		if v, known := frame.ParseVersion(bytes.TrimSpace(s)); known {
+			best, ok = max(best, v), true
+		}
+	}
+	return best, ok
+}
+
+// begin opens a transaction.
+func (r *Recorder) begin(f *frame.Frame, in session.Buf, out *session.Out) {
+	id := string(f.Value("transaction"))
+	if r.txs[id] != nil || id == "" {
+		r.fail(out, "protocol", nil, "BEGIN needs a transaction that is not open yet", "")
+		return
+	}
+	tx := &transaction{id: id, first: r.log.end()}
+	r.txs[id] = tx
+	e := entry{kind: beginEntry, tx: tx, frame: in.Keep(), at: out.Now}
+	e.setReceipt(f.Raw, f.Value("receipt"))
+	r.keep(tx, e, out)
+}
+
+// perform takes a SEND, COMMIT or ABORT: an effect, unless it is a SEND inside a transaction.
+func (r *Recorder) perform(kind entryKind, f *frame.Frame, in session.Buf, out *session.Out) {
+	e := entry{kind: kind, at: out.Now}
+	if id, ok := f.Get("transaction"); ok || kind != sendEntry {
+		if e.tx = r.txs[string(id)]; e.tx == nil {
+			r.fail(out, "protocol", nil, f.Command.String()+" names a transaction that is not open", "")
+			return
+		}
+	}
+	e.frame = in.Keep()
+	e.setReceipt(f.Raw, f.Value("receipt"))
+	if kind == sendEntry && e.tx != nil {
+		r.keep(e.tx, e, out)
+		return
+	}
+	if e.tx != nil {
+		delete(r.txs, e.tx.id)
+		r.log.charge(e.tx)
+	}
+	r.effects++
+	e.effect = r.effects
+	p := r.log.add(e)
+	if kind == abortEntry {
+		r.returnAcks(e.tx) // from here on the client may acknowledge them again
+	}
+	r.emit(p, out)
+}
+
+// keep logs a frame of an open transaction. Such frames never pause the client, else its COMMIT could not arrive; a transaction that
+// grows too large for a replay is let go instead, and the session says so.
+func (r *Recorder) keep(tx *transaction, e entry, out *session.Out) {
+	r.emit(r.log.add(e), out)
+	if tx.unplayable {
+		return
+	}
+	if tx.size += entryCost + e.frame.Len(); tx.size <= r.cfg.MaxTransaction {
+		return
+	}
+	if r.phase < replaying {
+		r.fail(out, "not-resumable", nil, "transaction "+clean(tx.id)+" is too large to be held while there is no broker", "")
+		return
+	}
+	tx.unplayable = true
+	r.log.release(tx)
+}
+
+// ack takes an ACK or NACK. In ack:client mode it means every message that this client had been shown on the subscription up to this
+// one, whatever the broker has sent since. [STOMP 1.2 ACK, NACK]
+func (r *Recorder) ack(kind entryKind, f *frame.Frame, in session.Buf, out *session.Out) {
+	var tx *transaction
+	if id, ok := f.Get("transaction"); ok {
+		if tx = r.txs[string(id)]; tx == nil {
+			r.fail(out, "protocol", nil, f.Command.String()+" names a transaction that is not open", "")
+			return
+		}
+	}
+	var sub *subscription
+	subID, named := f.Get("subscription")
+	if named {
+		sub = r.subs.get(subID)
+	}
+	name := f.Value("message-id")
+	if r.version == frame.V12 {
+		name = f.Value("id")
+	}
+	if len(name) == 0 {
+		r.fail(out, "protocol", nil, f.Command.String()+" names no message", "")
+		return
+	}
+	slot, ok := none, false
+	if !named || sub != nil {
+		slot, ok = r.held.find(name, sub, r.version)
+	}
+	e := entry{kind: kind, tx: tx, at: out.Now}
+	receipt, wants := f.Get("receipt")
+	if wants {
+		e.frame = in.Keep()
+		e.setReceipt(f.Raw, receipt)
+	}
+	if !ok {
+		// Not held (any more): an effect without consequence keeps the order of receipts, and the broker's word on a transaction.
+		r.stats.late++
+		e.target = ackTarget{slot: none, id: bytes.Clone(name), sub: bytes.Clone(subID)}
+		r.settleWith(e, out)
+		return
+	}
+	if d := r.held.at(slot); d.sub.mode == clientCumulative {
+		for s := range r.held.through(d.sub, slot) {
+			if s != slot {
+				r.settleWith(entry{kind: kind, tx: tx, at: out.Now, target: ackTarget{slot: s}}, out)
+			}
+		}
+	}
+	e.target = ackTarget{slot: slot}
+	r.settleWith(e, out)
+}
+
+// acknowledge makes an acknowledgement of our own.
+func (r *Recorder) acknowledge(kind entryKind, slot int32, out *session.Out) {
+	r.settleWith(entry{kind: kind, at: out.Now, target: ackTarget{slot: slot}}, out)
+}
+
+// settleWith logs and sends an acknowledgement of one message.
+func (r *Recorder) settleWith(e entry, out *session.Out) {
+	if slot := e.target.slot; slot != none {
+		state := acking
+		switch {
+		case e.tx != nil:
+			state = inTx
+		case e.kind == nackEntry:
+			state = nacking
+		}
+		d := r.held.at(slot)
+		d.tx = e.tx
+		if d.gone {
+			r.stats.late++
+		}
+		r.held.setState(slot, state)
+	}
+	if e.tx != nil {
+		r.keep(e.tx, e, out)
+		return
+	}
+	r.effects++
+	e.effect = r.effects
+	r.emit(r.log.add(e), out)
+}
+
+// sanitize removes headers from what a client sends that only a sidecar may set. own is true if the result is a copy that the caller
+// must drop; the frame then points into it.
+func sanitize(f *frame.Frame, in session.Buf) (buf session.Buf, own bool) {
+	found := false
+	for name := range f.Headers {
+		found = found || bytes.HasPrefix(name, []byte(frame.PairedPrefix))
+	}
+	if !found {
+		return in, false
+	}
+	block := bytes.Index(f.Raw, f.Block)
+	b := append([]byte(nil), f.Raw[:block]...)
+	for line := range bytes.Lines(f.Block) {
+		if !bytes.HasPrefix(line, []byte(frame.PairedPrefix)) {
+			b = append(b, line...)
+		}
+	}
+	end := len(b)
+	b = append(b, f.Raw[block+len(f.Block):]...)
+	f.Body = b[len(b)-1-len(f.Body) : len(b)-1]
+	f.Block, f.Raw = b[block:end], b
+	return session.NewChunk(b, nil).Range(0, len(b)), true
+}

@@ -1,0 +1,303 @@
+package stomp
+
+import (
+	"hash/maphash"
+	"iter"
+	"time"
+
+	"github.com/understudy-mq/understudy/session/stomp/frame"
+)
+
+// deliveryState is what has become of a message that the client was shown.
+type deliveryState uint8
+
+const (
+	free    deliveryState = iota
+	unacked               // the client holds it
+	acking                // acknowledged by an effect that is not settled
+	nacking               // the same with NACK
+	inTx                  // acknowledged inside a transaction that is not settled
+)
+
+// delivery is one message that the client was shown and that is not settled. It lives in a slot of the table.
+type delivery struct {
+	state    deliveryState
+	awaiting bool // claimed on the current connection: its redelivery must be hidden
+	gone     bool // a claim was not granted: nothing the client says of it has an effect any more
+	sub      *subscription
+	id       octets // message-id
+	key      octets // what the client will name it by: the ack header in 1.2; empty: id
+	epoch    uint64 // of the connection that delivered it last
+	ordinal  uint64 // of that delivery
+	serial   uint64 // tells this use of the slot from later ones
+	tx       *transaction
+	hash     uint64
+	prev     int32 // shown before it on the same subscription
+	next     int32 // shown after it
+	chain    int32 // next in the hash chain, or in the free list
+}
+
+// octets is a short string held in place, so that remembering an id costs no allocation.
+type octets struct {
+	n     uint8
+	short [55]byte
+	long  []byte
+}
+
+func (o *octets) set(p []byte) {
+	o.long = nil
+	if o.n = uint8(copy(o.short[:], p)); int(o.n) < len(p) {
+		o.long = append([]byte(nil), p...)
+	}
+}
+
+func (o *octets) bytes() []byte {
+	if o.long != nil {
+		return o.long
+	}
+	return o.short[:o.n]
+}
+
+// deliveries is the table. A slab with a free list, chained in a map by the hash of what the client names a message by, and linked per
+// subscription in the order shown. In a steady state it allocates nothing.
+type deliveries struct {
+	slots []delivery
+	free  int32
+	index map[uint64]int32
+	seed  maphash.Seed
+	count int // unacked ones
+	used  int
+	added uint64
+	// claimed finds by message-id what was claimed on the current connection; nil when nothing is awaited.
+	claimed map[claimKey]int32
+}
+
+type claimKey struct{ sub, id string }
+
+const none = int32(-1)
+
+func (t *deliveries) init() {
+	t.free, t.index, t.seed = none, map[uint64]int32{}, maphash.MakeSeed()
+}
+
+func (t *deliveries) at(slot int32) *delivery { return &t.slots[slot] }
+
+// add remembers a message shown on sub.
+func (t *deliveries) add(sub *subscription, id, key []byte, epoch, ordinal uint64) int32 {
+	slot := t.free
+	if slot == none {
+		t.slots = append(t.slots, delivery{})
+		slot = int32(len(t.slots) - 1)
+	} else {
+		t.free = t.slots[slot].chain
+	}
+	d := &t.slots[slot]
+	t.added++
+	d.state, d.sub, d.epoch, d.ordinal, d.serial, d.tx, d.awaiting, d.gone = unacked, sub, epoch, ordinal, t.added, nil, false, false
+	d.id.set(id)
+	d.key.set(key)
+	if key == nil {
+		key = id
+	}
+	d.hash = maphash.Bytes(t.seed, key)
+	d.chain = none
+	if head, ok := t.index[d.hash]; ok {
+		d.chain = head
+	}
+	t.index[d.hash] = slot
+	d.prev, d.next = sub.last, none
+	if sub.last != none {
+		t.slots[sub.last].next = slot
+	} else {
+		sub.first = slot
+	}
+	sub.last = slot
+	t.count++
+	t.used++
+	return slot
+}
+
+// find looks up what the client names: by ack id in 1.2, else by message-id and, if given, subscription. Of several that match it
+// returns the newest that the client holds. [STOMP 1.2 ACK; 1.1 ACK; 1.0 ACK]
+func (t *deliveries) find(name []byte, sub *subscription, v frame.Version) (int32, bool) {
+	slot, ok := t.index[maphash.Bytes(t.seed, name)]
+	if !ok {
+		return none, false
+	}
+	for ; slot != none; slot = t.slots[slot].chain {
+		d := &t.slots[slot]
+		got := d.id.bytes()
+		if v == frame.V12 && d.key.n > 0 {
+			got = d.key.bytes()
+		}
+		if d.state == unacked && string(got) == string(name) && (sub == nil || sub == d.sub) {
+			return slot, true
+		}
+	}
+	return none, false
+}
+
+// remove forgets a slot for good.
+func (t *deliveries) remove(slot int32) {
+	d := &t.slots[slot]
+	if d.state == free {
+		return
+	}
+	if d.state == unacked {
+		t.count--
+	}
+	t.unlink(d)
+	if head := t.index[d.hash]; head == slot {
+		if d.chain == none {
+			delete(t.index, d.hash)
+		} else {
+			t.index[d.hash] = d.chain
+		}
+	} else {
+		for t.slots[head].chain != slot {
+			head = t.slots[head].chain
+		}
+		t.slots[head].chain = d.chain
+	}
+	if d.awaiting {
+		delete(t.claimed, claimKey{string(d.sub.id), string(d.id.bytes())})
+	}
+	d.state, d.sub, d.tx, d.awaiting = free, nil, nil, false
+	d.id.long, d.key.long = nil, nil
+	d.chain = t.free
+	t.free = slot
+	t.used--
+}
+
+func (t *deliveries) unlink(d *delivery) {
+	if d.prev != none {
+		t.slots[d.prev].next = d.next
+	} else {
+		d.sub.first = d.next
+	}
+	if d.next != none {
+		t.slots[d.next].prev = d.prev
+	} else {
+		d.sub.last = d.prev
+	}
+}
+
+// setState moves a delivery between states and keeps count of what the client holds.
+func (t *deliveries) setState(slot int32, s deliveryState) {
+	d := &t.slots[slot]
+	if d.state == unacked {
+		t.count--
+	}
+	if d.state = s; s == unacked {
+		t.count++
+	}
+}
+
+// through yields the unacked slots of a subscription in the order shown, up to and including last: what a cumulative
+// acknowledgement means. [STOMP 1.2 SUBSCRIBE ack Header]
+func (t *deliveries) through(sub *subscription, last int32) iter.Seq[int32] {
+	return func(yield func(int32) bool) {
+		for slot := sub.first; slot != none; {
+			d := &t.slots[slot]
+			next := d.next
+			if d.state == unacked && !yield(slot) {
+				return
+			}
+			if slot == last {
+				return
+			}
+			slot = next
+		}
+	}
+}
+
+// of yields every slot of a subscription in the order shown.
+func (t *deliveries) of(sub *subscription) iter.Seq2[int32, *delivery] {
+	return func(yield func(int32, *delivery) bool) {
+		for slot := sub.first; slot != none; {
+			next := t.slots[slot].next
+			if !yield(slot, &t.slots[slot]) {
+				return
+			}
+			slot = next
+		}
+	}
+}
+
+// claim marks a slot as awaited on the current connection. Of two slots for one message the later wins: the earlier one was NACKed.
+func (t *deliveries) claim(slot int32) {
+	if t.claimed == nil {
+		t.claimed = map[claimKey]int32{}
+	}
+	d := &t.slots[slot]
+	d.awaiting = true
+	t.claimed[claimKey{string(d.sub.id), string(d.id.bytes())}] = slot
+}
+
+// redelivered finds the claimed slot that a MESSAGE answers, and takes the claim back.
+func (t *deliveries) redelivered(sub, id []byte) (int32, bool) {
+	if len(t.claimed) == 0 {
+		return none, false
+	}
+	slot, ok := t.claimed[claimKey{string(sub), string(id)}]
+	if ok {
+		delete(t.claimed, claimKey{string(sub), string(id)})
+		t.slots[slot].awaiting = false
+	}
+	return slot, ok
+}
+
+// disclaim forgets all claims: their connection is gone.
+func (t *deliveries) disclaim() {
+	for _, slot := range t.claimed {
+		t.slots[slot].awaiting = false
+	}
+	t.claimed = nil
+}
+
+// autoAcks is the queue of messages shown on ack:auto subscriptions, in stream order, waiting for the client's kernel to have had them.
+type autoAcks struct {
+	queue []autoAck
+	head  int
+	seen  int // queue[head:seen] have arrived
+}
+
+type autoAck struct {
+	slot    int32
+	serial  uint64    // the slot may have been given up meanwhile
+	end     uint64    // position in the client's stream behind its last octet
+	arrived time.Time // when the kernel was seen to have it
+}
+
+func (a *autoAcks) push(q autoAck) {
+	if a.head > 256 && a.head > len(a.queue)/2 {
+		a.queue = a.queue[:copy(a.queue, a.queue[a.head:])]
+		a.seen -= a.head
+		a.head = 0
+	}
+	a.queue = append(a.queue, q)
+}
+
+// arrive notes that the client's kernel has everything up to total.
+func (a *autoAcks) arrive(total uint64, now time.Time) {
+	for ; a.seen < len(a.queue) && a.queue[a.seen].end <= total; a.seen++ {
+		a.queue[a.seen].arrived = now
+	}
+}
+
+// due pops the next message that arrived at or before limit.
+func (a *autoAcks) due(limit time.Time) (autoAck, bool) {
+	if a.head == a.seen || a.queue[a.head].arrived.After(limit) {
+		return autoAck{}, false
+	}
+	a.head++
+	return a.queue[a.head-1], true
+}
+
+// oldest is when the first of the arrived messages arrived; zero when there is none.
+func (a *autoAcks) oldest() time.Time {
+	if a.head == a.seen {
+		return time.Time{}
+	}
+	return a.queue[a.head].arrived
+}

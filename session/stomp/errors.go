@@ -1,0 +1,113 @@
+package stomp
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/understudy-mq/understudy/session"
+	"github.com/understudy-mq/understudy/session/stomp/frame"
+)
+
+// Refusal is why a broker was left before, or instead of, being run on. The session goes on at the next one.
+type Refusal struct{ code, text string }
+
+// Error is the broker's own words where it had any.
+func (e *Refusal) Error() string { return e.text }
+
+// Code is one of the frame.Code constants, or a word of the recorder's own: epoch, login-timeout, silent, malformed, error, closed.
+func (e *Refusal) Code() string { return e.code }
+
+// leave asks the shell to drop this broker connection and dial again.
+func (r *Recorder) leave(out *session.Out, why *Refusal) {
+	if out.Move == nil {
+		out.Move = why
+	}
+}
+
+// Headers of the ERROR that ends a session which could not be carried on. Values are comma-separated ids as the client gave them.
+const (
+	errorCode         = "error-code"            // hold-timeout, not-resumable, lost-state, protocol, …
+	errorReceipts     = "in-doubt-receipts"     // receipt ids that were asked for and not answered
+	errorTransactions = "in-doubt-transactions" // transactions whose COMMIT was not answered
+	errorAcks         = "in-doubt-acks"         // message ids whose ACK or NACK was not confirmed
+	errorHeld         = "held-ms"               // how long the client was held
+)
+
+// Each list in an ERROR is cut after so many ids; the body says how many there are in all.
+const maxListed = 100
+
+// fail ends the session with an ERROR to the client that names what is in doubt. [STOMP 1.2 ERROR]: the server closes after it.
+func (r *Recorder) fail(out *session.Out, code string, cause error, message, extra string) {
+	if r.stage == ended {
+		return
+	}
+	var receipts, txs, acks []string
+	doubt := 0
+	for e := range r.log.all() {
+		if e.effect != 0 {
+			doubt++
+		}
+		if id := e.receiptID(); len(id) > 0 {
+			receipts = append(receipts, string(id))
+		}
+		switch {
+		case e.kind == commitEntry && e.tx != nil:
+			txs = append(txs, e.tx.id)
+		case e.kind == ackEntry || e.kind == nackEntry:
+			acks = append(acks, string(r.targetID(e)))
+		}
+	}
+	var b strings.Builder
+	b.WriteString("ERROR\nmessage:" + clean(message) + "\n" + errorCode + ":" + code + "\n")
+	list := func(name string, ids []string) {
+		if len(ids) > 0 {
+			b.WriteString(name + ":" + strings.Join(ids[:min(len(ids), maxListed)], ",") + "\n")
+		}
+	}
+	list(errorReceipts, receipts)
+	list(errorTransactions, txs)
+	list(errorAcks, acks)
+	b.WriteString(extra + "content-type:text/plain\n\n" + message + ".\n")
+	if doubt > 0 {
+		fmt.Fprintf(&b, "Sent by you and not confirmed by a broker: %d effects; %d receipts, %d transactions and %d acknowledgements are in doubt.\n",
+			doubt, len(receipts), len(txs), len(acks))
+	}
+	b.WriteByte(0)
+	r.appendClient(out, []byte(b.String()))
+	r.end(out, code, cause)
+}
+
+// end ends the session; what is queued for the client still leaves.
+func (r *Recorder) end(out *session.Out, code string, cause error) {
+	if r.stage != ended {
+		r.stage = ended
+		out.End = &session.Fault{Code: code, Cause: cause}
+	}
+}
+
+// clean makes a text safe as a header value in every version, without escapes.
+func clean(s string) string {
+	return strings.Map(func(c rune) rune {
+		switch {
+		case c == '\n' || c == '\r' || c == 0:
+			return ' '
+		case c == ':':
+			return '='
+		case c == '\\':
+			return '/'
+		}
+		return c
+	}, s)
+}
+
+func heldHeader(ms int64) string { return errorHeld + ":" + strconv.FormatInt(ms, 10) + "\n" }
+
+// errorText is what an ERROR frame says, for logs: its message header, cut.
+func errorText(f *frame.Frame) string {
+	m := f.Value("message")
+	if len(m) == 0 {
+		m = f.Body
+	}
+	return string(m[:min(len(m), 300)])
+}

@@ -1,0 +1,97 @@
+package stomp
+
+import (
+	"bytes"
+	"strconv"
+
+	"github.com/understudy-mq/understudy/session"
+	"github.com/understudy-mq/understudy/session/stomp/frame"
+)
+
+// disconnect takes the client's DISCONNECT: everything it sent is settled first, then the broker is told to close the session for
+// good, then the client's receipt is answered. [STOMP 1.2 DISCONNECT]
+func (r *Recorder) disconnect(f *frame.Frame, out *session.Out) {
+	r.farewell.receipt = bytes.Clone(f.Value("receipt"))
+	for {
+		a, ok := r.auto.due(out.Now) // what an orderly client has in its kernel it has had the chance to read
+		if !ok {
+			break
+		}
+		if d := r.held.at(a.slot); d.serial == a.serial && d.state == unacked {
+			r.acknowledge(ackEntry, a.slot, out)
+		}
+	}
+	r.stage, r.farewell.at = leaving, out.Now
+	// With nothing in doubt and no broker there is nothing to wait for: the client is answered, the broker is told when there is one.
+	if r.phase == parked && !r.owes() {
+		r.answerFarewell(out)
+	}
+	r.takeLeave(out)
+}
+
+// ClientEOF implements session.Recorder. Whole frames that the client had sent still count, as they would have at a broker; its
+// unacknowledged messages go back when the session is closed there.
+func (r *Recorder) ClientEOF(half bool, out *session.Out) {
+	if !half {
+		r.farewell.gone = true
+	}
+	r.depart(out)
+	r.schedule(out)
+}
+
+// depart is an end of the client without DISCONNECT.
+func (r *Recorder) depart(out *session.Out) {
+	switch r.stage {
+	case greeting:
+		r.end(out, "client-closed", nil)
+	case talking:
+		r.stage, r.farewell.at = leaving, out.Now
+		if r.foreign || !r.greeted && r.log.live == 0 {
+			r.end(out, "client-closed", nil) // no broker knows of it, or none that keeps sessions
+			return
+		}
+		r.takeLeave(out)
+	}
+}
+
+// owes reports whether anything the client asked for is still open.
+func (r *Recorder) owes() bool {
+	for e := range r.log.all() {
+		if e.effect != 0 || e.wants {
+			return true
+		}
+	}
+	for _, sub := range r.subs.list {
+		if sub.wants != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// takeLeave sends our DISCONNECT once nothing of a leaving client is unsettled.
+func (r *Recorder) takeLeave(out *session.Out) {
+	if r.stage != leaving || r.phase < replaying || r.log.live > 0 || r.farewell.sent {
+		return
+	}
+	r.receipts++
+	r.farewell.sent, r.farewell.awaiting = true, r.receipts
+	b := append(r.scratch[:0], "DISCONNECT\nreceipt:u"...)
+	b = strconv.AppendUint(b, r.receipts, 10)
+	b = append(b, "\n\n\x00"...)
+	r.scratch = b
+	r.appendBroker(out, b)
+}
+
+// goodbye takes the broker's answer to our DISCONNECT.
+func (r *Recorder) goodbye(out *session.Out) {
+	r.answerFarewell(out)
+	r.end(out, "client-closed", nil)
+}
+
+func (r *Recorder) answerFarewell(out *session.Out) {
+	if r.farewell.receipt != nil {
+		r.receipt(out, r.farewell.receipt)
+		r.farewell.receipt = nil
+	}
+}

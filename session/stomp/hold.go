@@ -1,0 +1,245 @@
+package stomp
+
+import (
+	"bytes"
+	"strconv"
+	"time"
+
+	"github.com/understudy-mq/understudy/session"
+	"github.com/understudy-mq/understudy/session/stomp/frame"
+)
+
+// beats are the heart-beats of both legs, each negotiated on its own: the client's with us, for the life of its connection, and ours with
+// each broker. [STOMP 1.2 Heart-beating]
+type beats struct {
+	clientEvery time.Duration // what we must not stay silent for
+	clientQuiet time.Duration // what the client promised; 0: nothing
+	brokerEvery time.Duration
+	brokerQuiet time.Duration
+
+	heardClient, toldClient time.Time
+	heardBroker, toldBroker time.Time
+}
+
+// A peer counts as silent after this many of its promised intervals; we beat at the inverse share of ours.
+const (
+	patience = 2.5
+	haste    = 0.5
+)
+
+// negotiate reads the client's CONNECT header. We take what it offers and give what it asks for.
+func (b *beats) negotiate(header []byte) bool {
+	cx, cy, ok := parseHeartBeat(header)
+	b.clientQuiet, b.clientEvery = cx, cy
+	return ok
+}
+
+// forClient is our side of it, for CONNECTED.
+func (b *beats) forClient() string {
+	return strconv.FormatInt(b.clientEvery.Milliseconds(), 10) + "," + strconv.FormatInt(b.clientQuiet.Milliseconds(), 10)
+}
+
+// agreed reads the broker's CONNECTED header; ours offered and asked for every in both directions.
+func (b *beats) agreed(header []byte, every time.Duration) bool {
+	sx, sy, ok := parseHeartBeat(header)
+	b.brokerEvery, b.brokerQuiet = 0, 0
+	if sy > 0 {
+		b.brokerEvery = max(sy, every)
+	}
+	if sx > 0 {
+		b.brokerQuiet = max(sx, every)
+	}
+	return ok
+}
+
+func parseHeartBeat(h []byte) (x, y time.Duration, ok bool) {
+	if len(h) == 0 {
+		return 0, 0, true
+	}
+	a, b, _ := bytes.Cut(h, []byte{','})
+	n, ok1 := frame.ParseUint(bytes.TrimSpace(a))
+	m, ok2 := frame.ParseUint(bytes.TrimSpace(b))
+	const day = 24 * 60 * 60 * 1000
+	return time.Duration(min(n, day)) * time.Millisecond, time.Duration(min(m, day)) * time.Millisecond, ok1 && ok2
+}
+
+// enter changes the phase.
+func (r *Recorder) enter(p phase, out *session.Out) { r.phase, r.since = p, out.Now }
+
+// Tick implements session.Recorder.
+func (r *Recorder) Tick(out *session.Out) {
+	if r.stage != ended {
+		r.tickClient(out)
+		r.tickBroker(out)
+		r.tickHold(out)
+		r.acknowledgeAuto(out)
+	}
+	r.schedule(out)
+}
+
+func (r *Recorder) tickClient(out *session.Out) {
+	b := &r.beats
+	if out.Reading[session.Client] {
+		if quiet := r.clientSilence(); quiet > 0 && out.Now.Sub(b.heardClient) >= quiet {
+			if r.stage == greeting {
+				r.fail(out, "protocol", nil, "no CONNECT within "+r.cfg.ConnectTimeout.String(), "")
+				return
+			}
+			r.depart(out)
+		}
+	} else {
+		b.heardClient = out.Now // nobody listened
+	}
+	if r.greeted && !r.farewell.gone && b.clientEvery > 0 && out.Now.Sub(b.toldClient) >= share(b.clientEvery) {
+		r.appendClient(out, []byte{'\n'})
+	}
+}
+
+// clientSilence is how long the client may say nothing; 0: as long as it likes.
+func (r *Recorder) clientSilence() time.Duration {
+	switch {
+	case r.stage == greeting:
+		return r.cfg.ConnectTimeout
+	case r.stage == talking && r.greeted:
+		return times(r.beats.clientQuiet)
+	}
+	return 0
+}
+
+func times(d time.Duration) time.Duration { return time.Duration(float64(d) * patience) }
+func share(d time.Duration) time.Duration { return time.Duration(float64(d) * haste) }
+
+func (r *Recorder) tickBroker(out *session.Out) {
+	b := &r.beats
+	switch r.phase {
+	case login, replaying:
+		if out.Now.Sub(r.since) >= r.cfg.LoginTimeout {
+			r.leave(out, &Refusal{"login-timeout", "no answer to the login within " + r.cfg.LoginTimeout.String()})
+		}
+	case running:
+		if !out.Reading[session.Broker] {
+			b.heardBroker = out.Now
+		}
+		if b.brokerQuiet > 0 && out.Now.Sub(b.heardBroker) >= times(b.brokerQuiet) {
+			r.leave(out, &Refusal{"silent", "broker has been silent for " + out.Now.Sub(b.heardBroker).String()})
+		} else if b.brokerEvery > 0 && out.Now.Sub(b.toldBroker) >= share(b.brokerEvery) {
+			r.appendBroker(out, []byte{'\n'})
+		}
+	}
+}
+
+// tickHold ends the hold when the oldest unanswered request is too old. The clock of a request is its own: it does not start
+// again when a broker comes and goes.
+func (r *Recorder) tickHold(out *session.Out) {
+	if r.phase == running || r.stage == greeting || r.stage == ended {
+		return
+	}
+	deadline, oldest := r.holdDeadline()
+	if out.Now.Before(deadline) {
+		return
+	}
+	if r.stage == leaving {
+		r.end(out, "hold-timeout", nil)
+		return
+	}
+	held := out.Now.Sub(oldest)
+	r.fail(out, "hold-timeout", nil, "no broker took over within "+held.Round(time.Millisecond).String(), heldHeader(held.Milliseconds()))
+}
+
+// holdDeadline is when the hold ends, and since when the request it is for has been waiting.
+func (r *Recorder) holdDeadline() (deadline, oldest time.Time) {
+	if r.stage == leaving {
+		return r.farewell.at.Add(r.cfg.Hold), r.farewell.at
+	}
+	note := func(at time.Time) {
+		if oldest.IsZero() || at.Before(oldest) {
+			oldest = at
+		}
+	}
+	if !r.greeted {
+		note(r.connectAt)
+	}
+	for e := range r.log.all() {
+		if e.wants {
+			note(e.at)
+			break
+		}
+	}
+	for _, sub := range r.subs.list {
+		if sub.wants != nil {
+			note(sub.at)
+		}
+	}
+	if !oldest.IsZero() {
+		return oldest.Add(r.cfg.Hold), oldest
+	}
+	return r.lostAt.Add(r.cfg.HoldIdle), r.lostAt
+}
+
+// Wrote implements session.Recorder.
+func (r *Recorder) Wrote(leg session.Leg, total uint64, out *session.Out) {
+	if leg == session.Client && r.stage != ended {
+		r.auto.arrive(total, out.Now)
+		r.acknowledgeAuto(out)
+		r.schedule(out)
+	}
+}
+
+// acknowledgeAuto acknowledges what the kernel of an ack:auto client has had for a while. The lag is there for a client that closes or
+// resets with messages unread: those must stay unacknowledged.
+func (r *Recorder) acknowledgeAuto(out *session.Out) {
+	if r.stage != talking {
+		return
+	}
+	for {
+		a, ok := r.auto.due(out.Now.Add(-r.cfg.AutoAckLag))
+		if !ok {
+			return
+		}
+		if d := r.held.at(a.slot); d.serial == a.serial && d.state == unacked {
+			r.acknowledge(ackEntry, a.slot, out)
+		}
+	}
+}
+
+// schedule works out when Tick is wanted next, and whether the client is to be read.
+func (r *Recorder) schedule(out *session.Out) {
+	if r.stage == ended {
+		out.Wake = time.Time{}
+		return
+	}
+	var wake time.Time
+	at := func(from time.Time, d time.Duration) {
+		if d > 0 {
+			if t := from.Add(d); wake.IsZero() || t.Before(wake) {
+				wake = t
+			}
+		}
+	}
+	b := &r.beats
+	at(b.heardClient, r.clientSilence())
+	if r.greeted && !r.farewell.gone {
+		at(b.toldClient, share(b.clientEvery))
+	}
+	switch r.phase {
+	case login, replaying:
+		at(r.since, r.cfg.LoginTimeout)
+	case running:
+		at(b.heardBroker, times(b.brokerQuiet))
+		at(b.toldBroker, share(b.brokerEvery))
+	}
+	if r.phase != running && r.stage != greeting {
+		// An older request can only be settled, so a deadline that is too early costs one look.
+		deadline, _ := r.holdDeadline()
+		at(deadline, 1)
+	}
+	if oldest := r.auto.oldest(); !oldest.IsZero() && r.stage == talking {
+		at(oldest, r.cfg.AutoAckLag)
+	}
+	out.Wake = wake
+	full := r.log.size > r.cfg.Window
+	if out.Pause[session.Client] {
+		full = r.log.size > r.cfg.Window*3/4
+	}
+	out.Pause[session.Client] = full && r.stage != leaving
+}

@@ -1,0 +1,226 @@
+package stomp
+
+import (
+	"bytes"
+	"iter"
+	"time"
+
+	"github.com/understudy-mq/understudy/session"
+)
+
+// entryKind is what an entry plays.
+type entryKind uint8
+
+const (
+	sendEntry        entryKind = iota // SEND; an effect outside a transaction
+	ackEntry                          // ACK
+	nackEntry                         // NACK
+	beginEntry                        // BEGIN, never an effect
+	commitEntry                       // COMMIT
+	abortEntry                        // ABORT
+	unsubscribeEntry                  // UNSUBSCRIBE, never an effect; settled by its receipt
+)
+
+// entry is one frame of the client that may have to be played again. An effect is settled by the cursor; a frame inside a
+// transaction by the cursor reaching that transaction's COMMIT or ABORT; an UNSUBSCRIBE by its RECEIPT.
+type entry struct {
+	kind    entryKind
+	done    bool
+	doubt   bool   // sent on a connection that broke
+	sent    bool   // sent on the current connection
+	effect  uint64 // 0: not an effect
+	receipt uint64 // number of the receipt asked of the broker on the current connection, for entries that are not effects
+	wants   bool   // the client's receipt is still to be answered
+	idOff   int32  // the client's receipt id inside frame
+	idLen   int32
+	frame   session.Buf // kept; empty for an acknowledgement that wants no receipt
+	tx      *transaction
+	sub     *subscription // of an unsubscribe
+	target  ackTarget     // of an acknowledgement
+	at      time.Time
+}
+
+// ackTarget names the message of an acknowledgement as the broker knows it.
+type ackTarget struct {
+	slot int32  // in the delivery table; -1 if the client named a message that it does not hold
+	id   []byte // message-id when slot is -1
+	sub  []byte // subscription id when slot is -1
+}
+
+// receiptID is the client's receipt id if it is still to be answered.
+func (e *entry) receiptID() []byte {
+	if !e.wants || e.done {
+		return nil
+	}
+	return e.frame.Bytes()[e.idOff : e.idOff+e.idLen]
+}
+
+// setReceipt remembers the receipt id, a slice of the frame's own octets.
+func (e *entry) setReceipt(raw, id []byte) {
+	if id == nil {
+		return
+	}
+	e.wants = true
+	e.idOff, e.idLen = int32(cap(raw)-cap(id)), int32(len(id))
+}
+
+// transaction is one of the client's, from its BEGIN until the broker has settled its COMMIT or ABORT.
+type transaction struct {
+	id         string
+	size       int
+	first      uint64 // position of its BEGIN in the log
+	charged    int    // octets counted towards the window
+	unplayable bool   // grew beyond what is kept
+}
+
+// journal is the recorder's log of entries in the order in which the client spoke. Positions count entries ever appended.
+type journal struct {
+	entries []entry
+	base    uint64 // position of entries[0]
+	next    uint64 // position of the first effect that may not be settled
+	asked   uint64 // position from which the next answered receipt is looked for
+	done    int    // settled entries still in the slice
+	live    int    // effects that are not settled
+	size    int    // octets charged to the window
+}
+
+// Each entry is charged this much besides its octets.
+const entryCost = 64
+
+func (l *journal) add(e entry) *entry {
+	l.entries = append(l.entries, e)
+	if e.effect != 0 {
+		l.live++
+	}
+	if e.tx == nil {
+		l.size += entryCost + e.frame.Len()
+	}
+	return &l.entries[len(l.entries)-1]
+}
+
+// charge counts a transaction towards the window once its end was sent: from then on only the broker keeps it open.
+func (l *journal) charge(t *transaction) {
+	l.size += t.size
+	t.charged = t.size
+}
+
+// end is the position behind the last entry.
+func (l *journal) end() uint64 { return l.base + uint64(len(l.entries)) }
+
+// all yields the entries that are not settled.
+func (l *journal) all() iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		for i := range l.entries {
+			if e := &l.entries[i]; !e.done && !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// settle marks an entry done and lets its octets go.
+func (l *journal) settle(e *entry) {
+	if e.done {
+		return
+	}
+	if e.effect != 0 {
+		l.live--
+	}
+	if e.tx == nil {
+		l.size -= entryCost + e.frame.Len()
+	}
+	e.frame.Drop()
+	e.frame = session.Buf{}
+	e.tx, e.sub, e.target = nil, nil, ackTarget{slot: -1}
+	e.done = true
+	l.done++
+}
+
+// release lets the octets of a transaction go that became too large to keep; its entries stay for order and receipts.
+func (l *journal) release(t *transaction) {
+	for i := int(t.first - l.base); i < len(l.entries); i++ {
+		if e := &l.entries[i]; e.tx == t && e.kind == sendEntry && !e.wants {
+			e.frame.Drop()
+			e.frame = session.Buf{}
+		}
+	}
+}
+
+// compact drops settled entries, at the head at once, further back when they are the majority: an open transaction at the head must
+// not make the log grow without bound.
+func (l *journal) compact() {
+	n := 0
+	for n < len(l.entries) && l.entries[n].done {
+		n++
+	}
+	switch {
+	case n == len(l.entries):
+		clear(l.entries)
+		l.base += uint64(n)
+		l.entries, l.done = l.entries[:0], 0
+	case n > 32 && n > len(l.entries)/2:
+		l.base += uint64(n)
+		l.done -= n
+		m := copy(l.entries, l.entries[n:])
+		clear(l.entries[m:])
+		l.entries = l.entries[:m]
+	case l.done > 64 && l.done > len(l.entries)/2:
+		l.squeeze()
+	}
+}
+
+// squeeze removes settled entries from the middle. Positions change, so transactions are given theirs anew.
+func (l *journal) squeeze() {
+	kept := l.entries[:0]
+	l.next, l.asked = l.base, l.base
+	for i := range l.entries {
+		if e := &l.entries[i]; !e.done {
+			if e.kind == beginEntry && e.tx != nil {
+				e.tx.first = l.base + uint64(len(kept))
+			}
+			kept = append(kept, *e)
+		}
+	}
+	clear(l.entries[len(kept):])
+	l.entries, l.done = kept, 0
+}
+
+// confirm settles the effects up to cursor, oldest first, after telling each.
+func (l *journal) confirm(cursor uint64, each func(*entry)) {
+	i := int(max(l.next, l.base) - l.base)
+	for ; i < len(l.entries); i++ {
+		e := &l.entries[i]
+		if e.effect > cursor {
+			break
+		}
+		if e.effect != 0 && !e.done {
+			each(e)
+			l.settle(e)
+		}
+	}
+	l.next = l.base + uint64(i)
+}
+
+// answered finds the entry whose receipt on the current connection has this number. Numbers rise along the log, and answers mostly
+// come in that order.
+func (l *journal) answered(receipt uint64) *entry {
+	from := int(max(l.asked, l.base) - l.base)
+	for i := range l.entries {
+		at := (from + i) % len(l.entries)
+		if e := &l.entries[at]; e.receipt == receipt && !e.done {
+			l.asked = l.base + uint64(at) + 1
+			return e
+		}
+	}
+	return nil
+}
+
+func (l *journal) close() {
+	for i := range l.entries {
+		l.settle(&l.entries[i])
+	}
+	l.entries = nil
+}
+
+// afterCommand is where the header lines of a raw frame begin.
+func afterCommand(raw []byte) int { return bytes.IndexByte(raw, '\n') + 1 }

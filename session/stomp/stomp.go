@@ -1,0 +1,247 @@
+// Package stomp is the STOMP recorder: what a sidecar remembers of one STOMP 1.0, 1.1 or 1.2 client, so that the conversation can go
+// on at another broker without the client noticing.
+//
+// Every SEND, ACK and NACK outside a transaction, every COMMIT and every ABORT is an effect with a number. Effects, and the frames of
+// open transactions, stay in a log until the broker's cursor says that they are durable; subscriptions stay for as long as they last; messages
+// that the client was shown and has not settled stay in a table. When a broker is lost the recorder logs in at the next one, drops
+// from the log what the new cursor settles, subscribes again with claims on what the client holds, plays the rest of the log in its order, and hides
+// the redeliveries that its claims bring. Receipts for effects are made here, from the cursor.
+//
+// Guarantees, towards a paired broker: each effect is applied exactly once and in order; each receipt is answered at most once, and never
+// before the broker called the effect durable; the client is never shown a message that it holds already; identifiers given to the
+// client stay valid for the life of its connection; no frame is split between two brokers. Behind a broker that is not paired the session is
+// relayed as it is and ends when that broker does: Report says so.
+//
+// The package is pure: no I/O, no clock, no goroutines. What it does not do: durable subscriptions, temporary destinations and
+// browsers are forwarded and end with their broker; sizes beyond Config's limits turn a session not resumable, or end it with a clear ERROR.
+package stomp
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"time"
+
+	"github.com/understudy-mq/understudy/session"
+	"github.com/understudy-mq/understudy/session/stomp/frame"
+)
+
+// Config of a recorder. The zero value works; each zero field means the default in its comment.
+type Config struct {
+	// Session is the id that ties a session's connections together: 32 lower-case hex digits. Empty: drawn at random.
+	Session string
+	// Store is the store wanted, UUID or name; empty means the one that is served.
+	Store string
+	// Hold is how old the oldest unanswered request of a client may grow while there is no broker; 20 s, under the receipt time-outs of
+	// common client libraries.
+	Hold time.Duration
+	// HoldIdle is how long a client without an unanswered request is held; 5 min.
+	HoldIdle time.Duration
+	// Window bounds the octets kept for a replay outside transactions; beyond it the client is not read. 4 MiB.
+	Window int
+	// MaxTransaction bounds the octets kept of one transaction; a larger one cannot be played again. 16 MiB.
+	MaxTransaction int
+	// BrokerHeartBeat is what is offered to and asked of brokers; 1 s. A broker silent for two and a half of them is left.
+	BrokerHeartBeat time.Duration
+	// LoginTimeout bounds CONNECT to CONNECTED, and a replay to its last answer; 5 s.
+	LoginTimeout time.Duration
+	// ConnectTimeout bounds accept to the client's CONNECT; 30 s, as ActiveMQ has it.
+	ConnectTimeout time.Duration
+	// AutoAckLag is how long a message of an ack:auto subscription must have been in the client's kernel before it is acknowledged; 2 ms.
+	AutoAckLag time.Duration
+	// Limits of client frames.
+	Limits frame.Limits
+}
+
+func (c Config) withDefaults() Config {
+	set := func(d *time.Duration, def time.Duration) {
+		if *d == 0 {
+			*d = def
+		}
+	}
+	set(&c.Hold, 20*time.Second)
+	set(&c.HoldIdle, 5*time.Minute)
+	set(&c.BrokerHeartBeat, time.Second)
+	set(&c.LoginTimeout, 5*time.Second)
+	set(&c.ConnectTimeout, 30*time.Second)
+	set(&c.AutoAckLag, 2*time.Millisecond)
+	if c.Window == 0 {
+		c.Window = 4 << 20
+	}
+	if c.MaxTransaction == 0 {
+		c.MaxTransaction = 16 << 20
+	}
+	if c.Session == "" {
+		var id [16]byte
+		_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the process instead
+		c.Session = hex.EncodeToString(id[:])
+	}
+	return c
+}
+
+// phase is where the broker leg stands.
+type phase uint8
+
+const (
+	parked    phase = iota // no broker
+	login                  // CONNECT queued, CONNECTED awaited
+	replaying              // logged in; receipts of played subscriptions awaited
+	running                // confirmed
+)
+
+// stage is where the client stands.
+type stage uint8
+
+const (
+	greeting stage = iota // no CONNECT yet
+	talking               // CONNECT seen
+	leaving               // DISCONNECT or end of stream seen: drain, tell the broker, end
+	ended
+)
+
+// Recorder implements session.Recorder for STOMP.
+type Recorder struct {
+	cfg     Config
+	phase   phase
+	stage   stage
+	since   time.Time // when phase was entered
+	version frame.Version
+	foreign bool // the broker is not paired: relayed as it is, not resumable
+
+	client, broker frame.Parser
+	connect        session.Buf // the client's CONNECT, octets as they came
+	greeted        bool        // the client has had its CONNECTED
+	farewell       farewell
+
+	peer      session.Peer
+	store     string
+	epoch     uint64 // of the current connection; the highest ever accepted
+	confirmed uint64 // cursor: highest effect known durable
+	effects   uint64 // highest effect numbered
+	receipts  uint64 // receipt ids given out on plain frames
+	log       journal
+	txs       map[string]*transaction
+	subs      subscriptions
+	held      deliveries
+	auto      autoAcks
+
+	clientQueued uint64 // octets ever queued for the client
+	beats        beats
+	connectAt    time.Time // when CONNECT came: it is a request too
+	lostAt       time.Time // when the last confirmed connection broke; zero while running
+	stats        stats
+	scratch      []byte
+}
+
+// farewell is how the client left.
+type farewell struct {
+	at       time.Time
+	receipt  []byte // receipt id of its DISCONNECT, nil if none was wanted or it was answered
+	sent     bool   // our DISCONNECT is on the current connection
+	awaiting uint64 // its receipt number
+	gone     bool   // the client reads no more
+}
+
+type stats struct {
+	lives, hidden, resent, late, rolledBack, played uint64
+	silence                                         time.Duration
+}
+
+var _ session.Recorder = (*Recorder)(nil)
+
+// New returns the recorder of one client connection.
+func New(cfg Config) *Recorder {
+	cfg = cfg.withDefaults()
+	r := &Recorder{cfg: cfg, txs: map[string]*transaction{}}
+	r.client.Limits = cfg.Limits
+	// What the broker sends is bounded too, but a header block may hold the ids of many claims that were not granted.
+	r.broker.Limits = frame.Limits{Block: 4 << 20, Body: cfg.Limits.Body}
+	r.subs.byID = map[string]*subscription{}
+	r.held.init()
+	return r
+}
+
+// Feed implements session.Recorder.
+func (r *Recorder) Feed(leg session.Leg, in session.Buf, out *session.Out) (took, want int) {
+	parser, handle := &r.client, r.fromClient
+	if leg == session.Broker {
+		parser, handle = &r.broker, r.fromBroker
+		r.beats.heardBroker = out.Now
+	} else {
+		r.beats.heardClient = out.Now
+		if r.since.IsZero() {
+			r.since = out.Now
+		}
+	}
+	p := in.Bytes()
+	var f frame.Frame
+	for took < len(p) && r.stage != ended && (leg == session.Client || r.phase != parked && out.Move == nil) {
+		n, need, err := parser.Next(p[took:], &f)
+		if err != nil {
+			r.malformed(leg, err, out)
+			break
+		}
+		if n == 0 {
+			want = need
+			break
+		}
+		if f.Command != frame.EOL {
+			handle(&f, in.Slice(took, took+n), out)
+		}
+		took += n
+	}
+	r.schedule(out)
+	return took, want
+}
+
+// malformed ends the session when the client broke the protocol, and leaves the broker when that did.
+func (r *Recorder) malformed(leg session.Leg, err error, out *session.Out) {
+	if leg == session.Broker {
+		r.leave(out, &Refusal{code: "malformed", text: "broker sent what is not STOMP: " + err.Error()})
+		return
+	}
+	r.fail(out, "protocol", err, "malformed frame: "+err.Error(), "")
+}
+
+// Hints implements session.Recorder.
+func (r *Recorder) Hints() session.Hints {
+	h := session.Hints{Ready: r.stage != greeting, Store: r.cfg.Store, Epoch: r.epoch}
+	if r.store != "" {
+		h.Store = r.store
+	}
+	return h
+}
+
+// Close implements session.Recorder.
+func (r *Recorder) Close() {
+	r.connect.Drop()
+	r.connect = session.Buf{}
+	r.log.close()
+	r.subs.close()
+	r.stage = ended
+}
+
+// own copies what is kept for long, so that it does not pin the read buffer it came in.
+func own(b session.Buf) session.Buf {
+	p := append([]byte(nil), b.Bytes()...)
+	return session.NewChunk(p, nil).Range(0, len(p))
+}
+
+// toClient queues a range for the client and counts it: auto-acknowledgement needs stream positions.
+func (r *Recorder) toClient(out *session.Out, b session.Buf) {
+	if r.farewell.gone {
+		return
+	}
+	out.Ref(session.Client, b)
+	r.clientQueued += uint64(b.Len())
+	r.beats.toldClient = out.Now
+}
+
+// appendClient queues a copy for the client.
+func (r *Recorder) appendClient(out *session.Out, p []byte) {
+	if r.farewell.gone {
+		return
+	}
+	out.Append(session.Client, p)
+	r.clientQueued += uint64(len(p))
+	r.beats.toldClient = out.Now
+}
