@@ -1,0 +1,293 @@
+package demo
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// pollEvery is how often a process is asked for something that is awaited.
+const pollEvery = 5 * time.Millisecond
+
+// maxAnswer bounds what is read from a process's admin listener.
+const maxAnswer = 16 << 20
+
+// member is one broker: the host that it runs on as DNS sees it, and its process, which changes with every kill.
+type member struct {
+	host    string // label in the zone, and name of the log
+	process *child
+	listen  string // host:port, kept over restarts
+	gossip  string
+	admin   string
+	front   *forwarder // what clients see instead of listen; nil for none
+}
+
+// endpoint is where the sidecar finds the broker.
+func (m *member) endpoint() string {
+	if m.front != nil {
+		return m.front.addr()
+	}
+	return m.listen
+}
+
+// cluster is everything of a run that is not a client: two brokers on one directory, DNS, and a sidecar.
+type cluster struct {
+	cfg     Config
+	dir     string
+	kids    *nursery
+	dns     *nameServer
+	members [2]*member
+	sidecar struct {
+		process               *child
+		listen, admin, gossip string
+	}
+	http http.Client
+}
+
+// brokerState is what a broker says of itself on /status.
+type brokerState struct {
+	Role  string    `json:"role"`
+	Since time.Time `json:"since"`
+	Epoch uint64    `json:"epoch"`
+}
+
+// startCluster brings everything up: brokers first, then what looks for them. On an error the caller closes what there is.
+func (c *cluster) start(ctx context.Context) error {
+	c.http.Transport = &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 2}
+	var err error
+	if c.dns, err = startDNS(); err != nil {
+		return err
+	}
+	for i, host := range []string{"broker-a", "broker-b"} {
+		c.members[i] = &member{host: host}
+		if c.cfg.Fault == FaultReset {
+			if c.members[i].front, err = startForwarder(); err != nil {
+				return err
+			}
+		}
+	}
+	for _, m := range c.members {
+		if err := c.startBroker(ctx, m); err != nil {
+			return err
+		}
+		if m == c.members[0] { // let the first be the active one, so that the story begins the same way each time
+			if _, _, err := c.awaitActive(ctx, m); err != nil {
+				return err
+			}
+		}
+	}
+	if c.cfg.Direct {
+		return nil
+	}
+	return c.startSidecar(ctx)
+}
+
+// startBroker starts m's process, on its old port if it had one, and publishes where it listens.
+func (c *cluster) startBroker(ctx context.Context, m *member) error {
+	listen := m.listen
+	if listen == "" {
+		listen = "127.0.0.1:0"
+	}
+	err := c.tryBroker(ctx, m, listen)
+	if err != nil && m.listen != "" && ctx.Err() == nil {
+		err = c.tryBroker(ctx, m, "127.0.0.1:0") // somebody got the port in between: DNS will tell where it is now
+	}
+	if err != nil {
+		return err
+	}
+	if m.front != nil {
+		m.front.aim(m.listen)
+	}
+	return c.dns.set(m.host, m.endpoint())
+}
+
+func (c *cluster) tryBroker(ctx context.Context, m *member, listen string) error {
+	file := filepath.Join(c.dir, m.host+".addr")
+	_ = os.Remove(file)
+	args := []string{"broker", "--data-dir", filepath.Join(c.dir, "store"), "--listen", listen, "--name", m.host, "--takeover", "kill",
+		"--gossip-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--addr-file", file}
+	if m.front != nil {
+		args = append(args, "--advertise", m.front.addr())
+	}
+	for _, other := range c.members {
+		if other != nil && other != m && other.gossip != "" {
+			args = append(args, "--gossip-join", other.gossip)
+		}
+	}
+	if c.sidecar.gossip != "" {
+		args = append(args, "--gossip-join", c.sidecar.gossip)
+	}
+	var err error
+	if m.process, err = c.kids.start(m.host, args...); err != nil {
+		return err
+	}
+	addrs, err := c.awaitAddrs(ctx, m.process, file)
+	if err != nil {
+		return err
+	}
+	m.listen, m.gossip, m.admin = addrs["listen"], addrs["gossip"], addrs["admin"]
+	return nil
+}
+
+func (c *cluster) startSidecar(ctx context.Context) error {
+	file := filepath.Join(c.dir, "sidecar.addr")
+	args := []string{"sidecar", "--listen", "127.0.0.1:0", "--srv", service, "--dns-server", c.dns.addr, "--gossip-listen", "127.0.0.1:0",
+		"--admin-listen", "127.0.0.1:0", "--addr-file", file}
+	for _, m := range c.members {
+		args = append(args, "--gossip-join", m.gossip)
+	}
+	var err error
+	if c.sidecar.process, err = c.kids.start("sidecar", args...); err != nil {
+		return err
+	}
+	addrs, err := c.awaitAddrs(ctx, c.sidecar.process, file)
+	if err != nil {
+		return err
+	}
+	c.sidecar.listen, c.sidecar.admin, c.sidecar.gossip = addrs["listen"], addrs["admin"], addrs["gossip"]
+	return nil
+}
+
+// awaitAddrs waits for a process to say where it listens.
+func (c *cluster) awaitAddrs(ctx context.Context, p *child, file string) (map[string]string, error) {
+	addrs := map[string]string{}
+	err := c.await(ctx, c.cfg.StartTimeout, p.name+" to come up", func() (bool, error) {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) {
+			return false, p.ended()
+		}
+		for line := range strings.Lines(string(text)) {
+			if name, addr, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+				addrs[name] = addr
+			}
+		}
+		return true, err
+	})
+	return addrs, err
+}
+
+// await polls until done says so; its error ends the wait.
+func (c *cluster) await(ctx context.Context, limit time.Duration, what string, done func() (bool, error)) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("waited %v for %s", limit, what))
+	defer cancel()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		ok, err := done()
+		if ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// awaitActive waits for m to own the store.
+func (c *cluster) awaitActive(ctx context.Context, m *member) (epoch uint64, since time.Time, err error) {
+	err = c.await(ctx, c.cfg.TakeoverTimeout, m.host+" to become active", func() (bool, error) {
+		state, err := c.state(ctx, m)
+		epoch, since = state.Epoch, state.Since
+		return err == nil && state.Role == "active", m.process.ended()
+	})
+	return epoch, since, err
+}
+
+// state asks a broker what it is.
+func (c *cluster) state(ctx context.Context, m *member) (brokerState, error) {
+	var status struct {
+		Broker brokerState `json:"broker"`
+	}
+	body, err := c.get(ctx, m.admin, "/status")
+	if err != nil {
+		return brokerState{}, err
+	}
+	if err := json.Unmarshal(body, &status); err != nil {
+		return brokerState{}, fmt.Errorf("read status of %s: %w", m.host, err)
+	}
+	return status.Broker, nil
+}
+
+// counters reads metrics of the sidecar: for each name, the sum over its labels.
+func (c *cluster) counters(ctx context.Context, names ...string) (map[string]uint64, error) {
+	body, err := c.get(ctx, c.sidecar.admin, "/metrics")
+	if err != nil {
+		return nil, fmt.Errorf("read metrics of the sidecar: %w", err)
+	}
+	found := map[string]bool{}
+	sums := map[string]uint64{}
+	lines := bufio.NewScanner(strings.NewReader(string(body)))
+	for lines.Scan() {
+		series, value, ok := strings.Cut(lines.Text(), " ")
+		name, _, _ := strings.Cut(series, "{")
+		if n, err := strconv.ParseFloat(value, 64); ok && err == nil {
+			sums[name] += uint64(n)
+			found[name] = true
+		}
+	}
+	for _, name := range names {
+		if !found[name] {
+			return nil, fmt.Errorf("read metrics of the sidecar: it has no %s", name)
+		}
+	}
+	return sums, nil
+}
+
+func (c *cluster) get(ctx context.Context, addr, path string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("GET %s: %s", path, res.Status)
+	}
+	return body, err
+}
+
+// stop ends the processes as an operator would, sidecar first; each must end by itself, and well.
+func (c *cluster) stop(ctx context.Context) error {
+	if c.sidecar.process != nil {
+		if err := c.sidecar.process.stop(ctx); err != nil {
+			return err
+		}
+	}
+	for _, m := range c.members {
+		if err := m.process.stop(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// close ends everything, the processes by SIGKILL; nothing of the cluster runs afterwards.
+func (c *cluster) close() {
+	c.kids.close()
+	for _, m := range c.members {
+		if m != nil && m.front != nil {
+			m.front.close()
+		}
+	}
+	if c.dns != nil {
+		c.dns.close()
+	}
+	c.http.CloseIdleConnections()
+}

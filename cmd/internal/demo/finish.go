@@ -1,0 +1,220 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// How a run ends.
+const (
+	settle     = 500 * time.Millisecond // after the last delivery, for a late duplicate to show up
+	sweepFor   = 500 * time.Millisecond // how long a fresh consumer listens for what should be gone
+	tailLines  = 8
+	maxMissing = 5 // how many missing messages are named
+)
+
+// What the sidecar counts. [metrics of packages proxy and session]
+const (
+	metricHidden  = "understudy_redeliveries_hidden_total"
+	metricResends = "understudy_resends_total"
+)
+
+func (r *run) clients() []*client {
+	all := make([]*client, 0, len(r.producers)+len(r.consumers))
+	for _, p := range r.producers {
+		all = append(all, &p.client)
+	}
+	for _, c := range r.consumers {
+		all = append(all, &c.client)
+	}
+	return all
+}
+
+func (r *run) clientBroke(name string, err error) { r.say("BROKEN %s: %v", name, err) }
+
+func (r *run) brokenClients() (n int) {
+	for _, c := range r.clients() {
+		if c.isBroken() != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// report writes a line each second.
+func (r *run) report(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	last := rates{at: time.Now()}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			r.say("       %s", last.line(r.ledger.totals(), now))
+		}
+	}
+}
+
+// endProduction waits for the producers: to do their share, or to stop where there is no number or no sense in going on. What hangs in the
+// library is cut off.
+func (r *run) endProduction(ctx context.Context, why error) {
+	if why != nil || r.cfg.Messages == 0 {
+		close(r.stop)
+	}
+	cut := ctx.Done()
+	var late <-chan time.Time
+	if why != nil {
+		late = time.After(giveUp)
+	}
+	select {
+	case <-r.produced:
+		return
+	case <-cut:
+	case <-late:
+	}
+	for _, c := range r.clients() {
+		c.abandon()
+	}
+	<-r.produced
+}
+
+// drain waits until everything that is due was received, and acknowledged; or until there is no progress.
+func (r *run) drain(ctx context.Context) error {
+	_, missing, _ := r.ledger.missing(0)
+	r.say("DRAIN  producers are done, %d messages are still to be received", missing)
+	err := r.cluster.await(ctx, 24*time.Hour, "the drain", func() (bool, error) {
+		if r.brokenClients() > 0 {
+			return false, errClients
+		}
+		_, missing, progress := r.ledger.missing(0)
+		_, unacked := r.ledger.flying()
+		idle := time.Since(progress)
+		return missing == 0 && unacked == 0 && idle > settle || idle > r.cfg.DrainTimeout, nil
+	})
+	if some, n, _ := r.ledger.missing(maxMissing); n > 0 && err == nil {
+		r.say("LOST   %d messages did not arrive within %v, the first of them %v", n, r.cfg.DrainTimeout, names(some))
+	}
+	return err
+}
+
+func names(messages []message) string {
+	all := make([]string, len(messages))
+	for i, m := range messages {
+		all[i] = strconv.Itoa(m.producer) + ":" + strconv.Itoa(m.seq)
+	}
+	return strings.Join(all, ", ")
+}
+
+// disconnect has every client leave as it should; those that are broken are cut off.
+func (r *run) disconnect() {
+	for _, c := range r.clients() {
+		if c.isBroken() != nil {
+			c.abandon()
+		}
+	}
+	var leaving sync.WaitGroup
+	for _, c := range r.clients() {
+		if c.conn == nil || c.isBroken() != nil {
+			continue
+		}
+		leaving.Go(func() {
+			if err := c.leave(); err != nil {
+				r.problem(err.Error())
+			}
+		})
+	}
+	leaving.Wait()
+}
+
+// sweep makes the consumers leave and listens with a fresh one: a message that comes now was acknowledged, and is a duplicate.
+func (r *run) sweep(ctx context.Context, addr string) error {
+	for _, c := range r.consumers {
+		if err := c.leave(); err != nil {
+			return err
+		}
+	}
+	fresh := &consumer{client: client{name: "sweeper", run: r, index: len(r.clients())}, number: len(r.consumers), mode: ackMode("auto")}
+	if err := fresh.connect(ctx, addr); err != nil {
+		return err
+	}
+	if err := fresh.subscribe(); err != nil {
+		return err
+	}
+	r.working.Go(fresh.consume)
+	before := r.ledger.totals()
+	sleepUntil(ctx, nil, time.Now().Add(sweepFor))
+	if after := r.ledger.totals(); after.duplicated > before.duplicated {
+		r.say("TWICE  %d messages came again after they had been acknowledged", after.duplicated-before.duplicated)
+	}
+	return fresh.leave()
+}
+
+// readSidecar takes over what only the sidecar knows.
+func (r *run) readSidecar(ctx context.Context) error {
+	sums, err := r.cluster.counters(ctx, metricHidden, metricResends)
+	r.result.RedeliveriesHidden, r.result.Resends = sums[metricHidden], sums[metricResends]
+	return err
+}
+
+func (r *run) problem(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.result.Problems = append(r.result.Problems, text)
+}
+
+// conclude judges, prints, and cleans up.
+func (r *run) conclude(ctx context.Context, err error, dir string) {
+	res := &r.result
+	for _, c := range r.clients() {
+		if b := c.isBroken(); b != nil {
+			res.ClientsReconnected++
+			r.problem(fmt.Sprintf("%s lost its connection: %v", b.client, b.err))
+		}
+	}
+	switch {
+	case ctx.Err() != nil:
+		r.problem("interrupted")
+	case err != nil && !errors.Is(err, errClients):
+		r.problem(err.Error())
+	}
+	if res.Kills < r.cfg.Kills && err == nil {
+		r.problem(fmt.Sprintf("only %d of %d faults were brought about", res.Kills, r.cfg.Kills))
+	}
+	_, lost, _ := r.ledger.missing(0)
+	sum := r.ledger.totals()
+	if unsettled := sum.sent - sum.confirmed; r.cfg.Receipts && unsettled > 0 {
+		r.problem(fmt.Sprintf("%d messages were sent and never confirmed: their producers cannot know what became of them", unsettled))
+	}
+	res.Epoch, res.DurationMS = r.epoch, time.Since(r.timeline.start).Milliseconds()
+	res.fill(r.cfg, sum, lost, r.silences)
+	res.text(r.cfg.Out)
+	r.cleanUp(dir)
+	if r.cfg.JSON {
+		_ = res.json(r.cfg.Out)
+	}
+}
+
+// cleanUp removes the folder, or says where it is and how the logs end.
+func (r *run) cleanUp(dir string) {
+	failed := !r.result.Clean() && !r.cfg.Direct // the negative control is meant to fail
+	if !failed && !r.cfg.Keep {
+		_ = os.RemoveAll(dir)
+		return
+	}
+	if failed {
+		for _, name := range []string{"broker-a", "broker-b", "sidecar"} {
+			if _, err := os.Stat(filepath.Join(dir, name+".log")); err == nil {
+				fmt.Fprintf(r.cfg.Out, "\n  the last lines of %s.log:\n%s\n", name, r.cluster.kids.tail(name, tailLines))
+			}
+		}
+	}
+	fmt.Fprintf(r.cfg.Out, "\n  journal and logs are kept in %s\n", dir)
+}
