@@ -21,6 +21,9 @@ const (
 	HeaderHold = "understudy-hold"
 	// HeaderEpoch: CONNECTED ←. Decimal epoch of the store's owner. A sidecar accepts none lower than the highest it saw in CONNECTED for that UUID.
 	HeaderEpoch = "understudy-epoch"
+	// HeaderProbe: CONNECT →, instead of HeaderSession. Whoever asks wants to know what this server is, and makes no session: an active one
+	// answers CONNECTED with HeaderStore and HeaderEpoch, any other ERROR with HeaderError, and closes once the asker has.
+	HeaderProbe = "understudy-probe"
 	// HeaderCursor: CONNECT → the highest effect that the sidecar knows is durable (the broker may forget outcomes up to it, and a
 	// broker that never applied that many has lost data: ERROR lost-state); CONNECTED ← highest durable effect of the session;
 	// RECEIPT ← every effect up to here is durable. At most one such RECEIPT per connection and commit batch; its receipt-id is
