@@ -14,9 +14,11 @@ type Out struct {
 	Wake time.Time
 	// Pause asks the shell not to read a leg. It stays until changed.
 	Pause [2]bool
+	// Arrival asks for Wrote(Client) as the client's kernel acknowledges octets, also when nothing more is written. It stays until changed.
+	Arrival bool
 	// Live is set when a replay (or the first login) is confirmed: the session runs on the current broker.
 	Live bool
-	// Move asks the shell to leave the current broker and dial again; the text says why. The shell answers with Down, then Up.
+	// Move asks the shell to leave the current broker and dial again; the error says why. The shell clears it, calls Down, then Up.
 	Move error
 	// End ends the session once what is queued for the client was written.
 	End *Fault

@@ -1,5 +1,13 @@
 // Package relay is the one shell around every recorder: it owns a client connection from accept to close, with its goroutines,
 // buffers, deadlines and back-pressure, and reaches brokers through a func that it is handed.
+//
+// Two goroutines serve a session: one reads the client, one finds brokers and reads them. Whoever read a leg feeds the recorder under
+// the connection's mutex, lets the mutex go and writes what came out for the other leg itself; octets for the leg it reads from are written by a
+// goroutine that lives only as long as there is something to write, so that two full sockets never wait for each other. At most one
+// goroutine writes a leg at a time, in the order in which the recorder queued.
+//
+// Guarantees: calls of the recorder are serial; what is forwarded is copied once, from the kernel into a pooled chunk; an idle session holds
+// no buffer. The package knows no protocol and no policy: where to go and how long to wait is the Dialer's.
 package relay
 
 import (
@@ -7,6 +15,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/understudy-mq/understudy/session"
@@ -53,24 +62,157 @@ type Config struct {
 	Event func(Event)
 	// ChunkBytes is the size of read buffers; 0 means 32 KiB.
 	ChunkBytes int
-	// MaxFrameBytes bounds a single frame, and so what is buffered for one that is not whole yet; 0 means 16 MiB and the recorder's own limits.
-	MaxFrameBytes int
-	// LingerTimeout bounds writing the last octets to a client; 0 means 5 s.
+	// LingerTimeout bounds writing the last octets to a client and waiting for its close; 0 means 5 s.
 	LingerTimeout time.Duration
 	Logger        *slog.Logger
 }
 
+// EndError is why a session ended, when it was not an orderly end.
+type EndError struct {
+	Code  string // session.Fault's
+	Cause error
+}
+
+// Error implements error.
+func (e *EndError) Error() string {
+	if e.Cause != nil {
+		return "session ended: " + e.Code + ": " + e.Cause.Error()
+	}
+	return "session ended: " + e.Code
+}
+
+// Unwrap returns the cause.
+func (e *EndError) Unwrap() error { return e.Cause }
+
+// orderly is the Fault code of a session that its client ended.
+const orderly = "client-closed"
+
 // Conn is one relayed client connection.
-type Conn struct{}
+type Conn struct {
+	cfg    Config
+	pool   *chunkPool
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // goroutines that Serve waits for
+
+	mu      sync.Mutex
+	rec     session.Recorder
+	out     session.Out
+	legs    [2]leg
+	changed *sync.Cond // pause, writers idle, ready, end
+	timer   *time.Timer
+	armed   time.Time // when timer fires; zero: not armed
+	fault   *session.Fault
+	done    chan struct{} // closed when fault is set
+	sealed  bool          // the session is being taken down: no goroutine may be started, no octet queued
+	closed  bool          // the recorder is closed: nothing may call it
+	moving  error         // why the current broker connection is being left
+	live    bool
+}
 
 // New makes a Conn that owns client and rec; Serve must be called.
-func New(client net.Conn, rec session.Recorder, cfg Config) *Conn { panic("being written") }
+func New(client net.Conn, rec session.Recorder, cfg Config) *Conn {
+	if cfg.ChunkBytes == 0 {
+		cfg.ChunkBytes = 32 << 10
+	}
+	if cfg.LingerTimeout == 0 {
+		cfg.LingerTimeout = 5 * time.Second
+	}
+	c := &Conn{cfg: cfg, pool: poolOf(cfg.ChunkBytes), rec: rec, done: make(chan struct{})}
+	c.changed = sync.NewCond(&c.mu)
+	c.legs[session.Client].conn = client
+	c.legs[session.Client].raw = socketOf(client)
+	c.legs[session.Client].in.init(c.pool, &c.mu, client)
+	return c
+}
 
 // Serve relays until the session ends or ctx is cancelled, then closes everything. It returns nil for an orderly end.
-func (c *Conn) Serve(ctx context.Context) error { return errors.ErrUnsupported }
+func (c *Conn) Serve(ctx context.Context) error {
+	ctx, c.cancel = context.WithCancel(ctx)
+	defer c.cancel()
+	c.timer = time.AfterFunc(time.Hour, c.tick)
+	c.timer.Stop()
+	stop := context.AfterFunc(ctx, func() { c.finish(&session.Fault{Code: "shutdown", Cause: context.Cause(ctx)}) })
+	defer stop()
+	c.step(neither, func(out *session.Out) { c.rec.Tick(out) })
+	c.wg.Go(func() { c.readClient() })
+	c.wg.Go(func() { c.followBroker(ctx) })
+	<-c.done
+	c.close()
+	var err error
+	if f := c.fault; f.Code != orderly {
+		err = &EndError{f.Code, f.Cause}
+	}
+	c.event(Event{Kind: Ended, Err: err, At: time.Now(), Report: c.Report()})
+	return err
+}
 
 // Report asks the recorder.
-func (c *Conn) Report() session.Report { return session.Report{} }
+func (c *Conn) Report() (r session.Report) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rec.Report(&r)
+	return r
+}
 
 // Sever breaks the broker leg on purpose, as a fault would: the session parks and dials again.
-func (c *Conn) Sever(why error) {}
+func (c *Conn) Sever(why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.abandon(why)
+}
+
+// errClosed is what a leg reports that was closed by the other side in order.
+var errClosed = errors.New("connection closed by the broker")
+
+// finish ends the session from outside the recorder.
+func (c *Conn) finish(f *session.Fault) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.setFault(f)
+}
+
+func (c *Conn) setFault(f *session.Fault) {
+	if c.fault == nil {
+		c.fault = f
+		close(c.done)
+		c.cancel()
+		c.changed.Broadcast()
+	}
+}
+
+// close takes the session down: what is queued for the client leaves first, and the client is given the time to read it, because a
+// reset would throw an unread ERROR away.
+func (c *Conn) close() {
+	client := c.legs[session.Client].conn
+	deadline := time.Now().Add(c.cfg.LingerTimeout)
+	_ = client.SetWriteDeadline(deadline)
+	c.mu.Lock()
+	c.abandon(errClosed)
+	for c.legs[session.Client].writing {
+		c.changed.Wait()
+	}
+	c.sealed = true
+	c.mu.Unlock()
+	if half, ok := client.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		_ = client.SetReadDeadline(deadline) // readClient goes on, discarding, until the client has closed too
+	} else {
+		_ = client.Close()
+	}
+	c.wg.Wait()
+	_ = client.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.timer.Stop()
+	c.closed = true
+	for i := range c.legs {
+		c.legs[i].in.release()
+	}
+	c.out.Close()
+	c.rec.Close()
+}
+
+func (c *Conn) event(e Event) {
+	if c.cfg.Event != nil {
+		c.cfg.Event(e)
+	}
+}

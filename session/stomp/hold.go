@@ -68,6 +68,9 @@ func (r *Recorder) enter(p phase, out *session.Out) { r.phase, r.since = p, out.
 
 // Tick implements session.Recorder.
 func (r *Recorder) Tick(out *session.Out) {
+	if r.beats.heardClient.IsZero() {
+		r.since, r.beats.heardClient = out.Now, out.Now // the first call: the clock starts
+	}
 	if r.stage != ended {
 		r.tickClient(out)
 		r.tickBroker(out)
@@ -237,6 +240,7 @@ func (r *Recorder) schedule(out *session.Out) {
 		at(oldest, r.cfg.AutoAckLag)
 	}
 	out.Wake = wake
+	out.Arrival = r.auto.seen < len(r.auto.queue)
 	full := r.log.size > r.cfg.Window
 	if out.Pause[session.Client] {
 		full = r.log.size > r.cfg.Window*3/4

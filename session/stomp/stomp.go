@@ -168,9 +168,6 @@ func (r *Recorder) Feed(leg session.Leg, in session.Buf, out *session.Out) (took
 		r.beats.heardBroker = out.Now
 	} else {
 		r.beats.heardClient = out.Now
-		if r.since.IsZero() {
-			r.since = out.Now
-		}
 	}
 	p := in.Bytes()
 	var f frame.Frame

@@ -1,0 +1,160 @@
+package relay
+
+import (
+	"net"
+	"time"
+
+	"github.com/understudy-mq/understudy/session"
+)
+
+// leg is one side of the connection. Fields are guarded by Conn.mu but for what its reader and its writer own.
+type leg struct {
+	conn    net.Conn // nil while there is none
+	name    string
+	raw     socket // for what only sockets can tell
+	writing bool   // a goroutine is draining the queue
+	reading bool   // its reader waits for octets
+	written uint64 // octets the kernel took since the leg came up
+	arrived uint64 // octets reported by Wrote
+	gone    bool   // write errors were reported, what is queued is discarded
+
+	in input // owned by the reader, chunk references under mu
+	vec
+}
+
+// neither is the natural leg of a goroutine that reads none.
+const neither = session.Leg(2)
+
+// While the client is paused or its kernel is watched, its socket is looked at this often: a close cannot be seen by reading then.
+const (
+	pausedPoll  = time.Second
+	arrivalPoll = 2 * time.Millisecond
+)
+
+// step calls the recorder under the mutex and carries out what it asked for. natural is the leg that the calling goroutine does not
+// read and so may block on; it writes that one itself.
+func (c *Conn) step(natural session.Leg, call func(out *session.Out)) {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return
+	}
+	now := time.Now()
+	c.out.Now = now
+	c.out.Reading = [2]bool{c.legs[session.Client].reading, c.legs[session.Broker].reading}
+	call(&c.out)
+	live := c.obey(now)
+	var event Event
+	if live {
+		event = Event{Kind: Live, Peer: c.legs[session.Broker].name, At: now}
+		c.rec.Report(&event.Report)
+	}
+	mine := false
+	for l := range c.legs {
+		leg := &c.legs[l]
+		if c.sealed {
+			c.out.Discard(session.Leg(l))
+		}
+		if leg.writing || c.out.Queued(session.Leg(l)) == 0 {
+			continue
+		}
+		leg.writing = true
+		if session.Leg(l) == natural {
+			mine = true
+		} else {
+			c.wg.Go(func() { c.drain(session.Leg(l)) })
+		}
+	}
+	c.mu.Unlock()
+	if live {
+		c.event(event)
+	}
+	if mine {
+		c.drain(natural)
+	}
+}
+
+// obey carries out what the recorder wished for besides octets; live reports that the session has just come up.
+func (c *Conn) obey(now time.Time) (live bool) {
+	if c.out.Live {
+		c.out.Live, c.live, live = false, true, true
+	}
+	if why := c.out.Move; why != nil {
+		c.out.Move = nil
+		c.abandon(why)
+	}
+	if c.out.End != nil {
+		c.setFault(c.out.End)
+	}
+	c.arm(now)
+	c.changed.Broadcast()
+	return live
+}
+
+// abandon makes the broker connection end; its reader then calls Down. It is called under the mutex.
+func (c *Conn) abandon(why error) {
+	if leg := &c.legs[session.Broker]; leg.conn != nil && c.moving == nil {
+		c.moving = why
+		_ = leg.conn.Close()
+	}
+}
+
+// arm sets the timer to the recorder's wish or our own need, whichever is first. Wishes move with every frame, so a later one leaves the
+// timer alone: it fires early, finds nothing due, and is armed again.
+func (c *Conn) arm(now time.Time) {
+	wake := c.out.Wake
+	sooner := func(d time.Duration) {
+		if t := now.Add(d); wake.IsZero() || t.Before(wake) {
+			wake = t
+		}
+	}
+	client := &c.legs[session.Client]
+	if c.out.Arrival && client.arrived < client.written {
+		sooner(arrivalPoll)
+	}
+	if c.out.Pause[session.Client] {
+		sooner(pausedPoll)
+	}
+	if c.fault != nil || wake.IsZero() || !c.armed.IsZero() && !wake.Before(c.armed) {
+		return
+	}
+	c.armed = wake
+	c.timer.Reset(max(wake.Sub(now), 0))
+}
+
+// tick is the timer's.
+func (c *Conn) tick() {
+	var hungUp bool
+	c.mu.Lock()
+	c.armed = time.Time{}
+	client := &c.legs[session.Client]
+	if !c.closed && c.out.Pause[session.Client] && c.fault == nil {
+		hungUp = client.raw.hungUp()
+	}
+	c.mu.Unlock()
+	c.step(neither, func(out *session.Out) {
+		if c.fault != nil {
+			return
+		}
+		c.observeArrival(out)
+		if hungUp {
+			c.rec.ClientEOF(false, out)
+		}
+		if !out.Wake.IsZero() && !out.Now.Before(out.Wake) {
+			c.rec.Tick(out)
+		}
+	})
+}
+
+// observeArrival tells the recorder how far the client's kernel has got. It is called under the mutex.
+func (c *Conn) observeArrival(out *session.Out) {
+	client := &c.legs[session.Client]
+	if client.gone || client.arrived == client.written || !out.Arrival {
+		return
+	}
+	total := client.written - min(uint64(client.raw.unacknowledged()), client.written)
+	if total > client.arrived {
+		client.arrived = total
+		c.rec.Wrote(session.Client, total, out)
+	}
+}

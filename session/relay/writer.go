@@ -1,0 +1,85 @@
+package relay
+
+import (
+	"net"
+
+	"github.com/understudy-mq/understudy/session"
+)
+
+// vec is a writer's: what it took from the queue, and the same as the system call wants it.
+type vec struct {
+	bufs []session.Buf
+	iov  [][]byte
+	nb   net.Buffers
+}
+
+// drain writes what is queued for a leg until nothing is left. The caller has set writing.
+func (c *Conn) drain(l session.Leg) {
+	leg := &c.legs[l]
+	for {
+		c.mu.Lock()
+		conn := leg.conn
+		if conn == nil || leg.gone || c.closed {
+			c.out.Discard(l)
+		}
+		leg.bufs = c.out.Take(l, leg.bufs[:0])
+		if len(leg.bufs) == 0 {
+			leg.writing = false
+			c.changed.Broadcast()
+			c.mu.Unlock()
+			return
+		}
+		c.mu.Unlock()
+		n, err := leg.write(conn)
+		c.wrote(l, conn, n, err)
+	}
+}
+
+// write hands all taken ranges to the kernel, in one system call where the connection can.
+func (v *vec) write(conn net.Conn) (int64, error) {
+	if len(v.bufs) == 1 {
+		n, err := conn.Write(v.bufs[0].Bytes())
+		return int64(n), err
+	}
+	v.iov = v.iov[:0]
+	for _, b := range v.bufs {
+		v.iov = append(v.iov, b.Bytes())
+	}
+	v.nb = v.iov
+	return v.nb.WriteTo(conn)
+}
+
+// wrote drops what was written and tells the recorder. A failure towards the broker ends that connection, whose reader reports it; one
+// towards the client is the client's end.
+func (c *Conn) wrote(l session.Leg, conn net.Conn, n int64, err error) {
+	c.step(neither, func(out *session.Out) {
+		leg := &c.legs[l]
+		for i := range leg.bufs {
+			leg.bufs[i].Drop()
+		}
+		clear(leg.bufs)
+		clear(leg.iov)
+		if leg.conn != conn {
+			return // the leg was replaced meanwhile
+		}
+		leg.written += uint64(n)
+		if l == session.Broker {
+			if err != nil {
+				c.abandon(err)
+			} else if c.fault == nil {
+				c.rec.Wrote(l, leg.written, out)
+			}
+			return
+		}
+		if err != nil {
+			leg.gone = true
+			if c.fault == nil {
+				c.rec.ClientEOF(false, out)
+			}
+			return
+		}
+		if c.fault == nil {
+			c.observeArrival(out)
+		}
+	})
+}
