@@ -6,108 +6,208 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"math/rand/v2"
 	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
-	"github.com/VictoriaMetrics/metrics"
-
-	"github.com/understudy-mq/understudy/health"
-	"github.com/understudy-mq/understudy/routing"
 	"github.com/understudy-mq/understudy/session"
 	"github.com/understudy-mq/understudy/session/relay"
 )
 
-// Errors of a Proxy.
-var (
-	// ErrClosed: Serve ended because of Shutdown.
-	ErrClosed = errors.New("the listener was shut down")
-	// ErrRemote: the listener is reachable from other machines.
-	ErrRemote = errors.New("the listener is not on a loopback address: clients' passwords would cross the network unprotected; allow remote clients if that is meant")
-	// ErrDrained: a session was closed because the time to drain was over.
-	ErrDrained = errors.New("the sidecar shuts down, and the time for sessions to end by themselves is over")
-)
-
-// Defaults of Config.
-const (
-	DefaultMaxConnections = 20000
-	DefaultDialTimeout    = time.Second
-	DefaultDrainTimeout   = 25 * time.Second
-)
-
-// Health is told what was seen. *health.Monitor is one. Both methods must not block.
-type Health interface {
-	Observe(health.Evidence)
-	ProbeNow(health.Target)
+// relayed is a relay.Conn, as far as the Proxy needs it.
+type relayed interface {
+	Serve(ctx context.Context) error
+	Report() session.Report
+	Sever(why error)
 }
 
-// Config of a Proxy; Listener, NewRecorder, View and Health are required.
-type Config struct {
-	// Name of the listener in logs and metrics; "" means "stomp".
-	Name string
-	// Listener is owned by the Proxy once New has returned without an error. It must be on a loopback address (or a Unix socket) unless AllowRemote.
-	Listener    net.Listener
-	AllowRemote bool
-	// NewRecorder makes the memory of one client connection.
-	NewRecorder func() session.Recorder
-	// View is the candidates as known now: the method View of a routing.Table.
-	View   func() routing.View
-	Health Health
-	// Refresh asks discovery to look again, because a broker was lost. It must not block. May be nil.
-	Refresh func()
-	// Sidecars is how many share the brokers, as gossip knows. nil means one.
-	Sidecars func() int
-	// Relay holds the settings of relays; Dial, Event and Logger in it are the Proxy's.
-	Relay relay.Config
-	// Pace between attempts that led nowhere.
-	Pace routing.Pace
-	// MaxConnections is how many clients are served at once; one more is closed. 0 means 20,000.
-	MaxConnections int
-	// DialTimeout bounds one TCP connect to one broker; 0 means 1 s.
-	DialTimeout time.Duration
-	// DrainTimeout bounds Shutdown when its context has no deadline; 0 means 25 s.
-	DrainTimeout time.Duration
-	// KeepAlive of both legs. The zero value: on, probes after 15 s of silence, every 5 s, 3 of them.
-	KeepAlive net.KeepAliveConfig
-	// UserTimeout is TCP_USER_TIMEOUT of the broker leg (Linux): how long octets may stay unacknowledged. 0 means off, because Linux applies
-	// it to a peer that answers but has no room as well, and a broker that holds producers back is not dead; heart-beats tell the difference.
-	UserTimeout time.Duration
-	// Dial makes a TCP connection to a broker; nil means a net.Dialer with the settings above.
-	Dial    func(ctx context.Context, network, address string) (net.Conn, error)
-	Logger  *slog.Logger // nil: silent
-	Metrics *metrics.Set // nil: none
-}
+// Proxy serves one listener. Make it with New.
+type Proxy struct {
+	cfg      Config
+	newRelay func(net.Conn, session.Recorder, relay.Config) relayed // nil: relay.New
 
-// SessionStatus is one session, for a status page.
-type SessionStatus struct {
-	ID      uint64 // from 1, in order of accept
-	Client  string // address
-	Since   time.Time
-	Waiting string // why there is no broker for it now; "" if there is one, or it is on its way
-	Report  session.Report
-}
+	ctx    context.Context // of every session; its cause is why they are closed
+	cancel context.CancelCauseFunc
+	joined sync.WaitGroup // accept loops and sessions
 
-// Proxy serves one listener.
-type Proxy struct{ cfg Config }
+	epochs  epochs
+	scouts  scouts
+	waiting waiting
+	metrics *proxyMetrics
+	warned  throttle
+
+	accepted atomic.Uint64
+
+	mu      sync.Mutex
+	closing bool
+	links   map[uint64]*link
+	empty   chan struct{} // closed when closing and no link is left
+}
 
 // New validates cfg.
-func New(cfg Config) (*Proxy, error) { return nil, fmt.Errorf("proxy: %w", errors.ErrUnsupported) }
+func New(cfg Config) (*Proxy, error) {
+	switch {
+	case cfg.Listener == nil, cfg.NewRecorder == nil, cfg.View == nil, cfg.Health == nil:
+		return nil, errors.New("make proxy: Listener, NewRecorder, View and Health are required")
+	case cfg.MaxConnections < 0, cfg.DialTimeout < 0, cfg.DrainTimeout < 0, cfg.UserTimeout < 0:
+		return nil, errors.New("make proxy: limits and time-outs must not be negative")
+	case !cfg.AllowRemote && !loopback(cfg.Listener.Addr()):
+		return nil, fmt.Errorf("listen on %s: %w", cfg.Listener.Addr(), ErrRemote)
+	}
+	cfg.Name = cmp.Or(cfg.Name, "stomp")
+	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, DefaultMaxConnections)
+	cfg.DialTimeout = cmp.Or(cfg.DialTimeout, DefaultDialTimeout)
+	cfg.DrainTimeout = cmp.Or(cfg.DrainTimeout, DefaultDrainTimeout)
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)).With("listener", cfg.Name)
+	if cfg.KeepAlive == (net.KeepAliveConfig{}) {
+		cfg.KeepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
+	}
+	if cfg.Dial == nil {
+		dialer := net.Dialer{KeepAliveConfig: cfg.KeepAlive, Control: userTimeout(cfg.UserTimeout)}
+		cfg.Dial = dialer.DialContext
+	}
+	if cfg.Sidecars == nil {
+		cfg.Sidecars = func() int { return 1 }
+	}
+	if cfg.Refresh == nil {
+		cfg.Refresh = func() {}
+	}
+	p := &Proxy{cfg: cfg, links: make(map[uint64]*link), empty: make(chan struct{})}
+	p.newRelay = func(c net.Conn, rec session.Recorder, cfg relay.Config) relayed { return relay.New(c, rec, cfg) }
+	p.waiting.hurry = cfg.Hurry
+	p.ctx, p.cancel = context.WithCancelCause(context.Background())
+	p.metrics = newProxyMetrics(cfg.Metrics, cfg.Name, p)
+	return p, nil
+}
 
-// Serve accepts clients until Shutdown, and then returns ErrClosed; any other error is the listener's.
-func (p *Proxy) Serve() error { return errors.ErrUnsupported }
+func loopback(a net.Addr) bool {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		return a.IP.IsLoopback()
+	case *net.UnixAddr:
+		return true
+	}
+	return false
+}
 
 // Addr is the listener's address.
 func (p *Proxy) Addr() net.Addr { return p.cfg.Listener.Addr() }
 
-// Shutdown stops accepting, waits for sessions to end by themselves until ctx is done, then closes the rest. It returns nil if none had
-// to be closed. It may be called more than once.
-func (p *Proxy) Shutdown(ctx context.Context) error { return errors.ErrUnsupported }
+// Serve accepts clients until Shutdown, and then returns ErrClosed; any other error is the listener's. It only accepts: whatever may
+// block is done by the session's own goroutine.
+func (p *Proxy) Serve() error {
+	p.mu.Lock()
+	if p.closing {
+		p.mu.Unlock()
+		return ErrClosed
+	}
+	p.joined.Add(1)
+	p.mu.Unlock()
+	defer p.joined.Done()
+	p.cfg.Logger.Info("listening for clients", "addr", p.Addr().String())
+	var backoff time.Duration
+	for {
+		conn, err := p.cfg.Listener.Accept()
+		switch {
+		case err == nil:
+			backoff = 0
+			p.admit(conn)
+		case p.isClosing():
+			return ErrClosed
+		case !passing(err):
+			return fmt.Errorf("accept on %s: %w", p.Addr(), err)
+		default:
+			backoff = min(max(2*backoff, 5*time.Millisecond), time.Second)
+			p.metrics.acceptErrors.Inc()
+			if p.warned.allow(time.Now()) {
+				p.cfg.Logger.Warn("cannot accept clients just now", "err", err, "retry_in", backoff)
+			}
+			select {
+			case <-time.After(backoff):
+			case <-p.ctx.Done():
+			}
+		}
+	}
+}
 
-// Sessions is a snapshot, by ID.
-func (p *Proxy) Sessions() []SessionStatus { return nil }
+// passing: what a busy machine recovers from, and a client that left before it was accepted.
+func passing(err error) bool {
+	for _, e := range [...]error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
 
-// Sever breaks the broker leg of every session on purpose, as a fault would, and returns how many it asked.
-func (p *Proxy) Sever(why error) int { return 0 }
+func (p *Proxy) isClosing() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closing
+}
+
+// admit starts a session, or closes conn because there is no room for one.
+func (p *Proxy) admit(conn net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closing || len(p.links) >= p.cfg.MaxConnections {
+		conn.Close()
+		if p.closing {
+			p.metrics.refused("closing")
+			return
+		}
+		p.metrics.refused("limit")
+		if p.warned.allow(time.Now()) {
+			p.cfg.Logger.Warn("client refused: too many connections", "client", conn.RemoteAddr().String(), "limit", p.cfg.MaxConnections)
+		}
+		return
+	}
+	l := &link{p: p, id: p.accepted.Add(1), client: conn.RemoteAddr().String(), since: time.Now(), rnd: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))}
+	p.links[l.id] = l
+	p.metrics.clients.Inc()
+	p.joined.Go(func() { p.serve(l, conn) })
+}
+
+// serve is a session's goroutine from accept to close.
+func (p *Proxy) serve(l *link, conn net.Conn) {
+	defer p.forget(l)
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		// An error here would be the connection's own, which the relay will see as well.
+		_ = tcp.SetKeepAliveConfig(p.cfg.KeepAlive)
+	}
+	cfg := p.cfg.Relay
+	cfg.Dial, cfg.Event, cfg.Logger = l.dial, l.event, p.cfg.Logger.With("session", l.id)
+	r := p.newRelay(conn, p.cfg.NewRecorder(), cfg)
+	l.setRelay(r)
+	err := r.Serve(p.ctx)
+	l.end(err)
+}
+
+func (p *Proxy) forget(l *link) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.links, l.id)
+	if p.closing && len(p.links) == 0 {
+		close(p.empty)
+	}
+}
+
+// all are the sessions at this moment, by id.
+func (p *Proxy) all() []*link {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	links := slices.Collect(maps.Values(p.links))
+	slices.SortFunc(links, func(a, b *link) int { return cmp.Compare(a.id, b.id) })
+	return links
+}

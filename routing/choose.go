@@ -52,13 +52,13 @@ func compareGroup(a, b Ranked) int {
 	return cmp.Or(cmp.Compare(a.Rank, b.Rank), byEpoch, cmp.Compare(a.Tier, b.Tier))
 }
 
-// stale: the target claims to serve at an epoch that a login has shown to be over. What a standby or a dead target served once is
-// history, not a claim: it may have taken the store again since.
+// stale: what was seen last of the target is an epoch that a login elsewhere has shown to be over. Of a target that is down, or of which
+// nothing is known, the epoch is history and not a claim: it may have taken the store again since.
 func stale(v health.Verdict, w Wants) bool {
-	if v.State != health.Active && v.State != health.Suspect {
+	if v.State == health.Down || v.State == health.Unknown {
 		return false
 	}
-	return v.Store != "" && v.Epoch < w.Epochs[v.Store] && v.Epoch > 0
+	return v.Store != "" && v.Epoch > 0 && v.Epoch < w.Epochs[v.Store]
 }
 
 // topEpochs is the highest epoch at which each store is said to be served now.

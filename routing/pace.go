@@ -64,20 +64,24 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 // Walk is one session's way through a Choice: each target once per round, in order. The caller waits between rounds, by Pace with Failures.
 // The zero Walk begins. It belongs to one goroutine.
 type Walk struct {
+	round    int
 	failures int
 	tried    map[health.Target]attempt
 }
 
+// maxTried bounds a Walk's memory against brokers that come back under a new address each time.
+const maxTried = 4 * MaxCandidates
+
 type attempt struct {
 	round  int
-	active bool
-	epoch  uint64
+	active bool   // it was tried when it counted as active
+	epoch  uint64 // the highest at which it was
 }
 
 // Next is the first target that this round has not tried; ok is false when the round is over.
 func (w *Walk) Next(c Choice) (next Ranked, ok bool) {
 	for _, r := range c.Targets {
-		if a, was := w.tried[r.Target]; !was || a.round != w.failures {
+		if a, was := w.tried[r.Target]; !was || a.round != w.round {
 			return r, true
 		}
 	}
@@ -86,26 +90,30 @@ func (w *Walk) Next(c Choice) (next Ranked, ok bool) {
 
 // Tried notes an attempt of this round.
 func (w *Walk) Tried(r Ranked) {
-	if w.tried == nil {
+	if w.tried == nil || len(w.tried) > maxTried {
 		w.tried = make(map[health.Target]attempt)
 	}
-	a := attempt{w.failures, r.Rank <= Active, r.Verdict.Epoch}
-	if was := w.tried[r.Target]; was.active {
-		a.active, a.epoch = true, max(a.epoch, was.epoch)
+	a := w.tried[r.Target]
+	a.round = w.round
+	if r.Rank <= Active {
+		a.active, a.epoch = true, max(a.epoch, r.Verdict.Epoch)
 	}
 	w.tried[r.Target] = a
 }
 
 // Over ends the round as a failure.
-func (w *Walk) Over() { w.failures++ }
+func (w *Walk) Over() { w.round, w.failures = w.round+1, w.failures+1 }
 
-// Failures is the number of rounds that led nowhere.
+// Failures is the number of rounds in a row that led nowhere.
 func (w *Walk) Failures() int { return w.failures }
 
-// Reset begins afresh: the session is live.
+// Fresh ends the round because there is News, and forgets its failures; what was tried stays known.
+func (w *Walk) Fresh() { w.round, w.failures = w.round+1, 0 }
+
+// Reset begins afresh: the session was live for a while.
 func (w *Walk) Reset() { *w = Walk{} }
 
-// News is the best target that has become worth an attempt at once: it is active, and was not tried as that, or at a lower epoch.
+// News is the best target that has become worth an attempt at once: it is active, and was not tried as that, or only at a lower epoch.
 // A target that is called active again and again while it turns this session away is no news: those attempts stay paced.
 func (w *Walk) News(c Choice) (Ranked, bool) {
 	for _, r := range c.Targets {

@@ -14,8 +14,9 @@ const MaxCandidates = 1024
 
 // TableConfig of a Table. The zero value is useful: candidates without verdicts.
 type TableConfig struct {
-	// Verdicts returns all verdicts and a channel that is closed at their next change. The slice is only read. nil: everything is Unknown.
-	Verdicts func() ([]health.Verdict, <-chan struct{})
+	// Verdicts returns all verdicts and a channel that is closed at their next change: the method Snapshot of a health.Monitor. The map is
+	// only read. nil: everything is Unknown.
+	Verdicts func() (map[health.Target]health.Verdict, <-chan struct{})
 }
 
 // Table is what is known of targets: what sources name, merged by target, with the verdicts of health.
@@ -73,7 +74,7 @@ func (t *Table) Dropped() int {
 // View is what is known now. The channels are taken before the content, so that no change is missed.
 func (t *Table) View() View {
 	var view View
-	var verdicts []health.Verdict
+	var verdicts map[health.Target]health.Verdict
 	if t.cfg.Verdicts != nil {
 		verdicts, view.Verdicts = t.cfg.Verdicts()
 	}
@@ -82,13 +83,9 @@ func (t *Table) View() View {
 	view.Changed = t.changed
 	t.mu.Unlock()
 	view.Candidates = slices.Clone(merged)
-	byTarget := make(map[health.Target]health.Verdict, len(verdicts))
-	for _, v := range verdicts {
-		byTarget[v.Target] = v
-	}
 	for i := range view.Candidates {
 		c := &view.Candidates[i]
-		c.Verdict = byTarget[c.Target]
+		c.Verdict = verdicts[c.Target]
 		c.Verdict.Target = c.Target
 	}
 	return view

@@ -1,0 +1,78 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/understudy-mq/understudy/health"
+	"github.com/understudy-mq/understudy/routing"
+	"github.com/understudy-mq/understudy/session"
+	"github.com/understudy-mq/understudy/session/relay"
+)
+
+// Errors of a Proxy.
+var (
+	// ErrClosed: Serve ended because of Shutdown.
+	ErrClosed = errors.New("the listener was shut down")
+	// ErrRemote: the listener is reachable from other machines.
+	ErrRemote = errors.New("the listener is not on a loopback address: clients' passwords would cross the network unprotected; allow remote clients if that is meant")
+	// ErrDrained: a session was closed because the time to drain was over.
+	ErrDrained = errors.New("the sidecar shuts down, and the time for sessions to end by themselves is over")
+)
+
+// Defaults of Config.
+const (
+	DefaultMaxConnections = 20000
+	DefaultDialTimeout    = time.Second
+	DefaultDrainTimeout   = 25 * time.Second
+)
+
+// Health is told what was seen. *health.Monitor is one. Both methods must not block.
+type Health interface {
+	Observe(health.Evidence)
+	ProbeNow(health.Target)
+}
+
+// Config of a Proxy; Listener, NewRecorder, View and Health are required.
+type Config struct {
+	// Name of the listener in logs and metrics; "" means "stomp".
+	Name string
+	// Listener is owned by the Proxy once New has returned without an error. It must be on a loopback address (or a Unix socket) unless AllowRemote.
+	Listener    net.Listener
+	AllowRemote bool
+	// NewRecorder makes the memory of one client connection.
+	NewRecorder func() session.Recorder
+	// View is the candidates as known now: the method View of a routing.Table.
+	View   func() routing.View
+	Health Health
+	// Refresh asks discovery to look again, because a broker was lost. It must not block. May be nil.
+	Refresh func()
+	// Hurry has health probe faster while sessions wait for a broker, until done is called. It must not block. May be nil.
+	Hurry func() (done func())
+	// Sidecars is how many share the brokers, as gossip knows. nil means one.
+	Sidecars func() int
+	// Relay holds the settings of relays; Dial, Event and Logger in it are the Proxy's.
+	Relay relay.Config
+	// Pace between attempts that led nowhere.
+	Pace routing.Pace
+	// MaxConnections is how many clients are served at once; one more is closed. 0 means 20,000.
+	MaxConnections int
+	// DialTimeout bounds one TCP connect to one broker; 0 means 1 s.
+	DialTimeout time.Duration
+	// DrainTimeout bounds Shutdown when its context has no deadline; 0 means 25 s.
+	DrainTimeout time.Duration
+	// KeepAlive of both legs. The zero value: on, first probe after 15 s of silence, then every 5 s, 3 of them.
+	KeepAlive net.KeepAliveConfig
+	// UserTimeout is TCP_USER_TIMEOUT of the broker leg (Linux): how long octets may stay unacknowledged. 0 means off, because Linux applies
+	// it to a peer that answers but has no room as well, and a broker that holds producers back is not dead; heart-beats tell the difference.
+	UserTimeout time.Duration
+	// Dial makes a TCP connection to a broker; nil means a net.Dialer with the settings above.
+	Dial    func(ctx context.Context, network, address string) (net.Conn, error)
+	Logger  *slog.Logger // nil: silent
+	Metrics *metrics.Set // nil: none
+}

@@ -1,0 +1,228 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/understudy-mq/understudy/health"
+	"github.com/understudy-mq/understudy/routing"
+	"github.com/understudy-mq/understudy/session/relay"
+)
+
+// stable is how long a session must have been live for its next dial to start afresh. One that is cut again sooner is paced: else a
+// broker that logs in and breaks off would be dialled without a pause.
+const stable = time.Second
+
+var (
+	errDialTimeout = errors.New("no answer to the TCP connect in time")
+	errBetter      = errors.New("another broker became active meanwhile")
+)
+
+// dial is the session's relay.Dialer. The relay calls it from one goroutine at a time, and not while a leg is up.
+func (l *link) dial(ctx context.Context, t relay.Try) (net.Conn, error) {
+	l.leave() // of a leg that ended without an event
+	defer l.waits("")
+	prev, delay := l.begin(t)
+	for {
+		if delay > 0 {
+			if err := l.pause(ctx, t, prev, delay); err != nil {
+				return nil, err
+			}
+		}
+		view, choice, err := l.choose(t, prev)
+		if err != nil {
+			if err := l.stand(ctx, view, choice, err); err != nil {
+				return nil, err
+			}
+			delay = 0
+			continue
+		}
+		next, ok := l.walk.Next(choice)
+		if !ok {
+			l.walk.Over()
+			l.waits(fmt.Sprintf("no broker took the session: the best of %d is %s (%s)", len(choice.Targets), choice.Targets[0].Target, choice.Targets[0].Rank))
+			delay = l.delay()
+			continue
+		}
+		delay = 0
+		l.walk.Tried(next)
+		conn, err := l.connect(ctx, t, prev, next)
+		switch {
+		case conn != nil:
+			return conn, nil
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case errors.Is(err, errBetter):
+			l.walk.Fresh()
+		}
+	}
+}
+
+// begin says whom the session was with, and how long to wait before the first attempt.
+func (l *link) begin(t relay.Try) (prev health.Target, delay time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t.Failures == 0 {
+		if l.liveAt.IsZero() || time.Since(l.liveAt) >= stable {
+			l.walk.Reset()
+		} else {
+			l.walk.Over()
+			delay = l.delay()
+		}
+	}
+	return l.prev, delay
+}
+
+func (l *link) delay() time.Duration {
+	return l.p.cfg.Pace.Delay(l.walk.Failures(), l.p.cfg.Sidecars(), l.rnd)
+}
+
+func (l *link) choose(t relay.Try, prev health.Target) (routing.View, routing.Choice, error) {
+	p := l.p
+	p.epochs.raise(t.Hints.Store, t.Hints.Epoch)
+	view := p.cfg.View()
+	choice, err := routing.Choose(prev, view.Candidates, routing.Wants{Store: t.Hints.Store, Epochs: p.epochs.all()}, l.rnd)
+	return view, choice, err
+}
+
+// stand waits where there is nobody to go to: for a change, and if there are targets with an epoch that is over, for the pace as well,
+// to have them probed again.
+func (l *link) stand(ctx context.Context, view routing.View, choice routing.Choice, why error) error {
+	l.waits(why.Error())
+	l.p.cfg.Refresh()
+	var again <-chan time.Time
+	if len(choice.Stale) > 0 {
+		for _, target := range choice.Stale {
+			l.p.cfg.Health.ProbeNow(target)
+		}
+		l.walk.Over()
+		timer := time.NewTimer(l.delay())
+		defer timer.Stop()
+		again = timer.C
+	}
+	_, err := l.await(ctx, view, again)
+	return err
+}
+
+// pause lets delay pass, but not when a target became active: then the walk starts afresh, at once.
+func (l *link) pause(ctx context.Context, t relay.Try, prev health.Target, delay time.Duration) error {
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	for {
+		view, choice, _ := l.choose(t, prev)
+		if _, news := l.walk.News(choice); news {
+			l.walk.Fresh()
+			return nil
+		}
+		if over, err := l.await(ctx, view, timer.C); over || err != nil {
+			return err
+		}
+	}
+}
+
+// await returns when view is out of date, when timer fires (over), or with the cause of ctx. In between it says, now and then, that the
+// session is waiting.
+func (l *link) await(ctx context.Context, view routing.View, timer <-chan time.Time) (over bool, err error) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-view.Changed:
+			return false, nil
+		case <-view.Verdicts:
+			return false, nil
+		case <-timer:
+			return true, nil
+		case <-tick.C:
+			l.warn()
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		}
+	}
+}
+
+// connect makes one attempt at next. A nil connection without an error means that there was no attempt worth the name: go on.
+func (l *link) connect(ctx context.Context, t relay.Try, prev health.Target, next routing.Ranked) (net.Conn, error) {
+	p := l.p
+	var leave func()
+	if next.Rank.Doubtful() {
+		if leave = p.scouts.enter(next.Target); leave == nil {
+			return nil, nil // others are asking it already, and what they find out all will know
+		}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timed, stop := context.WithTimeoutCause(ctx, p.cfg.DialTimeout, errDialTimeout)
+	defer stop()
+	if next.Rank.Doubtful() {
+		defer l.watch(timed, cancel, t, prev)()
+	}
+	began := time.Now()
+	conn, err := p.cfg.Dial(timed, "tcp", string(next.Target))
+	p.metrics.dialled(err)
+	if conn != nil && context.Cause(ctx) != nil {
+		conn.Close()
+		conn, err = nil, context.Cause(ctx)
+	}
+	l.mu.Lock()
+	l.attempts++
+	if err == nil {
+		l.target, l.dialBegan, l.leaveScouts = next.Target, began, leave
+	}
+	l.mu.Unlock()
+	if err == nil {
+		return conn, nil
+	}
+	if leave != nil {
+		leave()
+	}
+	if ctx.Err() == nil {
+		l.failed(next.Target, began, cause(timed, err))
+	}
+	return nil, cause(ctx, err)
+}
+
+// failed tells what a failed dial means.
+func (l *link) failed(target health.Target, began time.Time, err error) {
+	l.p.cfg.Logger.Debug("broker does not answer", "session", l.id, "broker", target, "err", err)
+	if ours(err) {
+		if l.p.warned.allow(time.Now()) {
+			l.p.cfg.Logger.Warn("cannot connect to brokers for want of something on this machine", "broker", target, "err", err)
+		}
+		return
+	}
+	l.p.cfg.Health.Observe(health.Evidence{Target: target, Kind: health.DialFailed, At: began, Detail: err.Error()})
+	l.p.cfg.Refresh()
+}
+
+// watch gives up an attempt at a doubtful target as soon as another becomes active: a host that drops what it is sent would otherwise
+// cost the whole time-out. The func it returns ends the watch and waits for it.
+func (l *link) watch(ctx context.Context, give func(error), t relay.Try, prev health.Target) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			view, choice, _ := l.choose(t, prev)
+			if _, news := l.walk.News(choice); news {
+				give(errBetter)
+				return
+			}
+			if _, err := l.await(ctx, view, nil); err != nil {
+				return
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// cause is why ctx ended, if it did; otherwise err.
+func cause(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}

@@ -1,0 +1,60 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"syscall"
+
+	"github.com/understudy-mq/understudy/health"
+)
+
+// What a recorder's errors may say through a method Code() string. Unknown codes count as a fault of the connection.
+const (
+	codeStandby    = "standby"     // it does not own the store now
+	codeFenced     = "fenced"      // it has lost the store, or its disk
+	codeMoved      = "moved"       // it hands the store over
+	codeWrongStore = "wrong-store" // it serves another store
+	codeEpoch      = "epoch"       // it serves an epoch that is over
+	codeVersion    = "version"     // it does not speak what the client was promised
+	codeStale      = "stale-attempt"
+	codeGap        = "gap"
+	codeLostState  = "lost-state"
+	codeError      = "error" // it refuses this client, in its own words
+)
+
+// code is the word that err carries, "" if none.
+func code(err error) string {
+	var coded interface{ Code() string }
+	if errors.As(err, &coded) {
+		return coded.Code()
+	}
+	return ""
+}
+
+// judge says what the end of a leg tells of its target. ok is false when it tells nothing of who is alive: the broker answered, and what
+// is wrong lies between it and this session; a probe will find out what concerns others too.
+func judge(err error, wasLive bool) (kind health.Kind, ok bool) {
+	switch code(err) {
+	case codeStandby, codeFenced, codeMoved:
+		return health.ProbeStandby, true
+	case codeWrongStore, codeEpoch, codeVersion, codeStale, codeGap, codeLostState, codeError:
+		return 0, false
+	}
+	if errors.Is(err, context.Canceled) {
+		return 0, false // we left
+	}
+	if wasLive {
+		return health.ConnLost, true
+	}
+	return health.HandshakeFailed, true
+}
+
+// ours: a dial that failed for want of something on this machine says nothing of the broker.
+func ours(err error) bool {
+	for _, e := range [...]error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, syscall.EACCES, syscall.EPERM} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,116 @@
+package proxy
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/understudy-mq/understudy/health"
+)
+
+// maxStores bounds the epochs remembered: their keys come from brokers. Stores beyond it are not guarded here; each session still guards its own.
+const maxStores = 1024
+
+// epochs is the highest epoch that any session saw in a login, by store.
+type epochs struct {
+	mu   sync.Mutex
+	seen map[string]uint64 // replaced, never changed
+}
+
+// raise notes an epoch. over is true when sessions may still be with an older one: the store was known at a lower epoch.
+func (e *epochs) raise(store string, epoch uint64) (over bool) {
+	if store == "" || epoch == 0 {
+		return false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	was, known := e.seen[store]
+	if epoch <= was || !known && len(e.seen) >= maxStores {
+		return false
+	}
+	next := maps.Clone(e.seen)
+	if next == nil {
+		next = make(map[string]uint64)
+	}
+	next[store] = epoch
+	e.seen = next
+	return known
+}
+
+// all is only to be read.
+func (e *epochs) all() map[string]uint64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.seen
+}
+
+// maxScouts is how many sessions at a time may try a target that is not known to be active. The others wait for what these find: a
+// thousand logins at a standby only keep it from taking over.
+const maxScouts = 4
+
+// scouts counts them.
+type scouts struct {
+	mu sync.Mutex
+	at map[health.Target]int
+}
+
+// enter takes a place at t; leave, which may be called more than once, gives it back. It is nil if there is none.
+func (s *scouts) enter(t health.Target) (leave func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.at[t] >= maxScouts {
+		return nil
+	}
+	if s.at == nil {
+		s.at = make(map[health.Target]int)
+	}
+	s.at[t]++
+	return sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.at[t]--; s.at[t] == 0 {
+			delete(s.at, t)
+		}
+	})
+}
+
+// waiting counts the sessions that wait for a broker, and has health hurry as long as there is one.
+type waiting struct {
+	hurry func() (done func())
+
+	mu   sync.Mutex
+	n    int
+	done func()
+}
+
+func (w *waiting) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.n++; w.n == 1 && w.hurry != nil {
+		w.done = w.hurry()
+	}
+}
+
+func (w *waiting) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.n--; w.n == 0 && w.done != nil {
+		w.done()
+		w.done = nil
+	}
+}
+
+func (w *waiting) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.n
+}
+
+// throttle lets one log line through in ten seconds.
+type throttle struct{ last atomic.Int64 }
+
+func (t *throttle) allow(now time.Time) bool {
+	last, at := t.last.Load(), now.UnixNano()
+	return at-last >= int64(10*time.Second) && t.last.CompareAndSwap(last, at)
+}
