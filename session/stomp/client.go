@@ -108,7 +108,7 @@ func (r *Recorder) begin(f *frame.Frame, in session.Buf, out *session.Out) {
 	tx := &transaction{id: id, first: r.log.end()}
 	r.txs[id] = tx
 	e := entry{kind: beginEntry, tx: tx, frame: in.Keep(), at: out.Now}
-	e.setReceipt(f.Raw, f.Value("receipt"))
+	e.setReceipt(f)
 	r.keep(tx, e, out)
 }
 
@@ -122,7 +122,7 @@ func (r *Recorder) perform(kind entryKind, f *frame.Frame, in session.Buf, out *
 		}
 	}
 	e.frame = in.Keep()
-	e.setReceipt(f.Raw, f.Value("receipt"))
+	e.setReceipt(f)
 	if kind == sendEntry && e.tx != nil {
 		r.keep(e.tx, e, out)
 		return
@@ -186,10 +186,8 @@ func (r *Recorder) ack(kind entryKind, f *frame.Frame, in session.Buf, out *sess
 		slot, ok = r.held.find(name, sub, r.version)
 	}
 	e := entry{kind: kind, tx: tx, at: out.Now}
-	receipt, wants := f.Get("receipt")
-	if wants {
+	if e.setReceipt(f); e.wants {
 		e.frame = in.Keep()
-		e.setReceipt(f.Raw, receipt)
 	}
 	if !ok {
 		// Not held (any more): an effect without consequence keeps the order of receipts, and the broker's word on a transaction.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/understudy-mq/understudy/session"
+	"github.com/understudy-mq/understudy/session/stomp/frame"
 )
 
 // entryKind is what an entry plays.
@@ -55,13 +56,12 @@ func (e *entry) receiptID() []byte {
 	return e.frame.Bytes()[e.idOff : e.idOff+e.idLen]
 }
 
-// setReceipt remembers the receipt id, a slice of the frame's own octets.
-func (e *entry) setReceipt(raw, id []byte) {
-	if id == nil {
-		return
+// setReceipt remembers where in the frame the receipt id stands.
+func (e *entry) setReceipt(f *frame.Frame) {
+	if id, ok := f.Get("receipt"); ok {
+		e.wants = true
+		e.idOff, e.idLen = int32(f.Offset(id)), int32(len(id))
 	}
-	e.wants = true
-	e.idOff, e.idLen = int32(cap(raw)-cap(id)), int32(len(id))
 }
 
 // transaction is one of the client's, from its BEGIN until the broker has settled its COMMIT or ABORT.

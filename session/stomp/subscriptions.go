@@ -195,7 +195,7 @@ func (r *Recorder) unsubscribe(f *frame.Frame, in session.Buf, out *session.Out)
 		}
 	}
 	e := entry{kind: unsubscribeEntry, sub: sub, frame: in.Keep(), at: out.Now}
-	e.setReceipt(f.Raw, f.Value("receipt"))
+	e.setReceipt(f)
 	r.emit(r.log.add(e), out)
 }
 

@@ -120,8 +120,8 @@ func (f *Frame) Headers(yield func(name, value []byte) bool) {
 // [STOMP 1.2 Repeated Header Entries]
 func (f *Frame) Get(name string) (value []byte, ok bool) {
 	for p := f.Block; len(p) > 0; {
-		// Most lines are not the one wanted, which their colon's place or their name tells without a search.
-		if n := len(name); f.style == padded || n < len(p) && p[n] == ':' && string(p[:n]) == name {
+		// Most lines are not the one wanted, and have no colon where it would be.
+		if n := len(name); f.style == padded || n < len(p) && p[n] == ':' {
 			if k, v, _ := cutHeader(p, f.style); string(k) == name {
 				return v, true
 			}
@@ -129,6 +129,12 @@ func (f *Frame) Get(name string) (value []byte, ok bool) {
 		p = p[bytes.IndexByte(p, '\n')+1:]
 	}
 	return nil, false
+}
+
+// Offset is where a value that Get or Headers handed out stands in Raw. It lets a caller that keeps the frame find the value again
+// without parsing.
+func (f *Frame) Offset(value []byte) int {
+	return bytes.IndexByte(f.Raw, '\n') + 1 + cap(f.Block) - cap(value)
 }
 
 // Value is Get without the second result: nil when the header is absent.
