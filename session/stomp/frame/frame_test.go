@@ -55,9 +55,12 @@ var wireCases = []struct {
 		name: "STOMP", headers: []string{"login", " u", "accept-version", "1.2"}}}},
 	{"CONNECT of 1.0, padded", V10, "CONNECT\nlogin: u\npasscode: p \n\n\x00",
 		[]got{{command: Connect, name: "CONNECT", headers: []string{"login", "u", "passcode", "p"}}}},
+	{"CONNECT of 1.0 behind one of 1.1", V10, "CONNECT\naccept-version:1.1\na: b\n\n\x00CONNECT\na: b\n\n\x00", []got{
+		{command: Connect, name: "CONNECT", headers: []string{"accept-version", "1.1", "a", " b"}},
+		{command: Connect, name: "CONNECT", headers: []string{"a", "b"}}}},
 	{"CONNECTED of 1.1 with CR LF", V10, "CONNECTED\r\nversion:1.1\r\nserver:x \r\n\r\n\x00",
 		[]got{{command: Connected, name: "CONNECTED", headers: []string{"version", "1.1", "server", "x "}}}},
-	{"unknown command", V12, "SENDX\r\na:b\n\nx\x00", []got{{command: Unknown, name: "SENDX", headers: []string{"a", "b"}, body: "x"}}},
+	{"unknown command", V12, "X-SEND_2\r\na:b\n\nx\x00", []got{{command: Unknown, name: "X-SEND_2", headers: []string{"a", "b"}, body: "x"}}},
 	{"unknown command, counted", V12, "POLL\ncontent-length:2\n\nxy\x00",
 		[]got{{command: Unknown, name: "POLL", headers: []string{"content-length", "2"}, body: "xy", length: true}}},
 	{"commands are case-sensitive", V12, "send\n\n\x00", []got{{command: Unknown, name: "send"}}},
@@ -105,6 +108,10 @@ func TestGet(t *testing.T) {
 	}
 	if string(f.Block) != "foo:1\r\nfoo:2\r\nempty:\r\nfoobar:3\r\n" {
 		t.Errorf("Block = %q", f.Block)
+	}
+	var padded Frame
+	if _, _, err := new(Parser).Next([]byte("SEND\n foo : 1 \nfoo:2\n\n\x00"), &padded); err != nil || string(padded.Value("foo")) != "1" {
+		t.Errorf("padded: %q, %v", padded.Value("foo"), err)
 	}
 	n := 0
 	for range f.Headers {

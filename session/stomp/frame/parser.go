@@ -52,7 +52,7 @@ type Parser struct {
 	lines     int
 	length    int // content-length, -1 for none
 	command   Command
-	versioned bool // this CONNECT names versions, this CONNECTED names one: not a frame of 1.0
+	versioned bool // names a version, as no CONNECT or CONNECTED of 1.0 does
 }
 
 type parseState uint8
@@ -68,11 +68,9 @@ const (
 // the same octets with more behind them (they may have been moved). [STOMP 1.2 Augmented BNF]
 func (s *Parser) Next(p []byte, f *Frame) (n, need int, err error) {
 	if s.state == atCommand {
-		if s.pos == 0 {
-			if n = countEOL(p); n > 0 {
-				*f = Frame{Command: EOL, Raw: p[:n:n]}
-				return n, 0, nil
-			}
+		if n = countEOL(p); n > 0 {
+			*f = Frame{Command: EOL, Raw: p[:n:n]}
+			return n, 0, nil
 		}
 		if done, err := s.readCommand(p); err != nil || !done {
 			return 0, len(p) + 1, err
@@ -115,7 +113,7 @@ func (s *Parser) readCommand(p []byte) (done bool, err error) {
 		}
 		return false, nil
 	}
-	if s.command = lookup(name); s.command == Unknown && (len(name) == 0 || !plausible(name)) {
+	if s.command = lookup(name); s.command == Unknown && !plausible(name) {
 		return false, fmt.Errorf("%w: this is not STOMP", ErrCommand)
 	}
 	s.block, s.line, s.pos, s.state = end+1, end+1, end+1, atHeaders
@@ -173,7 +171,7 @@ func (s *Parser) readHeader(line []byte) error {
 	switch {
 	case s.length < 0 && string(name) == "content-length":
 		return s.readLength(line[colon+1:])
-	case s.command.handshake() && (string(name) == "accept-version" || string(name) == "version"):
+	case string(name) == "accept-version" || string(name) == "version":
 		s.versioned = true
 	}
 	return nil
