@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/understudy-mq/understudy/cmd/internal/ops"
+	"github.com/understudy-mq/understudy/health"
+	"github.com/understudy-mq/understudy/health/gossip"
+	"github.com/understudy-mq/understudy/proxy"
+	"github.com/understudy-mq/understudy/routing"
+	"github.com/understudy-mq/understudy/routing/discover"
+	"github.com/understudy-mq/understudy/session"
+	"github.com/understudy-mq/understudy/session/stomp"
+)
+
+// sidecar is the parts of a running one: discovery fills the table, health judges what is in it, the proxy moves sessions by it.
+type sidecar struct {
+	table     *routing.Table
+	monitor   *health.Monitor
+	discovery *discover.Discovery
+	node      *gossip.Node // nil when gossip is off
+	proxy     *proxy.Proxy
+	stop      context.CancelFunc
+	following sync.WaitGroup
+}
+
+// assemble starts everything but the accepting of clients. The parts are closed by close, in the reverse order.
+func (s *sidecarSettings) assemble(p *process) (car *sidecar, err error) {
+	ctx, stop := context.WithCancel(context.Background())
+	car = &sidecar{stop: stop}
+	defer func() {
+		if err != nil {
+			car.close()
+		}
+	}()
+	if car.node, err = s.gossip.start(p.name, gossip.Sidecar, p.log, p.metrics); err != nil {
+		return car, err
+	}
+	car.monitor = health.NewMonitor(health.Config{
+		Probe: new(ops.Prober).Probe, Interval: s.probeInterval, Logger: p.log, Metrics: health.NewMetrics(p.metrics, ""),
+	})
+	car.table = routing.NewTable(routing.TableConfig{Verdicts: car.monitor.Snapshot})
+	sources := discover.Config{
+		Sink: car.table, Static: s.static, SRV: s.srv, DNS: discover.DNS{Servers: s.dns}, Logger: p.log, Metrics: p.metrics,
+	}
+	if car.node != nil {
+		sources.Gossip = car.announced
+	}
+	if car.discovery, err = discover.Start(sources); err != nil {
+		return car, err
+	}
+	car.following.Go(func() { car.followTable(ctx) })
+	if car.node != nil {
+		car.following.Go(func() { car.followGossip(ctx) })
+		car.following.Go(func() { car.followSuspicions(ctx) })
+	}
+	car.proxy, err = proxy.New(proxy.Config{
+		Listener: p.listener, AllowRemote: s.allowRemote,
+		NewRecorder: func() session.Recorder { return stomp.New(s.recorder) },
+		View:        car.table.View, Health: car, Refresh: car.discovery.Refresh, Hurry: car.monitor.Hurry, Sidecars: car.sidecars,
+		MaxConnections: s.maxConnections, DrainTimeout: s.drainTimeout,
+		Logger: p.log, Metrics: p.metrics,
+	})
+	return car, err
+}
+
+// close ends what assemble started, in the reverse order; what was never started is nil.
+func (c *sidecar) close() {
+	c.stop()
+	c.following.Wait()
+	if c.discovery != nil {
+		_ = c.discovery.Close()
+	}
+	if c.monitor != nil {
+		c.monitor.Close()
+	}
+	if c.node != nil {
+		_ = c.node.Close()
+	}
+}
+
+// announced is what brokers say of themselves: endpoints that no operator has ranked. One that is lost stays, for health to judge, as
+// long as gossip remembers it.
+func (c *sidecar) announced() ([]routing.Endpoint, <-chan struct{}) {
+	view, changed := c.node.Snapshot()
+	var eps []routing.Endpoint
+	for _, p := range view.Peers {
+		if p.Kind != gossip.Broker || p.Presence == gossip.Left {
+			continue
+		}
+		for _, addr := range p.Endpoints {
+			eps = append(eps, routing.Endpoint{Target: health.Target(addr), Tier: routing.NoTier, Weight: 1})
+		}
+	}
+	return eps, changed
+}
+
+// sidecars is how many share the brokers: reconnects are paced by it.
+func (c *sidecar) sidecars() int {
+	if c.node == nil {
+		return 1
+	}
+	view, _ := c.node.Snapshot()
+	return max(1, view.Sidecars)
+}
+
+// Observe implements proxy.Health. That one of our sessions lost its broker is news for all.
+func (c *sidecar) Observe(e health.Evidence) {
+	c.monitor.Observe(e)
+	if c.node != nil && e.Kind == health.ConnLost {
+		c.node.Suspect(e.Target)
+	}
+}
+
+// ProbeNow implements proxy.Health.
+func (c *sidecar) ProbeNow(t health.Target) { c.monitor.ProbeNow(t) }
+
+// followTable has health watch what discovery knows.
+func (c *sidecar) followTable(ctx context.Context) {
+	for {
+		view := c.table.View()
+		targets := make([]health.Target, 0, len(view.Candidates))
+		for _, candidate := range view.Candidates {
+			targets = append(targets, candidate.Target)
+		}
+		c.monitor.SetTargets(targets)
+		select {
+		case <-view.Changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// followGossip hands announcements to health as evidence; health knows what they are worth.
+func (c *sidecar) followGossip(ctx context.Context) {
+	for {
+		view, changed := c.node.Snapshot()
+		for _, p := range view.Peers {
+			for _, e := range p.Evidence() {
+				c.monitor.Observe(e)
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// followSuspicions probes at once what another sidecar lost.
+func (c *sidecar) followSuspicions(ctx context.Context) {
+	for {
+		select {
+		case s := <-c.node.Suspicions():
+			c.monitor.ProbeNow(s.Target)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// drains tells the cluster that clients should not be sent here.
+func (c *sidecar) drains() {
+	if c.node != nil {
+		_ = c.node.Announce(gossip.Announcement{Protocol: pairedProtocol, Draining: true}) // the only errors are of size and of a closed node
+	}
+}
+
+func (c *sidecar) gossipAddr() string {
+	if c.node == nil {
+		return ""
+	}
+	return c.node.Addr()
+}
+
+// candidateStatus is one broker as the sidecar sees it.
+type candidateStatus struct {
+	Target  string    `json:"target"`
+	Tier    int       `json:"tier"`
+	Weight  int       `json:"weight"`
+	Sources []string  `json:"sources"`
+	State   string    `json:"state"`
+	Since   time.Time `json:"since"`
+	Store   string    `json:"store,omitempty"`
+	Epoch   uint64    `json:"epoch,omitempty"`
+	Because string    `json:"because,omitempty"`
+}
+
+// sessionStatus is one client.
+type sessionStatus struct {
+	ID            uint64    `json:"id"`
+	Client        string    `json:"client"`
+	Since         time.Time `json:"since"`
+	State         string    `json:"state"`
+	Broker        string    `json:"broker,omitempty"`
+	Epoch         uint64    `json:"epoch,omitempty"`
+	Waiting       string    `json:"waiting,omitempty"`
+	NotResumable  string    `json:"not_resumable,omitempty"`
+	WindowBytes   int       `json:"window_bytes"`
+	Unconfirmed   int       `json:"unconfirmed"`
+	Unacked       int       `json:"unacked"`
+	InDoubt       int       `json:"in_doubt"`
+	Subscriptions int       `json:"subscriptions"`
+	Transactions  int       `json:"transactions"`
+	Takeovers     uint64    `json:"takeovers"`
+	LastSilenceMS float64   `json:"last_silence_ms,omitempty"`
+}
+
+// status is what /status shows of a sidecar.
+func (c *sidecar) status() map[string]func() any {
+	return map[string]func() any{
+		"brokers":  func() any { return describeCandidates(c.table.View().Candidates) },
+		"sessions": func() any { return describeSessions(c.proxy.Sessions()) },
+		"gossip":   func() any { return describeGossip(c.node) },
+	}
+}
+
+func describeCandidates(all []routing.Candidate) []candidateStatus {
+	list := make([]candidateStatus, 0, len(all))
+	for _, k := range all {
+		v := k.Verdict
+		list = append(list, candidateStatus{
+			string(k.Target), k.Tier, int(k.Weight), k.Sources, v.State.String(), v.Since, v.Store, v.Epoch, v.Because.Kind.String() + " " + v.Because.Detail,
+		})
+	}
+	return list
+}
+
+func describeSessions(all []proxy.SessionStatus) []sessionStatus {
+	list := make([]sessionStatus, 0, len(all))
+	for _, s := range all {
+		r := s.Report
+		list = append(list, sessionStatus{
+			s.ID, s.Client, s.Since, r.State, r.Broker, r.Epoch, s.Waiting, r.NotResumable, r.WindowBytes, r.Unconfirmed, r.Unacked, r.InDoubt,
+			r.Subscriptions, r.Transactions, r.Takeovers, r.LastSilence.Seconds() * 1e3,
+		})
+	}
+	return list
+}

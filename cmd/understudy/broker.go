@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/understudy-mq/understudy/broker"
+	"github.com/understudy-mq/understudy/broker/journal"
+	"github.com/understudy-mq/understudy/cmd/internal/ops"
+	"github.com/understudy-mq/understudy/health/gossip"
+)
+
+const brokerDescription = `Serves STOMP over a journal in --data-dir. Start it twice on the same directory: one serves, the other stands by and takes over when
+the first is gone. That the directory is in use is therefore no error.`
+
+// pairedProtocol is the version of what brokers and sidecars say to each other, as it is gossiped.
+const pairedProtocol = 1
+
+func brokerCommand() *cli.Command {
+	own := []cli.Flag{
+		text("data-dir", "", "Directory of the journal, shared by all brokers of the store; required, made if it is not there."),
+		text("listen", "127.0.0.1:61613", "host:port for STOMP clients and sidecars; port 0 takes a free one."),
+		text("advertise", "", "host:port under which sidecars reach this broker, as it is gossiped; the bound address when empty."),
+		text("store-name", "", "Name by which a sidecar may ask for this store, beside its UUID."),
+		text("takeover", "strict", "What a standby does about an owner that shows no life: strict waits for the lock, kill ends the owner (same host only)."),
+		duration("takeover-after", time.Second, "How long an owner must have shown no life before --takeover kill acts."),
+		number("rank", 0, "Standbys with a higher rank let those with a lower one go first."),
+		duration("reclaim-window", 2*time.Second, "How long the unacknowledged messages of a sidecar's client wait for it to come back."),
+		number("max-connections", 20000, "Connections at once; one more is closed."),
+		bytes("max-frame", 0, "Largest body of a frame; 0 means what fits a journal record."),
+		bytes("max-record", 16<<20, "Largest journal record, which bounds messages and transactions."),
+		bytes("max-memory", 256<<20, "Messages in memory before SENDs are held back."),
+		number("prefetch", 1000, "Messages a subscription may hold unacknowledged when its client does not say."),
+		bytes("segment", 0, "Size of a journal segment; 0 means 64MiB."),
+	}
+	return &cli.Command{
+		Name: "broker", Usage: "serve STOMP over a journal, or stand by for the broker that does", Description: brokerDescription,
+		Flags: append(append(own, gossipFlags()...), processFlags()...), Action: runBroker,
+	}
+}
+
+type brokerSettings struct {
+	processSettings
+	gossip    gossipSettings
+	broker    broker.Config
+	advertise string
+}
+
+func readBroker(c *cli.Context) (brokerSettings, error) {
+	v := &values{c: c}
+	s := brokerSettings{processSettings: v.process(), gossip: v.gossip(), advertise: v.text("advertise")}
+	s.broker = broker.Config{
+		DataDir: v.required("data-dir", "must name the directory of the journal"), StoreName: v.text("store-name"), Version: version(),
+		TakeoverAfter: v.positive("takeover-after"), Rank: v.count("rank", 0), ReclaimWindow: v.positive("reclaim-window"),
+		MaxConnections: v.count("max-connections", 1), Prefetch: v.count("prefetch", 1), MaxRecord: int(v.bytes("max-record", 64<<10)),
+		MaxMemory: v.bytes("max-memory", 1<<20), SegmentBytes: v.bytes("segment", 0),
+	}
+	s.broker.Limits.Body = int(v.bytes("max-frame", 0))
+	switch how := v.text("takeover"); how {
+	case "strict":
+		s.broker.Takeover = journal.Strict
+	case "kill":
+		s.broker.Takeover = journal.Kill
+	default:
+		v.fail("takeover", how, "must be strict or kill")
+	}
+	if s.advertise != "" {
+		if host, port, err := net.SplitHostPort(s.advertise); err != nil || host == "" || port == "" {
+			v.fail("advertise", s.advertise, "must be host:port")
+		}
+	} else if host, _, err := net.SplitHostPort(s.listen); err == nil && s.gossip.listen != "" && unspecified(host) {
+		v.fail("listen", s.listen, "is every address of this machine: --advertise must say which one to gossip")
+	}
+	return s, v.err
+}
+
+func unspecified(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
+}
+
+func runBroker(c *cli.Context) error {
+	s, err := readBroker(c)
+	if err != nil {
+		return err
+	}
+	if err := ops.CheckDir("data-dir", s.broker.DataDir); err != nil {
+		return err
+	}
+	p, err := s.open(c)
+	if err != nil {
+		return err
+	}
+	orderly, now, stop := ops.Signals(c.Context)
+	defer stop()
+	return s.serve(p, orderly, now)
+}
+
+// serve runs the broker until orderly ends, then waits for its end, but no longer than now.
+func (s *brokerSettings) serve(p *process, orderly, now context.Context) error {
+	node, err := s.gossip.start(p.name, gossip.Broker, p.log, p.metrics)
+	if err != nil {
+		p.listener.Close()
+		return err
+	}
+	defer leaveGossip(node, p.log)
+	news := &announcer{node: node, endpoint: s.advertise}
+	if news.endpoint == "" {
+		news.endpoint = p.listener.Addr().String()
+	}
+	cfg := s.broker
+	cfg.Name, cfg.Listener, cfg.Logger, cfg.Metrics, cfg.Changed = p.name, p.listener, p.log, p.metrics, news.changed
+	server, err := broker.New(cfg)
+	if err != nil {
+		p.listener.Close()
+		return err
+	}
+	news.changed(server.Status())
+	status := map[string]func() any{"broker": func() any { return describeBroker(server.Status()) }, "gossip": func() any { return describeGossip(node) }}
+	if err := p.serveAdmin(orderly, status); err != nil {
+		p.listener.Close()
+		return err
+	}
+	defer p.closeAdmin()
+	addr := ""
+	if node != nil {
+		addr = node.Addr()
+	}
+	if err := p.announce("broker", addr); err != nil {
+		p.listener.Close()
+		return err
+	}
+	defer context.AfterFunc(orderly, func() {
+		p.draining.Store(true)
+		p.log.Info("broker ends", "because", context.Cause(orderly))
+		news.drain()
+	})()
+	ended := make(chan error, 1)
+	go func() { ended <- server.Run(orderly) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-now.Done():
+		return context.Cause(now)
+	}
+}
+
+// announcer tells the cluster what the broker is, whenever that changes.
+type announcer struct {
+	node     *gossip.Node
+	endpoint string
+
+	mu   sync.Mutex
+	last gossip.Announcement
+}
+
+func (a *announcer) changed(s broker.Status) {
+	said := gossip.Announcement{Protocol: pairedProtocol, Endpoints: []string{a.endpoint}}
+	if s.Role == broker.Active {
+		said.Stores = []gossip.Store{{UUID: s.Store, Epoch: s.Epoch, Role: gossip.Active}}
+	}
+	a.say(func(last *gossip.Announcement) { said.Draining = last.Draining; *last = said })
+}
+
+func (a *announcer) drain() { a.say(func(last *gossip.Announcement) { last.Draining = true }) }
+
+// say changes what was said last and says it. A node that is closed has said its last word.
+func (a *announcer) say(change func(*gossip.Announcement)) {
+	if a.node == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	change(&a.last)
+	if err := a.node.Announce(a.last); err != nil && !errors.Is(err, gossip.ErrClosed) {
+		panic("announcement exceeds a limit: " + err.Error()) // one endpoint, one store, and a draining flag
+	}
+}
+
+// brokerStatus is the broker's part of /status.
+type brokerStatus struct {
+	Role        string    `json:"role"`
+	Since       time.Time `json:"since"`
+	Store       string    `json:"store,omitempty"`
+	Epoch       uint64    `json:"epoch,omitempty"`
+	Listen      string    `json:"listen"`
+	Owner       any       `json:"owner,omitempty"`
+	Connections int       `json:"connections"`
+	Sessions    int       `json:"sessions"`
+	Absent      int       `json:"absent"`
+	Queues      int       `json:"queues"`
+	Messages    int       `json:"messages"`
+	Bytes       int64     `json:"bytes"`
+	RecoveryMS  float64   `json:"recovery_ms,omitempty"`
+	Recovered   int       `json:"recovered_records,omitempty"`
+	Error       string    `json:"error,omitempty"`
+}
+
+func describeBroker(s broker.Status) brokerStatus {
+	d := brokerStatus{
+		Role: string(s.Role), Since: s.Since, Store: s.Store, Epoch: s.Epoch, Listen: s.Addr, Connections: s.Connections, Sessions: s.Sessions,
+		Absent: s.Absent, Queues: s.Queues, Messages: s.Messages, Bytes: s.Bytes, RecoveryMS: s.Recovery.Seconds() * 1e3, Recovered: s.Recovered,
+	}
+	if s.Role == broker.Standby && s.Owner.PID != 0 {
+		d.Owner = map[string]any{"node": s.Owner.Node, "pid": s.Owner.PID, "epoch": s.Owner.Epoch, "silent_ms": s.Owner.Silent.Milliseconds()}
+	}
+	if s.Err != nil {
+		d.Error = s.Err.Error()
+	}
+	return d
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/understudy-mq/understudy/cmd/internal/demo"
+	"github.com/understudy-mq/understudy/cmd/internal/ops"
+)
+
+const demoDescription = `Starts two brokers on one directory, a DNS server with their SRV records, a sidecar that finds them there, and clients that use an
+existing STOMP library without any fail-over logic. Kills the active broker again and again, and judges what the clients saw.
+Everything listens on loopback, on free ports, and lives in a temporary folder.`
+
+func demoCommand() *cli.Command {
+	return &cli.Command{
+		Name: "demo", Usage: "kill brokers under running clients and judge what the clients saw", Description: demoDescription,
+		Flags: []cli.Flag{
+			number("messages", 0, "Send that many messages in all; 0 sends until the kills are done."),
+			number("kills", 6, "How often to kill the active broker."),
+			number("rate", 2000, "Messages per second offered by all producers together."),
+			number("producers", 8, "How many producers; each has one connection, and one unconfirmed SEND or transaction at a time."),
+			number("consumers", 2, "How many consumers compete for the queue."),
+			number("payload", 512, "Octets of a message's body."),
+			duration("interval", time.Second, "Least time between two kills; unused when messages are counted."),
+			text("ack", "client-individual", "How consumers acknowledge: client, client-individual or auto."),
+			yes("transactions", false, "Send, and acknowledge, in transactions of ten."),
+			yes("receipts", true, "Ask for a receipt of each SEND or COMMIT; false sends and forgets."),
+			text("fault", demo.FaultKill, "What happens: kill (SIGKILL of the active broker) or reset (its connections break, it lives)."),
+			yes("direct", false, "Leave the sidecar out, as the negative control: the clients fail, and the exit code is 1."),
+			&cli.Uint64Flag{Name: "seed", Usage: "Seed of bodies and delays; random unless given.", EnvVars: env("seed")},
+			yes("keep", false, "Keep the folder with the journal and the logs."),
+			yes("verbose", false, "Show each client's silence and what the processes log."),
+			yes("json", false, "End with one line of JSON."),
+		},
+		Action: runDemo,
+	}
+}
+
+func runDemo(c *cli.Context) error {
+	cfg := demo.Config{
+		Messages: c.Int("messages"), Kills: c.Int("kills"), Rate: c.Int("rate"), Producers: c.Int("producers"), Consumers: c.Int("consumers"),
+		Payload: c.Int("payload"), Ack: c.String("ack"), Transactions: c.Bool("transactions"), Receipts: c.Bool("receipts"),
+		Fault: c.String("fault"), Direct: c.Bool("direct"), Seed: c.Uint64("seed"), Keep: c.Bool("keep"), Verbose: c.Bool("verbose"),
+		JSON: c.Bool("json"), Out: c.App.Writer, Logger: slog.New(slog.DiscardHandler),
+	}
+	v := values{c: c}
+	cfg.Interval = v.positive("interval")
+	for _, n := range []string{"rate", "producers", "consumers", "payload"} {
+		v.count(n, 1)
+	}
+	if v.err != nil {
+		return v.err
+	}
+	if !c.IsSet("seed") {
+		cfg.Seed = rand.Uint64()
+	}
+	ctx, now, stop := ops.Signals(c.Context)
+	defer stop()
+	_ = now // the demo ends its children at once, whichever signal it is
+	result, err := demo.Run(ctx, cfg)
+	var field *demo.FieldError
+	if errors.As(err, &field) {
+		return &ops.UsageError{Flag: field.Flag, Value: field.Value, Hint: field.Hint}
+	}
+	if err != nil {
+		return err
+	}
+	if !result.Clean() {
+		return errVerdict
+	}
+	return nil
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+	"github.com/urfave/cli/v2"
+
+	"github.com/understudy-mq/understudy/cmd/internal/admin"
+	"github.com/understudy-mq/understudy/cmd/internal/ops"
+)
+
+// adminGrace is what answers under way on the admin listener get at the end.
+const adminGrace = time.Second
+
+// processSettings are the flags that every long-running command has.
+type processSettings struct {
+	listen, admin, addrFile, name, logFormat, logLevel string
+	allowRemote                                        bool
+}
+
+func processFlags() []cli.Flag {
+	return []cli.Flag{
+		text("name", "", "Name of this process in gossip, logs and status; the host name and the port when empty."),
+		text("admin-listen", "127.0.0.1:0", "host:port for /metrics, /livez, /readyz and /status; port 0 takes a free one, empty means none."),
+		text("addr-file", "", "File to write the bound addresses to, as name=host:port lines, once all are bound."),
+		yes("allow-remote", false, "Let listeners be on addresses that other machines can reach; nothing is encrypted but gossip with a key."),
+		text("log-format", "text", "Format of the log on standard error: text or json."),
+		text("log-level", "info", "Least level that is logged: debug, info, warn or error."),
+	}
+}
+
+func (v *values) process() processSettings {
+	return processSettings{
+		listen: v.listen("listen"), admin: v.optionalListen("admin-listen"), addrFile: v.text("addr-file"), name: v.text("name"),
+		logFormat: v.text("log-format"), logLevel: v.text("log-level"), allowRemote: v.c.Bool("allow-remote"),
+	}
+}
+
+// process is what a long-running command stands on: its log, its listener, its metrics, and why it would not be ready.
+type process struct {
+	settings processSettings
+	log      *slog.Logger
+	metrics  *metrics.Set
+	listener net.Listener
+	name     string
+	admin    *admin.Server
+	started  time.Time
+	draining atomic.Bool
+}
+
+// open makes the log and binds the listener.
+func (s processSettings) open(c *cli.Context) (*process, error) {
+	log, err := ops.NewLogger(c.App.ErrWriter, s.logFormat, s.logLevel)
+	if err != nil {
+		return nil, err
+	}
+	l, err := ops.Listen(c.Context, "listen", s.listen)
+	if err != nil {
+		return nil, err
+	}
+	p := &process{settings: s, log: log, metrics: newMetrics(), listener: l, name: s.name, started: time.Now()}
+	if p.name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			host = "localhost"
+		}
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		p.name = host + ":" + port
+	}
+	return p, nil
+}
+
+// serveAdmin starts the admin listener, with the process's own part of the status added.
+func (p *process) serveAdmin(ctx context.Context, status map[string]func() any) error {
+	if p.settings.admin == "" {
+		return nil
+	}
+	l, err := ops.Listen(ctx, "admin-listen", p.settings.admin)
+	if err != nil {
+		return err
+	}
+	status["process"] = p.describe
+	p.admin = admin.Serve(l, admin.Config{Metrics: p.metrics, Ready: p.ready, Status: status, AnyHost: p.settings.allowRemote, Logger: p.log})
+	return nil
+}
+
+// ready is about this process only: whoever asks wants to know whether to send clients here.
+func (p *process) ready() error {
+	if p.draining.Load() {
+		return errDraining
+	}
+	return nil
+}
+
+var errDraining = fmt.Errorf("draining")
+
+// announce tells the log and the address file where everything listens.
+func (p *process) announce(what, gossip string) error {
+	addrs := ops.Addresses{{Name: "listen", Addr: p.listener.Addr().String()}}
+	attrs := []any{"listen", p.listener.Addr().String(), "name", p.name, "pid", os.Getpid(), "version", version()}
+	if p.admin != nil {
+		addrs = append(addrs, struct{ Name, Addr string }{"admin", p.admin.Addr().String()})
+		attrs = append(attrs, "admin", p.admin.Addr().String())
+	}
+	if gossip != "" {
+		addrs = append(addrs, struct{ Name, Addr string }{"gossip", gossip})
+		attrs = append(attrs, "gossip", gossip)
+	}
+	p.log.Info(what+" is listening", attrs...)
+	if p.settings.addrFile == "" {
+		return nil
+	}
+	return ops.WriteAddrFile(p.settings.addrFile, addrs)
+}
+
+// closeAdmin ends the admin listener, last of all: until then it tells how the end goes.
+func (p *process) closeAdmin() {
+	if p.admin == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), adminGrace)
+	defer cancel()
+	_ = p.admin.Shutdown(ctx)
+}
+
+// processStatus is the part of /status that every process has.
+type processStatus struct {
+	Name     string    `json:"name"`
+	PID      int       `json:"pid"`
+	Version  string    `json:"version"`
+	Go       string    `json:"go"`
+	Started  time.Time `json:"started"`
+	Draining bool      `json:"draining"`
+}
+
+func (p *process) describe() any {
+	return processStatus{p.name, os.Getpid(), version(), runtime.Version(), p.started, p.draining.Load()}
+}

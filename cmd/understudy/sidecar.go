@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/understudy-mq/understudy/cmd/internal/ops"
+	"github.com/understudy-mq/understudy/routing"
+	"github.com/understudy-mq/understudy/routing/discover"
+	"github.com/understudy-mq/understudy/session/stomp"
+)
+
+const sidecarDescription = `Stands between a STOMP client on this machine and its broker. Point the client at --listen; say where the brokers are by --broker,
+--srv or --gossip-join, in any combination. When the broker dies the client's conversation goes on at the next one.`
+
+func sidecarCommand() *cli.Command {
+	own := []cli.Flag{
+		text("listen", "127.0.0.1:61613", "host:port for clients; port 0 takes a free one."),
+		texts("broker", "stomp://host:port of a broker; repeatable, ?priority=N&weight=N as in SRV records, ?store=S for the store it serves."),
+		texts("srv", "Name of SRV records with the brokers, such as _stomp._tcp.mq.example; repeatable, waited for while it does not resolve."),
+		texts("dns-server", "host:port of a resolver for --srv; repeatable, the system's resolvers unless given."),
+		text("store", "", "UUID or name of the store that clients want; whichever is served when empty."),
+		duration("hold-timeout", 20*time.Second, "How old a client's oldest unanswered request may grow while there is no broker, before the client hears ERROR."),
+		duration("hold-idle", 5*time.Minute, "How long a client without an unanswered request is held while there is no broker."),
+		bytes("window", 4<<20, "Unconfirmed frames kept of one client, outside transactions, before it is no longer read."),
+		bytes("max-transaction", 16<<20, "Frames kept of one transaction; a larger one cannot be played again."),
+		duration("broker-heart-beat", time.Second, "Heart-beat asked of brokers; one that is silent for two and a half of them is left."),
+		duration("probe-interval", 2*time.Second, "Time between two probes of a broker that is well."),
+		duration("drain-timeout", 25*time.Second, "How long clients get to end by themselves after SIGTERM."),
+		number("max-connections", 20000, "Clients at once; one more is closed."),
+		bytes("max-frame", 16<<20, "Largest body of a client's frame."),
+	}
+	return &cli.Command{
+		Name: "sidecar", Usage: "keep the clients of this machine connected while brokers come and go", Description: sidecarDescription,
+		Flags: append(append(own, gossipFlags()...), processFlags()...), Action: runSidecar,
+	}
+}
+
+type sidecarSettings struct {
+	processSettings
+	gossip         gossipSettings
+	static         []routing.Endpoint
+	srv            []string
+	dns            []string
+	recorder       stomp.Config
+	probeInterval  time.Duration
+	drainTimeout   time.Duration
+	maxConnections int
+	maxFrame       int
+}
+
+func readSidecar(c *cli.Context) (sidecarSettings, error) {
+	v := &values{c: c}
+	s := sidecarSettings{
+		processSettings: v.process(), gossip: v.gossip(), srv: c.StringSlice("srv"), dns: c.StringSlice("dns-server"),
+		probeInterval: v.positive("probe-interval"), drainTimeout: v.positive("drain-timeout"), maxConnections: v.count("max-connections", 1),
+		maxFrame: int(v.bytes("max-frame", 1<<10)),
+	}
+	s.recorder = stomp.Config{
+		Store: v.text("store"), Hold: v.positive("hold-timeout"), HoldIdle: v.positive("hold-idle"), Window: int(v.bytes("window", 64<<10)),
+		MaxTransaction: int(v.bytes("max-transaction", 64<<10)), BrokerHeartBeat: v.positive("broker-heart-beat"),
+	}
+	s.recorder.Limits.Body = s.maxFrame
+	for _, uri := range c.StringSlice("broker") {
+		if _, err := discover.ParseURI(uri); err != nil {
+			v.fail("broker", "", err.Error())
+		}
+	}
+	if v.err == nil {
+		var err error
+		if s.static, err = discover.ParseStatic(c.StringSlice("broker")); err != nil {
+			v.fail("broker", "", err.Error())
+		}
+	}
+	for _, name := range s.srv {
+		if !plausibleName(name) {
+			v.fail("srv", name, "must be a domain name such as _stomp._tcp.mq.example")
+		}
+	}
+	for _, addr := range s.dns {
+		if !plausibleServer(addr) {
+			v.fail("dns-server", addr, "must be ip:port of a resolver; the port is 53 if absent")
+		}
+	}
+	if len(s.static) == 0 && len(s.srv) == 0 && s.gossip.listen == "" && v.err == nil {
+		v.err = &ops.UsageError{Hint: "no broker is configured: give --broker stomp://host:port, --srv _stomp._tcp.domain, or --gossip-join host:port"}
+	}
+	return s, v.err
+}
+
+func runSidecar(c *cli.Context) error {
+	s, err := readSidecar(c)
+	if err != nil {
+		return err
+	}
+	p, err := s.open(c)
+	if err != nil {
+		return err
+	}
+	orderly, now, stop := ops.Signals(c.Context)
+	defer stop()
+	return s.serve(p, orderly, now)
+}
+
+// serve runs the sidecar until orderly ends, drains it, but no longer than now.
+func (s *sidecarSettings) serve(p *process, orderly, now context.Context) error {
+	car, err := s.assemble(p)
+	if err != nil {
+		p.listener.Close()
+		return err
+	}
+	defer car.close()
+	if err := p.serveAdmin(orderly, car.status()); err != nil {
+		p.listener.Close()
+		return err
+	}
+	defer p.closeAdmin()
+	if err := p.announce("sidecar", car.gossipAddr()); err != nil {
+		p.listener.Close()
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- car.proxy.Serve() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-orderly.Done():
+	}
+	p.draining.Store(true)
+	p.log.Info("sidecar drains", "because", context.Cause(orderly), "sessions", len(car.proxy.Sessions()), "at_most", s.drainTimeout)
+	car.drains()
+	ctx, cancel := context.WithTimeout(now, s.drainTimeout)
+	defer cancel()
+	if err := car.proxy.Shutdown(ctx); err != nil {
+		p.log.Warn("sessions were closed", "error", err)
+	}
+	<-ended
+	if cause := context.Cause(now); errors.Is(cause, ops.ErrSecondSignal) {
+		return cause
+	}
+	return nil
+}
+
+// plausibleName catches slips; whether the name exists only DNS knows, and it may come to exist later.
+func plausibleName(name string) bool {
+	if name == "" || len(name) > 253 {
+		return false
+	}
+	for _, r := range name {
+		if r <= ' ' || r == ':' || r == '/' || r == '@' || r > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+func plausibleServer(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		host = addr
+	}
+	return net.ParseIP(host) != nil
+}
