@@ -27,11 +27,11 @@ type link struct {
 	relay        relayed
 	target       health.Target // dialled last
 	prev         health.Target // live last
-	leaveScouts  func()    // gives back the place at a doubtful target; may be nil
-	dialBegan    time.Time // of the leg that is up
-	liveAt       time.Time // last time it became live
-	on           ownership // what it is live on now; zero if it is not
-	waiting      string    // why there is no broker; "" if it is not waiting
+	leaveScouts  func()        // gives back the place at a doubtful target; may be nil
+	dialBegan    time.Time     // of the leg that is up
+	liveAt       time.Time     // last time it became live
+	on           ownership     // what it is live on now; zero if it is not
+	waiting      string        // why there is no broker; "" if it is not waiting
 	waitingSince time.Time
 	move         move           // the take-over under way
 	attempts     int            // connects since the session last was live

@@ -35,14 +35,15 @@ func (p Pace) Limit(failures, sidecars int) time.Duration {
 	} else {
 		capped *= n
 	}
-	for limit := base; ; limit *= 2 {
-		if limit >= capped {
-			return capped
-		}
+	for limit := base; limit < capped; limit *= 2 {
 		if failures--; failures == 0 {
 			return limit
 		}
+		if limit > capped/2 {
+			break
+		}
 	}
+	return capped
 }
 
 // Delay draws the wait before the next attempt; the one after no failure is immediate.
@@ -51,7 +52,7 @@ func (p Pace) Delay(failures, sidecars int, rnd *rand.Rand) time.Duration {
 	if limit <= 0 {
 		return 0
 	}
-	return time.Duration(rnd.Int64N(int64(limit) + 1))
+	return time.Duration(rnd.Int64N(max(int64(limit)+1, int64(limit))))
 }
 
 func orDefault(d, otherwise time.Duration) time.Duration {
