@@ -1,14 +1,16 @@
-// Package journal is the append-only segmented log under the paired broker, with its lock and its fencing.
 package journal
 
 import (
-	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// LSN numbers records: 1, 2, 3, … over the whole life of a store, never used twice for different acknowledged records.
+// LSN numbers records: 1, 2, 3, … over the whole life of a store, never used twice for different acknowledged records. The journal's own
+// records (a list of segments, a deletion) take numbers too, so the caller's may have gaps.
 type LSN uint64
 
 // Segment numbers segment files: 1, 2, 3, … over the whole life of a store.
@@ -25,7 +27,7 @@ type Record struct {
 
 // Entry is one record to append.
 type Entry struct {
-	Type    byte
+	Type    byte // the caller's, 1..127; anything else is a programming error and panics
 	Payload []byte
 	Account
 }
@@ -39,26 +41,33 @@ type Account struct {
 
 // Options of a journal. The zero value of each field means the default in its comment.
 type Options struct {
-	SegmentBytes int64         // 64 MiB
-	MaxRecord    int           // octets of payload; 16 MiB
+	SegmentBytes int64         // 64 MiB; at least 8 KiB, rounded up to 4 KiB. A segment whose head is large grows beyond it
+	MaxRecord    int           // octets of payload; 16 MiB, at most 256 MiB
 	LockPoll     time.Duration // how often a candidate tries the lock; 2 ms
 	Takeover     Takeover      // strict
 	// TakeoverAfter is how long the owner's heart-beat in LOCK may stand still before a candidate with Takeover Kill ends the owner; 1 s.
+	// At least 200 ms: the owner beats every 50 ms.
 	TakeoverAfter time.Duration
 	Rank          int    // candidates with a higher rank wait Rank x 5 ms after the lock was seen free
-	Node          string // who we are, for LOCK and logs
+	Node          string // who we are, for LOCK and logs; at most 128 octets are kept
 
 	// Head returns the entries that every segment must begin with (session snapshots), so that older segments can go. It is called
-	// under Append, in the caller's goroutine, whenever an Append starts a new segment, and once by Open for the first.
+	// under Append, in the caller's goroutine, whenever an Append starts a new segment, and once by Open for the first. It must not call
+	// Append. A segment's head and the record whose Append started it are recovered together or not at all, so it does not matter
+	// whether the snapshot shows that record's effect already.
 	Head func() []Entry
 	// Durable is called in the commit goroutine, without locks, each time a batch is synced and the epoch was found to be still ours: every record up to
-	// through may be acknowledged.
+	// through may be acknowledged. It may call Append and Pending, not Close.
 	Durable func(through LSN)
-	// Failed is called once, when the journal can never acknowledge again: fenced by a higher epoch (ErrFenced), or an I/O error.
+	// Failed is called once, when the journal can never acknowledge again: fenced by a higher epoch (ErrFenced), or an I/O error. It may call Close.
 	Failed func(err error)
-	// Waiting is called once per change while Open waits for the lock: with what is known of the owner.
+	// Waiting is called once per change while Open waits for the lock: with what is known of the owner. A change is another owner, one that
+	// fell silent (again each time the silence has doubled), one that shows life again.
 	Waiting func(o Owner)
-	Logger  *slog.Logger
+	Logger  *slog.Logger // none
+	Metrics *Metrics     // none
+	before  func(op) error
+	noLock  bool // tests: claim the epoch without the lock
 }
 
 // Takeover says what a candidate may do about an owner that holds the lock and shows no life.
@@ -72,7 +81,7 @@ const (
 
 // Owner is what LOCK says.
 type Owner struct {
-	Epoch  uint64
+	Epoch  uint64 // 0 while it is still claiming one
 	Node   string
 	PID    int
 	Silent time.Duration // how long its heart-beat has stood still
@@ -86,27 +95,115 @@ var (
 	ErrTooBig  = errors.New("record exceeds the limit")
 )
 
-// Journal is an open journal that this process owns.
-type Journal struct{}
+// Limits and periods that are no options.
+const (
+	defaultSegment = 64 << 20
+	minSegment     = 8 << 10
+	defaultRecord  = 16 << 20
+	defaultPoll    = 2 * time.Millisecond
+	defaultSilence = time.Second
+	minSilence     = 4 * beatEvery
+	beatEvery      = 50 * time.Millisecond
+	rankDelay      = 5 * time.Millisecond
+	maxNode        = 128
+	maxBatch       = 4 << 20 // a batch is one pwrite; only a segment's head or one large record may exceed it
+)
 
-// Open waits for the lock of dir (until ctx ends), claims the next epoch, recovers by calling visit for each record in LSN order, starts a
-// new segment with Head's entries, and returns the running journal. visit returns the record's Account, as it was given to Append.
-func Open(ctx context.Context, dir string, opt Options, visit func(Record) (Account, error)) (*Journal, error) {
-	return nil, errors.ErrUnsupported
+// Journal is an open journal that this process owns.
+type Journal struct {
+	opt   Options
+	log   *slog.Logger
+	disk  *disk
+	store uuid
+	epoch uint64
+	lock  *lockFile
+	mark  *markFile
+
+	pending atomic.Int64
+	durable atomic.Uint64
+	down    chan struct{} // closed when the commit goroutine has nothing left to do
+	quit    chan struct{} // closed to stop the heart-beat
+	workers sync.WaitGroup
+	closing sync.Once
+
+	stopBeat func()
+	closeErr error
+
+	mu      sync.Mutex
+	work    sync.Cond // the commit goroutine waits here for batches
+	chores  sync.Cond // the janitor waits here for segments to prepare and files to remove
+	ready   sync.Cond // the commit goroutine waits here for the file of a new segment
+	err     error     // why nothing can be appended any more
+	closed  bool
+	trouble error // what the heart-beat or the janitor found; the commit goroutine turns it into err
+
+	cur    tip      // where the next record goes
+	fill   *batch   // being filled
+	full   []*batch // filled, in order
+	free   []*batch // for reuse
+	ledger ledger
+	jan    janitor
+	stats  Stats
+	shown  uint64 // of stats.Deleted, in the metrics
+
+	// owned by the commit goroutine
+	file *file // of the segment written last
+}
+
+// tip is the end of the log as Append sees it.
+type tip struct {
+	id      Segment
+	seed    uint32
+	off     int64 // end of the last record
+	limit   int64 // roll rather than grow beyond
+	next    LSN
+	headEnd LSN  // last LSN of the opening group: the segment counts once this is durable
+	asked   bool // the janitor was told to prepare the next segment
 }
 
 // Epoch is ours.
-func (j *Journal) Epoch() uint64 { return 0 }
+func (j *Journal) Epoch() uint64 { return j.epoch }
 
 // Store is the UUID of the store in dir, made when it was created.
-func (j *Journal) Store() string { return "" }
-
-// Append copies e into the batch that is being filled and returns at once; Durable will say when it counts. Calls are serial: the caller holds
-// its own lock, so that LSN order is the order of its decisions. The only errors are ErrTooBig, ErrClosed and what Failed was told.
-func (j *Journal) Append(e Entry) (LSN, Segment, error) { return 0, 0, errors.ErrUnsupported }
+func (j *Journal) Store() string { return j.store.String() }
 
 // Pending is how many octets have been appended and are not durable yet: the caller's measure for back-pressure.
-func (j *Journal) Pending() int64 { return 0 }
+func (j *Journal) Pending() int64 { return j.pending.Load() }
 
-// Close syncs what is pending, stops, and releases the lock. It is the orderly end of an owner.
-func (j *Journal) Close() error { return nil }
+func (o Options) withDefaults() Options {
+	if o.SegmentBytes == 0 {
+		o.SegmentBytes = defaultSegment
+	}
+	o.SegmentBytes = (max(o.SegmentBytes, minSegment) + pageSize - 1) &^ (pageSize - 1)
+	if o.MaxRecord == 0 {
+		o.MaxRecord = defaultRecord
+	}
+	o.MaxRecord = min(o.MaxRecord, maxPayload)
+	if o.LockPoll <= 0 {
+		o.LockPoll = defaultPoll
+	}
+	if o.TakeoverAfter <= 0 {
+		o.TakeoverAfter = defaultSilence
+	}
+	o.TakeoverAfter = max(o.TakeoverAfter, minSilence)
+	o.Node = o.Node[:min(len(o.Node), maxNode)]
+	if o.Node == "" {
+		o.Node, _ = os.Hostname()
+	}
+	if o.Head == nil {
+		o.Head = func() []Entry { return nil }
+	}
+	if o.Durable == nil {
+		o.Durable = func(LSN) {}
+	}
+	if o.Failed == nil {
+		o.Failed = func(error) {}
+	}
+	if o.Waiting == nil {
+		o.Waiting = func(Owner) {}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}

@@ -1,0 +1,142 @@
+package journal
+
+import (
+	"fmt"
+	"time"
+)
+
+// commitLoop writes batches, one at a time, until the journal is closed or cannot go on. Whatever ends it early is final: after a failed sync the kernel
+// may drop what it could not write and call the next sync a success, so nothing is ever tried again.
+func (j *Journal) commitLoop() {
+	err := j.commitAll()
+	if err != nil {
+		j.stopBeat()
+		j.mu.Lock()
+		j.err = err
+		j.fill, j.full, j.free = nil, nil, nil
+		j.mu.Unlock()
+	}
+	close(j.down)
+	if err != nil {
+		j.opt.Failed(err)
+	}
+}
+
+func (j *Journal) commitAll() error {
+	for {
+		b, err := j.take()
+		if b == nil {
+			return err
+		}
+		if err := j.commit(b); err != nil {
+			return fmt.Errorf("store %s, epoch %d: %w", j.store, j.epoch, err)
+		}
+		through := b.last
+		j.opt.Durable(through)
+		j.settle(b)
+	}
+}
+
+// take waits for a batch. What is appended while the previous one syncs becomes the next: that is the group commit.
+func (j *Journal) take() (*batch, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for {
+		switch {
+		case j.trouble != nil:
+			return nil, j.trouble
+		case len(j.full) > 0:
+			b := j.full[0]
+			j.full = append(j.full[:0], j.full[1:]...)
+			return b, nil
+		case j.fill != nil:
+			b := j.fill
+			j.fill = nil
+			return b, nil
+		case j.closed:
+			return nil, nil
+		}
+		j.work.Wait()
+	}
+}
+
+// commit makes a batch durable. The order is what makes it safe: write, sync, only then look for a higher epoch, only then (in the caller)
+// acknowledge. A taker creates its epoch before it reads, so either it reads what was synced here or the check finds its epoch; and any
+// pause, of any length, between two of these steps changes nothing.
+func (j *Journal) commit(b *batch) error {
+	if b.off == 0 {
+		f, err := j.nextFile(b.id)
+		if err != nil {
+			return fmt.Errorf("begin segment: %w", err)
+		}
+		if j.file != nil {
+			j.file.Close()
+		}
+		j.file = f
+	}
+	b.finish()
+	if err := j.disk.write(j.file, b.buf, b.off); err != nil {
+		return fmt.Errorf("write batch: %w", err)
+	}
+	start := time.Now()
+	if err := j.disk.sync(j.file); err != nil {
+		return fmt.Errorf("sync batch: %w", err)
+	}
+	took := time.Since(start)
+	if err := j.disk.fenced(j.epoch); err != nil {
+		return err
+	}
+	end := b.off + int64(len(b.buf))
+	if err := j.mark.put(mark{lsn: b.last, segment: b.id, end: end}); err != nil {
+		return fmt.Errorf("write mark: %w", err)
+	}
+	j.durable.Store(uint64(b.last))
+	size := len(b.buf)
+	if b.off == 0 {
+		size -= segmentHeader
+	}
+	j.pending.Add(-int64(size))
+	j.opt.Metrics.batch(took, b.records, len(b.buf))
+	return nil
+}
+
+// settle does what a durable batch allows: reuse its buffer, decide which segments go, remove those whose end is durable.
+func (j *Journal) settle(b *batch) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.stats.Batches++
+	j.stats.Records += uint64(b.records)
+	j.stats.Bytes += uint64(len(b.buf))
+	j.recycle(b)
+	j.drop()
+	j.release(LSN(j.durable.Load()))
+	j.show()
+}
+
+// deletable lists what the ledger lets go, provided that the current segment's head, which replaces theirs, is durable.
+func (j *Journal) deletable() []*account {
+	durable := LSN(j.durable.Load())
+	if j.cur.headEnd > durable {
+		return nil
+	}
+	return j.ledger.dead(durable)
+}
+
+// drop records which segments are not needed any more. Where the record does not fit, the manifest of the next segment says the same.
+func (j *Journal) drop() {
+	gone := j.deletable()
+	if len(gone) == 0 {
+		return
+	}
+	if j.cur.off+int64(recordSize(8*len(gone))) > j.cur.limit {
+		j.ledger.dirty = true
+		return
+	}
+	ids := make([]Segment, len(gone))
+	for i, a := range gone {
+		ids[i] = a.id
+	}
+	lsn := j.put(typeDrop, 0, appendDrop(nil, ids))
+	j.ledger.remove(gone)
+	j.unlinkAfter(lsn, gone)
+}

@@ -1,0 +1,165 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+const zeroStep = 1 << 20
+
+// janitor is the state of the goroutine that keeps slow file work away from the commit loop. Journal.mu guards it.
+type janitor struct {
+	asks   []Segment
+	made   map[Segment]made
+	urgent bool // the commit goroutine is waiting: reserve the space and leave the zeros
+	doomed []doomed
+	litter []string
+	stop   bool
+}
+
+// made is a file that waits for its segment to begin, or why there is none.
+type made struct {
+	file *file
+	err  error
+}
+
+// doomed is a segment that goes once lsn, which says so, is durable.
+type doomed struct {
+	lsn  LSN
+	name string
+}
+
+// ask orders the file of a segment. The caller holds mu.
+func (j *Journal) ask(id Segment) {
+	if _, ok := j.jan.made[id]; !ok && !slices.Contains(j.jan.asks, id) {
+		j.jan.asks = append(j.jan.asks, id)
+		j.chores.Signal()
+	}
+}
+
+// unlinkAfter books the deletion of segments. The caller holds mu.
+func (j *Journal) unlinkAfter(lsn LSN, gone []*account) {
+	for _, a := range gone {
+		j.jan.doomed = append(j.jan.doomed, doomed{lsn, a.name()})
+	}
+	j.stats.Deleted += uint64(len(gone))
+}
+
+// release hands over to the janitor what may be unlinked now. The caller holds mu.
+func (j *Journal) release(durable LSN) {
+	n := 0
+	for n < len(j.jan.doomed) && j.jan.doomed[n].lsn <= durable {
+		j.jan.litter = append(j.jan.litter, j.jan.doomed[n].name)
+		n++
+	}
+	if n > 0 {
+		j.jan.doomed = append(j.jan.doomed[:0], j.jan.doomed[n:]...)
+		j.chores.Signal()
+	}
+}
+
+func (j *Journal) janitorLoop() {
+	defer j.workers.Done()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for {
+		switch {
+		case len(j.jan.asks) > 0 && !j.jan.stop:
+			id := j.jan.asks[0]
+			j.mu.Unlock()
+			f, err := j.prepare(id, true)
+			j.mu.Lock()
+			j.jan.asks = append(j.jan.asks[:0], j.jan.asks[1:]...)
+			j.jan.made[id] = made{f, err}
+			j.ready.Signal()
+		case len(j.jan.litter) > 0:
+			names := j.jan.litter
+			j.jan.litter = nil
+			j.mu.Unlock()
+			err := j.unlink(names)
+			j.mu.Lock()
+			if err != nil {
+				j.setTrouble(fmt.Errorf("delete segments: %w", err))
+			}
+		case j.jan.stop:
+			return
+		default:
+			j.chores.Wait()
+		}
+	}
+}
+
+// setTrouble ends the commit loop. The caller holds mu.
+func (j *Journal) setTrouble(err error) {
+	if j.trouble == nil {
+		j.trouble = err
+	}
+	j.work.Signal()
+}
+
+// unlink removes files that the log does not need, as a durable record of it says.
+func (j *Journal) unlink(names []string) error {
+	for _, name := range names {
+		if err := j.disk.remove(name); err != nil {
+			return err
+		}
+	}
+	return j.disk.syncDir()
+}
+
+// prepare makes the file of a segment: space reserved, zeros written where there is time, size and name durable. Overwriting zeros needs no change of
+// metadata, which makes the syncs of batches cheaper; a file that never gets further holds no header and is litter to recovery.
+func (j *Journal) prepare(id Segment, zeros bool) (*file, error) {
+	f, err := j.disk.create(place{j.epoch, id}.name())
+	if err != nil {
+		return nil, err
+	}
+	size := j.opt.SegmentBytes
+	err = j.disk.allocate(f, size)
+	if err == nil && zeros {
+		err = j.zero(f, size)
+	}
+	if err == nil {
+		err = j.disk.sync(f)
+	}
+	if err == nil {
+		err = j.disk.syncDir()
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), j.disk.remove(f.name))
+	}
+	return f, nil
+}
+
+func (j *Journal) zero(f *file, size int64) error {
+	buf := make([]byte, min(size, zeroStep))
+	for off := int64(0); off < size; off += int64(len(buf)) {
+		j.mu.Lock()
+		skip := j.jan.urgent || j.jan.stop
+		j.mu.Unlock()
+		if skip {
+			return nil
+		}
+		if err := j.disk.write(f, buf[:min(int64(len(buf)), size-off)], off); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// nextFile waits for the file of a segment that begins. Only the commit goroutine calls it.
+func (j *Journal) nextFile(id Segment) (*file, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.ask(id)
+	for {
+		if m, ok := j.jan.made[id]; ok {
+			delete(j.jan.made, id)
+			j.jan.urgent = false
+			return m.file, m.err
+		}
+		j.jan.urgent = true
+		j.ready.Wait()
+	}
+}

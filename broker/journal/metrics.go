@@ -1,0 +1,101 @@
+package journal
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+)
+
+// Metrics are the counters of one store. A nil *Metrics counts nothing.
+type Metrics struct {
+	fsync                   *metrics.Histogram
+	batches, records, bytes *metrics.Counter
+	cuts, deleted           *metrics.Counter
+	segments, disk, epoch   *metrics.Gauge
+}
+
+// NewMetrics registers the metrics of the store with that name (a label) in set. The same name gives the same metrics again, so that a store
+// can come and go.
+func NewMetrics(set *metrics.Set, store string) *Metrics {
+	name := func(s string) string { return fmt.Sprintf("understudy_journal_%s{store=%q}", s, store) }
+	return &Metrics{
+		fsync:    set.GetOrCreateHistogram(name("fsync_seconds")),
+		batches:  set.GetOrCreateCounter(name("batches_total")),
+		records:  set.GetOrCreateCounter(name("records_total")),
+		bytes:    set.GetOrCreateCounter(name("written_bytes_total")),
+		cuts:     set.GetOrCreateCounter(name("torn_tails_total")),
+		deleted:  set.GetOrCreateCounter(name("segments_deleted_total")),
+		segments: set.GetOrCreateGauge(name("segments"), nil),
+		disk:     set.GetOrCreateGauge(name("disk_bytes"), nil),
+		epoch:    set.GetOrCreateGauge(name("epoch"), nil),
+	}
+}
+
+func (m *Metrics) batch(sync time.Duration, records, bytes int) {
+	if m == nil {
+		return
+	}
+	m.fsync.Update(sync.Seconds())
+	m.batches.Inc()
+	m.records.Add(records)
+	m.bytes.Add(bytes)
+}
+
+func (m *Metrics) cut() {
+	if m != nil {
+		m.cuts.Inc()
+	}
+}
+
+// state publishes what a store holds; all zeros once it is closed.
+func (m *Metrics) state(epoch uint64, segments int, disk int64, deleted int) {
+	if m == nil {
+		return
+	}
+	m.epoch.Set(float64(epoch))
+	m.segments.Set(float64(segments))
+	m.disk.Set(float64(disk))
+	m.deleted.Add(deleted)
+}
+
+// Stats is a look at a running journal.
+type Stats struct {
+	Epoch     uint64
+	Durable   LSN    // the last record that may be acknowledged
+	Recovered uint64 // records that Open visited
+	Batches   uint64 // written by this owner, as the next three
+	Records   uint64
+	Bytes     uint64
+	Segments  int   // that the log needs now
+	DiskBytes int64 // in them
+	Deleted   uint64
+	CutBytes  int64 // of a torn tail, that Open moved to quarantine
+}
+
+// Stats may be called at any time.
+func (j *Journal) Stats() Stats {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	s := j.stats
+	s.Epoch, s.Durable = j.epoch, LSN(j.durable.Load())
+	s.Segments, s.DiskBytes = len(j.ledger.list), j.diskBytes()
+	return s
+}
+
+// show publishes what changes with the set of segments, when it changed. The caller holds mu.
+func (j *Journal) show() {
+	if j.stats.Segments == len(j.ledger.list) && j.shown == j.stats.Deleted {
+		return
+	}
+	j.opt.Metrics.state(j.epoch, len(j.ledger.list), j.diskBytes(), int(j.stats.Deleted-j.shown))
+	j.stats.Segments, j.shown = len(j.ledger.list), j.stats.Deleted
+}
+
+// diskBytes adds up the files of the log. The caller holds mu.
+func (j *Journal) diskBytes() (sum int64) {
+	for _, a := range j.ledger.list {
+		sum += max(a.end, j.opt.SegmentBytes)
+	}
+	return sum
+}

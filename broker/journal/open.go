@@ -1,0 +1,206 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Open waits for the lock of dir (until ctx ends), claims the next epoch, recovers by calling visit for each record in LSN order, starts a
+// new segment with Head's entries, and returns the running journal. visit returns the record's Account, as it was given to Append.
+//
+// dir is made, mode 0700, if it does not exist. What Open returned through visit is durable, and so are the entries of Head when it returns; Durable
+// is not called for them.
+func Open(ctx context.Context, dir string, opt Options, visit func(Record) (Account, error)) (*Journal, error) {
+	opt = opt.withDefaults()
+	d, err := openDisk(dir, opt.before)
+	if err != nil {
+		return nil, err
+	}
+	log := opt.Logger.With("store", dir)
+	lock, err := acquire(ctx, d, opt, log)
+	if err != nil {
+		d.close()
+		return nil, err
+	}
+	j := &Journal{opt: opt, log: log, disk: d, lock: lock, down: make(chan struct{}), quit: make(chan struct{})}
+	j.stopBeat = sync.OnceFunc(func() { close(j.quit) })
+	j.work.L, j.chores.L, j.ready.L = &j.mu, &j.mu, &j.mu
+	j.jan.made = map[Segment]made{}
+	j.workers.Add(1)
+	go j.beatLoop() // from here on: recovery may take longer than others are patient
+	if err := j.start(visit); err != nil {
+		close(j.down)
+		return nil, j.stop(err)
+	}
+	return j, nil
+}
+
+// start goes from the lock to a running journal.
+func (j *Journal) start(visit func(Record) (Account, error)) error {
+	begin := time.Now()
+	top, used, err := j.survey()
+	if err != nil {
+		return err
+	}
+	if j.store, err = loadStore(j.disk, used); err != nil {
+		return err
+	}
+	if j.epoch, j.mark, err = claim(j.disk, top); err != nil {
+		return err
+	}
+	j.lock.own(j.epoch)
+	claimed := time.Now()
+	r := &recovery{disk: j.disk, log: j.log, store: j.store, ours: j.epoch, visit: visit}
+	if r.mark, err = lastMark(j.disk, j.epoch); err != nil {
+		return err
+	}
+	if err := r.run(); err != nil {
+		return err
+	}
+	replayed := time.Now()
+	if err := j.takeOver(r); err != nil {
+		return err
+	}
+	for range r.cuts {
+		j.opt.Metrics.cut()
+	}
+	j.log.Info("journal is open", "uuid", j.store, "epoch", j.epoch, "records", r.records, "segments", j.stats.Segments, "next", j.cur.next,
+		"claim", claimed.Sub(begin), "replay", replayed.Sub(claimed), "begin", time.Since(replayed))
+	return nil
+}
+
+// survey looks at names only: what is in the files may be read after the claim, not before.
+func (j *Journal) survey() (top uint64, used bool, err error) {
+	names, err := j.disk.list()
+	if err != nil {
+		return 0, false, fmt.Errorf("list store: %w", err)
+	}
+	for _, name := range names {
+		p, isSegment := parsePlace(name)
+		e, isEpoch := parseEpoch(name)
+		top = max(top, p.epoch, e)
+		used = used || isSegment || isEpoch
+	}
+	return top, used, nil
+}
+
+// takeOver begins the first segment of our epoch and starts to serve. Its head is durable, and the epoch found to be ours after that, before files
+// that the log does not need are removed.
+func (j *Journal) takeOver(r *recovery) error {
+	j.ledger = r.ledger
+	j.cur.next = r.last.last + 1
+	j.stats.Recovered, j.stats.CutBytes = r.records, r.cut
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	list, err := j.head()
+	if err != nil {
+		return err
+	}
+	j.begin(place{j.epoch, r.top + 1}, r.last, list)
+	b := j.fill
+	j.fill = nil
+	j.cur.headEnd = b.last
+	setFlags(b.buf[b.tail:b.tail+b.tailLen], b.seed, flagOpens)
+	j.mu.Unlock()
+	f, err := j.prepare(j.cur.id, false) // zeros would delay the take-over
+	j.mu.Lock()
+	if err != nil {
+		return fmt.Errorf("begin segment: %w", err)
+	}
+	j.jan.made[b.id] = made{file: f}
+	j.mu.Unlock()
+	err = j.commit(b)
+	j.mu.Lock()
+	if err != nil {
+		return err
+	}
+	j.jan.litter = append(j.jan.litter, r.litter...)
+	j.recycle(b)
+	j.drop()
+	j.show()
+	j.workers.Add(1)
+	go j.janitorLoop()
+	go j.commitLoop()
+	return nil
+}
+
+// beatLoop shows life until the journal is closed or cannot go on. It also looks for a higher epoch, so that an owner without traffic hears of its
+// successor.
+func (j *Journal) beatLoop() {
+	defer j.workers.Done()
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-j.quit:
+			return
+		case <-tick.C:
+		}
+		if err := j.pulse(); err != nil {
+			j.mu.Lock()
+			j.setTrouble(err)
+			j.mu.Unlock()
+			return
+		}
+	}
+}
+
+func (j *Journal) pulse() error {
+	if e := j.lock.epoch(); e != 0 {
+		if err := j.disk.fenced(e); err != nil {
+			return err
+		}
+	}
+	return j.lock.beat()
+}
+
+// Close syncs what is pending, stops, and releases the lock. It is the orderly end of an owner. It returns what Failed was told, if anything.
+func (j *Journal) Close() error {
+	j.closing.Do(func() {
+		j.mu.Lock()
+		j.closed = true
+		if j.err == nil {
+			j.err = ErrClosed
+		}
+		j.work.Signal()
+		j.mu.Unlock()
+		<-j.down
+		j.mu.Lock()
+		failed := j.err
+		j.mu.Unlock()
+		if errors.Is(failed, ErrClosed) {
+			failed = nil
+		}
+		j.closeErr = j.stop(failed)
+	})
+	return j.closeErr
+}
+
+// stop ends what Open started, but for the commit goroutine, which is down, and adds what goes wrong to the error that is known.
+func (j *Journal) stop(failed error) error {
+	j.stopBeat()
+	j.mu.Lock()
+	j.jan.stop = true
+	j.chores.Signal()
+	j.mu.Unlock()
+	j.workers.Wait()
+	for _, m := range j.jan.made { // prepared for nothing
+		if m.file != nil {
+			m.file.Close()
+			failed = errors.Join(failed, j.disk.remove(m.file.name))
+		}
+	}
+	if j.file != nil {
+		j.file.Close()
+	}
+	if j.mark != nil {
+		j.mark.file.Close()
+	}
+	j.opt.Metrics.state(0, 0, 0, 0)
+	err := j.lock.release(errors.Is(failed, ErrFenced))
+	j.disk.close()
+	return errors.Join(failed, err)
+}

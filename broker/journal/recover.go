@@ -1,0 +1,178 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+)
+
+// DamageError says where a journal is damaged. It wraps ErrDamaged.
+type DamageError struct {
+	File     string
+	Offset   int64
+	From, To LSN // the records that are hit, as far as is known; To is 0 when it is not
+	Reason   string
+}
+
+// Error names file, offset, records and reason.
+func (e *DamageError) Error() string {
+	to := "?"
+	if e.To != 0 {
+		to = fmt.Sprint(e.To)
+	}
+	return fmt.Sprintf("%v: %s at offset %d, records %d to %s: %s", ErrDamaged, e.File, e.Offset, e.From, to, e.Reason)
+}
+
+// Unwrap makes errors.Is(err, ErrDamaged) true.
+func (e *DamageError) Unwrap() error { return ErrDamaged }
+
+// recovery finds the log among the files of a store and replays it. It changes nothing there but the quarantine, so it can be interrupted anywhere.
+type recovery struct {
+	disk  *disk
+	log   *slog.Logger
+	store uuid
+	ours  uint64 // epoch
+	mark  mark
+	visit func(Record) (Account, error)
+	buf   []byte
+
+	// what it finds
+	ledger  ledger
+	last    sealed   // where the log ends; zero in a new store
+	top     Segment  // highest number of any file
+	litter  []string // files that are no part of the log
+	cuts    int      // torn tails
+	cut     int64    // octets in them
+	records uint64
+}
+
+// run replays the log. Files are ordered by epoch, then number. The last that was begun is the end of the log, and its manifest names all others
+// that belong to it: whatever a stale owner began later has a lower epoch and is not named.
+func (r *recovery) run() error {
+	places, err := r.list()
+	if err != nil {
+		return err
+	}
+	end, above, err := r.findEnd(places)
+	if err != nil {
+		return err
+	}
+	if err := r.judge(end, above); err != nil {
+		return err
+	}
+	if err := r.secure(end, above); err != nil {
+		return err
+	}
+	chain, err := r.chain(end, places)
+	if err != nil {
+		return err
+	}
+	for _, s := range chain {
+		if err := r.replay(s); err != nil {
+			return err
+		}
+		r.last = s
+	}
+	return nil
+}
+
+func (r *recovery) list() ([]place, error) {
+	names, err := r.disk.list()
+	if err != nil {
+		return nil, fmt.Errorf("list store: %w", err)
+	}
+	var places []place
+	for _, name := range names {
+		if p, ok := parsePlace(name); ok {
+			places = append(places, p)
+			r.top = max(r.top, p.id)
+		}
+	}
+	sortPlaces(places)
+	return places, nil
+}
+
+// findEnd inspects files from the newest down to the first that was begun. Those above it were never begun, or are damaged.
+func (r *recovery) findEnd(places []place) (end found, above []found, err error) {
+	for _, p := range slices.Backward(places) {
+		c, err := r.inspect(p)
+		if err != nil {
+			return end, nil, err
+		}
+		if c.begun {
+			return c, above, nil
+		}
+		above = append(above, c)
+	}
+	return end, above, nil
+}
+
+// judge tells a torn tail from damage. Behind the last whole record lies nothing, or something that is not whole. It is what a crash left of the one
+// batch that was in flight, unless anything proves that the record which is missing there had been synced: a later record written after that
+// sync, a later segment, or the mark.
+func (r *recovery) judge(end found, above []found) error {
+	missing := end.last + 1
+	proof := max(r.mark.lsn, end.beyond.durable)
+	at := end
+	for _, c := range above { // from the newest down
+		if c.proof >= missing || r.mark.segment == c.id && r.mark.epoch == c.epoch {
+			proof, at = max(proof, c.proof), c
+		}
+	}
+	if proof < missing {
+		return nil
+	}
+	if end.begun && end.beyond.end > 0 {
+		at = end
+	}
+	e := &DamageError{File: r.disk.at(at.place.name()), Offset: at.end, From: missing, To: max(proof, at.beyond.last)}
+	e.Reason = "acknowledged records are unreadable or gone"
+	if at.id == 0 {
+		e.File, e.Offset, e.Reason = r.disk.path, 0, "acknowledged records are gone with their segment"
+	}
+	return e
+}
+
+// secure makes durable what was read but may be in memory only (its writer died between write and sync), before anyone is told of it. Torn
+// tails are copied away and left where they are: the header of the next segment says where the log ends.
+func (r *recovery) secure(end found, above []found) error {
+	if end.begun {
+		f, err := r.disk.open(end.place.name())
+		if err != nil {
+			return fmt.Errorf("sync the end of the log: %w", err)
+		}
+		if err := errors.Join(r.disk.sync(f), f.Close()); err != nil {
+			return fmt.Errorf("sync the end of the log: %w", err)
+		}
+		r.quarantine(end, end.end)
+	}
+	for _, c := range above {
+		r.quarantine(c, 0)
+	}
+	if err := r.disk.syncDir(); err != nil {
+		return fmt.Errorf("sync store directory: %w", err)
+	}
+	return nil
+}
+
+// chain lists the segments of the log, in order, and finds what else lies about.
+func (r *recovery) chain(end found, places []place) ([]sealed, error) {
+	list := slices.DeleteFunc(end.manifest, func(s sealed) bool { return slices.Contains(end.drops, s.id) })
+	if end.begun {
+		list = append(list, sealed{place: end.place, first: end.opening.first, last: end.last, end: end.end})
+	}
+	needed := map[place]bool{}
+	for _, s := range list {
+		if _, ok := slices.BinarySearchFunc(places, s.place, place.less); !ok {
+			return nil, &DamageError{File: r.disk.at(s.name()), From: s.first, To: s.last, Reason: "the segment is missing"}
+		}
+		needed[s.place] = true
+	}
+	for _, p := range places {
+		if !needed[p] {
+			r.litter = append(r.litter, p.name())
+		}
+	}
+	return list, nil
+}
