@@ -35,9 +35,35 @@ type queue struct {
 	size int
 }
 
+// injector hands out small ranges from a chunk, and keeps one chunk that came back for the next.
 type injector struct {
 	chunk *Chunk
 	used  int
+	spare *Chunk
+}
+
+func (in *injector) take(n int) Buf {
+	if in.chunk == nil || len(in.chunk.Data)-in.used < n {
+		in.drop()
+		switch {
+		case n > injectChunk:
+			in.chunk = NewChunk(make([]byte, n), nil)
+		case in.spare != nil:
+			in.chunk, in.spare = in.spare, nil
+			in.chunk.Revive()
+		default:
+			in.chunk = NewChunk(make([]byte, injectChunk), func(c *Chunk) { in.spare = c })
+		}
+	}
+	in.used += n
+	return in.chunk.Range(in.used-n, in.used)
+}
+
+func (in *injector) drop() {
+	if in.chunk != nil {
+		in.chunk.Release()
+	}
+	in.chunk, in.used = nil, 0
 }
 
 // Ref queues a range for a leg; Out takes its own reference. Ranges that continue each other become one.
@@ -64,15 +90,7 @@ func (o *Out) Grow(leg Leg, n int) []byte {
 	if n == 0 {
 		return nil
 	}
-	in := &o.inject
-	if in.chunk == nil || len(in.chunk.Data)-in.used < n {
-		if in.chunk != nil {
-			in.chunk.Release()
-		}
-		in.chunk, in.used = NewChunk(make([]byte, max(n, injectChunk)), nil), 0
-	}
-	b := in.chunk.Range(in.used, in.used+n)
-	in.used += n
+	b := o.inject.take(n)
 	o.Ref(leg, b)
 	return b.Bytes()
 }
@@ -103,8 +121,6 @@ func (o *Out) Discard(leg Leg) {
 func (o *Out) Close() {
 	o.Discard(Client)
 	o.Discard(Broker)
-	if o.inject.chunk != nil {
-		o.inject.chunk.Release()
-		o.inject = injector{}
-	}
+	o.inject.drop()
+	o.inject.spare = nil
 }

@@ -1,0 +1,97 @@
+package stomp
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/understudy-mq/understudy/session"
+)
+
+// BenchmarkSend forwards a 1 KiB SEND and takes its confirmation, 32 to a read buffer as the relay would hand them in.
+func BenchmarkSend(b *testing.B) {
+	const batch = 32
+	one := []byte("SEND\ndestination:/queue/q\nreceipt:r1\ncontent-type:text/plain\n\n" + string(bytes.Repeat([]byte{'x'}, 1000)) + "\x00")
+	k := benchTalk()
+	in := session.NewChunk(bytes.Repeat(one, batch), nil)
+	receipt := session.NewChunk(make([]byte, 0, 256), nil)
+	var bufs []session.Buf
+	b.SetBytes(int64(len(one)))
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if i%batch != 0 {
+			continue
+		}
+		k.r.Feed(session.Client, in.Range(0, len(in.Data)), &k.out)
+		receipt.Data = fmt.Appendf(receipt.Data[:0], "RECEIPT\nreceipt-id:understudy\nunderstudy-cursor:%d\n\n\x00", k.r.effects)
+		k.r.Feed(session.Broker, receipt.Range(0, len(receipt.Data)), &k.out)
+		bufs = k.flush(bufs)
+	}
+}
+
+// BenchmarkMessageAndAck forwards a 1 KiB MESSAGE and the client's ACK of it, and takes the confirmation.
+func BenchmarkMessageAndAck(b *testing.B) {
+	const batch = 32
+	k := benchTalk()
+	c := session.NewChunk([]byte("SUBSCRIBE\nid:s\ndestination:/queue/q\nack:client-individual\n\n\x00"), nil)
+	k.r.Feed(session.Client, c.Range(0, len(c.Data)), &k.out)
+	c.Data = []byte("RECEIPT\nreceipt-id:u1\n\n\x00")
+	k.r.Feed(session.Broker, c.Range(0, len(c.Data)), &k.out)
+	body := bytes.Repeat([]byte{'x'}, 1000)
+	messages, acks := session.NewChunk(make([]byte, 0, batch*1200), nil), session.NewChunk(make([]byte, 0, batch*64), nil)
+	receipt := session.NewChunk(make([]byte, 0, 256), nil)
+	var bufs []session.Buf
+	n := 0
+	b.SetBytes(1100)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if i%batch != 0 {
+			continue
+		}
+		messages.Data, acks.Data = messages.Data[:0], acks.Data[:0]
+		for range batch {
+			n++
+			messages.Data = append(messages.Data, "MESSAGE\nsubscription:s\nmessage-id:"+sessionID+":"...)
+			messages.Data = strconv.AppendInt(messages.Data, int64(n), 10)
+			messages.Data = append(messages.Data, "\ndestination:/queue/q\nack:1.1."...)
+			messages.Data = strconv.AppendInt(messages.Data, int64(n), 10)
+			messages.Data = append(append(append(messages.Data, "\n\n"...), body...), 0)
+			acks.Data = strconv.AppendInt(append(acks.Data, "ACK\nid:1.1."...), int64(n), 10)
+			acks.Data = append(acks.Data, "\n\n\x00"...)
+		}
+		k.r.Feed(session.Broker, messages.Range(0, len(messages.Data)), &k.out)
+		k.r.Feed(session.Client, acks.Range(0, len(acks.Data)), &k.out)
+		receipt.Data = fmt.Appendf(receipt.Data[:0], "RECEIPT\nreceipt-id:understudy\nunderstudy-cursor:%d\n\n\x00", k.r.effects)
+		k.r.Feed(session.Broker, receipt.Range(0, len(receipt.Data)), &k.out)
+		bufs = k.flush(bufs)
+	}
+}
+
+func benchTalk() *talk {
+	k := &talk{r: New(Config{Session: sessionID}), now: time.Unix(1_000_000, 0)}
+	k.out.Reading = [2]bool{true, true}
+	k.out.Now = k.now
+	for leg, text := range []string{"CONNECT\naccept-version:1.2\n\n\x00",
+		"CONNECTED\nversion:1.2\nunderstudy-store:S\nunderstudy-epoch:1\nunderstudy-cursor:0\n\n\x00"} {
+		if leg == 1 {
+			k.r.Up(session.Peer{Name: "b", Attempt: 1}, &k.out)
+		}
+		c := session.NewChunk([]byte(text), nil)
+		k.r.Feed(session.Leg(leg), c.Range(0, len(c.Data)), &k.out)
+	}
+	k.flush(nil)
+	return k
+}
+
+// flush stands for the shell's write.
+func (k *talk) flush(bufs []session.Buf) []session.Buf {
+	for _, leg := range []session.Leg{session.Client, session.Broker} {
+		bufs = k.out.Take(leg, bufs[:0])
+		for _, b := range bufs {
+			b.Drop()
+		}
+	}
+	return bufs
+}
