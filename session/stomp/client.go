@@ -193,6 +193,9 @@ func (r *Recorder) ack(kind entryKind, f *frame.Frame, in session.Buf, out *sess
 		// Not held (any more): an effect without consequence keeps the order of receipts, and the broker's word on a transaction.
 		r.stats.late++
 		e.target = ackTarget{slot: none, id: bytes.Clone(name), sub: bytes.Clone(subID)}
+		if r.version == frame.V12 {
+			e.target.id = []byte(r.cfg.Session + ":0") // an ack id is not a message-id; no message has this one, for effects start at 1
+		}
 		r.settleWith(e, out)
 		return
 	}
