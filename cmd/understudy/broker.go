@@ -32,11 +32,11 @@ func brokerCommand() *cli.Command {
 		number("rank", 0, "Standbys with a higher rank let those with a lower one go first."),
 		duration("reclaim-window", 2*time.Second, "How long the unacknowledged messages of a sidecar's client wait for it to come back."),
 		number("max-connections", 20000, "Connections at once; one more is closed."),
-		bytes("max-frame", 0, "Largest body of a frame; 0 means what fits a journal record."),
-		bytes("max-record", 16<<20, "Largest journal record, which bounds messages and transactions."),
-		bytes("max-memory", 256<<20, "Messages in memory before SENDs are held back."),
+		octets("max-frame", 0, "Largest body of a frame; 0 means what fits a journal record."),
+		octets("max-record", 16<<20, "Largest journal record, which bounds messages and transactions."),
+		octets("max-memory", 256<<20, "Messages in memory before SENDs are held back."),
 		number("prefetch", 1000, "Messages a subscription may hold unacknowledged when its client does not say."),
-		bytes("segment", 0, "Size of a journal segment; 0 means 64MiB."),
+		octets("segment", 0, "Size of a journal segment; 0 means 64MiB."),
 	}
 	return &cli.Command{
 		Name: "broker", Usage: "serve STOMP over a journal, or stand by for the broker that does", Description: brokerDescription,
@@ -57,10 +57,10 @@ func readBroker(c *cli.Context) (brokerSettings, error) {
 	s.broker = broker.Config{
 		DataDir: v.required("data-dir", "must name the directory of the journal"), StoreName: v.text("store-name"), Version: version(),
 		TakeoverAfter: v.positive("takeover-after"), Rank: v.count("rank", 0), ReclaimWindow: v.positive("reclaim-window"),
-		MaxConnections: v.count("max-connections", 1), Prefetch: v.count("prefetch", 1), MaxRecord: int(v.bytes("max-record", 64<<10)),
-		MaxMemory: v.bytes("max-memory", 1<<20), SegmentBytes: v.bytes("segment", 0),
+		MaxConnections: v.count("max-connections", 1), Prefetch: v.count("prefetch", 1), MaxRecord: int(v.octets("max-record", 64<<10)),
+		MaxMemory: v.octets("max-memory", 1<<20), SegmentBytes: v.octets("segment", 0),
 	}
-	s.broker.Limits.Body = int(v.bytes("max-frame", 0))
+	s.broker.Limits.Body = int(v.octets("max-frame", 0))
 	switch how := v.text("takeover"); how {
 	case "strict":
 		s.broker.Takeover = journal.Strict

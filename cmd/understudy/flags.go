@@ -38,7 +38,7 @@ func yes(name string, value bool, usage string) cli.Flag {
 	return &cli.BoolFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name)}
 }
 
-func bytes(name string, value int64, usage string) cli.Flag {
+func octets(name string, value int64, usage string) cli.Flag {
 	v := size(value)
 	return &cli.GenericFlag{Name: name, Value: &v, DefaultText: v.String(), Usage: usage, EnvVars: env(name)}
 }
@@ -125,8 +125,8 @@ func (v *values) count(name string, low int) int {
 	return n
 }
 
-// bytes is a size from low on.
-func (v *values) bytes(name string, low int64) int64 {
+// octets is a size from low on.
+func (v *values) octets(name string, low int64) int64 {
 	n := int64(*v.c.Generic(name).(*size))
 	if n < low {
 		v.fail(name, strconv.FormatInt(n, 10), fmt.Sprintf("must be at least %d octets", low))

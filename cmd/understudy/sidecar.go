@@ -26,13 +26,13 @@ func sidecarCommand() *cli.Command {
 		text("store", "", "UUID or name of the store that clients want; whichever is served when empty."),
 		duration("hold-timeout", 20*time.Second, "How old a client's oldest unanswered request may grow while there is no broker, before the client hears ERROR."),
 		duration("hold-idle", 5*time.Minute, "How long a client without an unanswered request is held while there is no broker."),
-		bytes("window", 4<<20, "Unconfirmed frames kept of one client, outside transactions, before it is no longer read."),
-		bytes("max-transaction", 16<<20, "Frames kept of one transaction; a larger one cannot be played again."),
+		octets("window", 4<<20, "Unconfirmed frames kept of one client, outside transactions, before it is no longer read."),
+		octets("max-transaction", 16<<20, "Frames kept of one transaction; a larger one cannot be played again."),
 		duration("broker-heart-beat", time.Second, "Heart-beat asked of brokers; one that is silent for two and a half of them is left."),
 		duration("probe-interval", 2*time.Second, "Time between two probes of a broker that is well."),
 		duration("drain-timeout", 25*time.Second, "How long clients get to end by themselves after SIGTERM."),
 		number("max-connections", 20000, "Clients at once; one more is closed."),
-		bytes("max-frame", 16<<20, "Largest body of a client's frame."),
+		octets("max-frame", 16<<20, "Largest body of a client's frame."),
 	}
 	return &cli.Command{
 		Name: "sidecar", Usage: "keep the clients of this machine connected while brokers come and go", Description: sidecarDescription,
@@ -58,11 +58,11 @@ func readSidecar(c *cli.Context) (sidecarSettings, error) {
 	s := sidecarSettings{
 		processSettings: v.process(), gossip: v.gossip(), srv: c.StringSlice("srv"), dns: c.StringSlice("dns-server"),
 		probeInterval: v.positive("probe-interval"), drainTimeout: v.positive("drain-timeout"), maxConnections: v.count("max-connections", 1),
-		maxFrame: int(v.bytes("max-frame", 1<<10)),
+		maxFrame: int(v.octets("max-frame", 1<<10)),
 	}
 	s.recorder = stomp.Config{
-		Store: v.text("store"), Hold: v.positive("hold-timeout"), HoldIdle: v.positive("hold-idle"), Window: int(v.bytes("window", 64<<10)),
-		MaxTransaction: int(v.bytes("max-transaction", 64<<10)), BrokerHeartBeat: v.positive("broker-heart-beat"),
+		Store: v.text("store"), Hold: v.positive("hold-timeout"), HoldIdle: v.positive("hold-idle"), Window: int(v.octets("window", 64<<10)),
+		MaxTransaction: int(v.octets("max-transaction", 64<<10)), BrokerHeartBeat: v.positive("broker-heart-beat"),
 	}
 	s.recorder.Limits.Body = s.maxFrame
 	for _, uri := range c.StringSlice("broker") {
