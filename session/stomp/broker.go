@@ -170,7 +170,8 @@ func (r *Recorder) finish(tx *transaction) {
 	tx.charged = 0
 }
 
-// returnAcks gives the messages that a transaction acknowledged back to the client, which may acknowledge them again.
+// returnAcks gives the messages that a transaction acknowledged back to the client, which may acknowledge them again, or leave their
+// subscription. The transaction's own acknowledgements mean nothing any more and let go of them.
 func (r *Recorder) returnAcks(tx *transaction) {
 	for i := int(tx.first - r.log.base); i < len(r.log.entries); i++ {
 		e := &r.log.entries[i]
@@ -180,6 +181,7 @@ func (r *Recorder) returnAcks(tx *transaction) {
 		if d := r.held.at(e.target.slot); d.tx == tx && d.state == inTx {
 			d.tx = nil
 			r.held.setState(e.target.slot, unacked)
+			e.target = ackTarget{slot: none, id: bytes.Clone(d.id.bytes()), sub: d.sub.id}
 		}
 	}
 }
@@ -220,6 +222,8 @@ func listed(list []byte, n uint64) bool {
 func (r *Recorder) refused(f *frame.Frame, in session.Buf, out *session.Out) {
 	code := string(f.Value(frame.HeaderError))
 	switch {
+	case code == frame.CodeLostState && r.farewell.told:
+		r.goodbye(out) // our DISCONNECT was taken, its answer was lost, and the session forgotten
 	case code == frame.CodeLostState:
 		r.fail(out, code, nil, errorText(f), "")
 	case code != "":

@@ -75,7 +75,7 @@ func (r *Recorder) takeLeave(out *session.Out) {
 		return
 	}
 	r.receipts++
-	r.farewell.sent, r.farewell.awaiting = true, r.receipts
+	r.farewell.sent, r.farewell.told, r.farewell.awaiting = true, true, r.receipts
 	b := append(r.scratch[:0], "DISCONNECT\nreceipt:u"...)
 	b = strconv.AppendUint(b, r.receipts, 10)
 	b = append(b, "\n\n\x00"...)

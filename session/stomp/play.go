@@ -163,6 +163,9 @@ func (r *Recorder) connected(f *frame.Frame, out *session.Out) {
 	case epoch < r.epoch:
 		r.leave(out, &Refusal{"epoch", fmt.Sprintf("broker is at epoch %d, %d was seen: it has lost its store", epoch, r.epoch)})
 		return
+	case cursor < r.confirmed && r.farewell.told:
+		r.goodbye(out)
+		return
 	case cursor < r.confirmed || cursor > r.effects:
 		r.fail(out, frame.CodeLostState, nil, fmt.Sprintf("the broker knows effect %d of this session, %d of %d were confirmed: data is lost",
 			cursor, r.confirmed, r.effects), "")

@@ -137,6 +137,7 @@ type farewell struct {
 	at       time.Time
 	receipt  []byte // receipt id of its DISCONNECT, nil if none was wanted or it was answered
 	sent     bool   // our DISCONNECT is on the current connection
+	told     bool   // it was, on this or an earlier one
 	awaiting uint64 // its receipt number
 	gone     bool   // the client reads no more
 }

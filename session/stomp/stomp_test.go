@@ -474,3 +474,29 @@ func TestGarbageIsOneClearError(t *testing.T) {
 		}
 	}
 }
+
+func TestAckOfAnAbortedTransactionOutlivesItsSubscription(t *testing.T) {
+	k := subscribed(t, "client-individual")
+	k.broker(message("m1", "a1"))
+	k.client("BEGIN\ntransaction:t\n\n^@ACK\nid:a1\ntransaction:t\n\n^@ABORT\ntransaction:t\n\n^@UNSUBSCRIBE\nid:s\n\n^@")
+	k.down()
+	k.skip()
+	k.up("2", "0", "")
+	if !strings.Contains(k.sent[session.Broker], "ACK\nsubscription:s\nmessage-id:m1\ntransaction:t\n\n\x00ABORT\nunderstudy-effect:1\n") {
+		t.Fatalf("replay %q", k.sent[session.Broker])
+	}
+}
+
+func TestDisconnectWhoseAnswerWasLostIsNotLostState(t *testing.T) {
+	k := live(t, Config{})
+	k.client("SEND\ndestination:/queue/q\n\na^@")
+	k.broker("RECEIPT\nreceipt-id:understudy\nunderstudy-cursor:1\n\n^@")
+	k.client("DISCONNECT\nreceipt:bye\n\n^@")
+	k.down()
+	k.skip()
+	k.up("2", "0", "") // the session was closed: the next broker does not know it
+	k.toClient("RECEIPT\nreceipt-id:bye\n\n^@")
+	if k.out.End == nil || k.out.End.Code != "client-closed" {
+		t.Fatalf("end %+v", k.out.End)
+	}
+}

@@ -82,19 +82,26 @@ func isTopic(dest []byte) bool { return bytes.HasPrefix(dest, []byte("/topic/"))
 // subscribe takes a SUBSCRIBE of the client. Upstream every queue is acknowledged message by message: what the client's own mode
 // means is worked out here, from what it was shown.
 func (r *Recorder) subscribe(f *frame.Frame, in session.Buf, out *session.Out) {
-	sub := &subscription{frame: own(in), at: out.Now, first: none, last: none}
+	sub := &subscription{at: out.Now, first: none, last: none}
 	sub.dest = bytes.Clone(f.Value("destination"))
 	if id, ok := f.Get("id"); ok {
 		sub.id, sub.given = bytes.Clone(id), true
+	} else if r.version != frame.V10 {
+		r.fail(out, "protocol", nil, "SUBSCRIBE has no id", "")
+		return
 	} else {
 		r.subs.named++
 		sub.id = append([]byte("auto-"), strconv.Itoa(r.subs.named)...)
 	}
 	switch string(f.Value("ack")) {
+	case "", "auto":
 	case "client":
 		sub.mode = clientCumulative
 	case "client-individual":
 		sub.mode = clientIndividual
+	default:
+		r.fail(out, "protocol", nil, "ack is none of auto, client and client-individual", "")
+		return
 	}
 	sub.tracked = sub.mode != autoAck_ || !isTopic(sub.dest)
 	sub.wants = bytes.Clone(f.Value("receipt"))
@@ -102,6 +109,7 @@ func (r *Recorder) subscribe(f *frame.Frame, in session.Buf, out *session.Out) {
 		r.fail(out, "protocol", nil, "subscription id is in use on this connection", "")
 		return
 	}
+	sub.frame = own(in)
 	r.subs.list = append(r.subs.list, sub)
 	r.subs.byID[string(sub.id)] = sub
 	if r.phase >= replaying {
