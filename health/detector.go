@@ -137,7 +137,6 @@ func (d *Detector) Observe(e Evidence) Outcome {
 				out.Probe = d.all()
 			}
 		}
-		out.Verdict = s.verdict
 		if s.verdict != before {
 			out.Changed = append(out.Changed, s.verdict)
 		}
@@ -145,6 +144,7 @@ func (d *Detector) Observe(e Evidence) Outcome {
 	if raised {
 		d.demote(e, &out)
 	}
+	out.Verdict, _ = d.Verdict(e.Target)
 	return out
 }
 
@@ -165,7 +165,7 @@ func (d *Detector) demote(e Evidence, out *Outcome) {
 	for _, t := range d.all() {
 		s := d.targets[t]
 		v := &s.verdict
-		if t == e.Target || v.State != Active || v.Store != e.Store || v.Epoch == 0 || v.Epoch >= e.Epoch {
+		if v.State != Active || v.Store != e.Store || v.Epoch == 0 || v.Epoch >= e.Epoch {
 			continue
 		}
 		s.owned, s.goods = false, 0
@@ -218,6 +218,9 @@ func (d *Detector) see(s *subject, e Evidence, out *Outcome) {
 // good weighs an answer of an active broker.
 func (d *Detector) good(s *subject, e Evidence) {
 	s.fails = 0
+	if e.Store == "" {
+		e.Epoch = 0 // whose?
+	}
 	if e.Epoch != 0 && e.Epoch < d.highest[e.Store] {
 		s.goods, s.owned = 0, false
 		s.enter(Standby, ReasonStaleEpoch, e)
@@ -323,7 +326,7 @@ func (s *subject) enter(state State, reason string, e Evidence) {
 		v.Since = e.At
 	}
 	v.State, v.Reason = state, reason
-	if e.Target == v.Target && e.Store != "" && !e.Kind.Gossip() {
+	if e.Target == v.Target && (e.Kind.connected() || (e.Store != "" && !e.Kind.Gossip())) {
 		v.Store = e.Store
 	}
 }

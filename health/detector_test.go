@@ -1,0 +1,349 @@
+package health
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+var epoch0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func at(d time.Duration) time.Time { return epoch0.Add(d) }
+
+// step is one observation, of target a unless to says otherwise, one second after the step before unless after says otherwise.
+type step struct {
+	to     Target
+	kind   Kind
+	epoch  uint64
+	after  time.Duration
+	want   State // of the observed target
+	reason string
+	probe  []Target
+}
+
+func TestDetector(t *testing.T) {
+	const ms = time.Millisecond
+	a, ab := []Target{"a"}, []Target{"a", "b"}
+	for name, tc := range map[string]struct {
+		limits Thresholds
+		steps  []step
+	}{
+		"a login raises at once":          {steps: []step{{kind: ConnLive, epoch: 1, want: Active}}},
+		"a probe raises at once":          {steps: []step{{kind: ProbeActive, epoch: 1, want: Active}}},
+		"a standby is not active":         {steps: []step{{kind: ProbeStandby, want: Standby}}},
+		"a demoted broker is standby":     {steps: []step{{kind: ConnLive, epoch: 1, want: Active}, {kind: ProbeStandby, want: Standby, probe: ab}}},
+		"a refused dial is down at once":  {steps: []step{{kind: ConnLive, epoch: 1, want: Active}, {kind: DialFailed, want: Down, probe: ab}}},
+		"a dead standby needs two probes": {steps: []step{{kind: ProbeStandby, want: Standby}, {kind: ProbeFailed, want: Suspect, probe: a}, {kind: ProbeFailed, want: Down}}},
+		"a lost connection is suspect, a failed probe confirms": {steps: []step{
+			{kind: ConnLive, epoch: 1, want: Active}, {kind: ConnLost, want: Suspect, probe: ab}, {kind: ProbeFailed, want: Down}}},
+		"however many connections are lost, a probe decides": {steps: []step{
+			{kind: ConnLive, epoch: 1, want: Active}, {kind: ConnLost, want: Suspect, probe: ab}, {kind: ConnLost, want: Suspect, probe: a},
+			{kind: ConnLost, want: Suspect, probe: a}, {kind: ProbeActive, epoch: 1, want: Active}}},
+		"a handshake that is not answered counts like a probe": {steps: []step{
+			{kind: ConnLive, epoch: 1, want: Active}, {kind: HandshakeFailed, want: Suspect, probe: ab}, {kind: HandshakeFailed, want: Down}}},
+		"a good answer between failures starts the count again": {steps: []step{
+			{kind: ProbeActive, epoch: 1, want: Active}, {kind: ProbeFailed, want: Suspect, probe: ab}, {kind: ProbeActive, epoch: 1, want: Active},
+			{kind: ProbeFailed, want: Suspect, probe: ab}}},
+		"a lost connection of a standby changes nothing": {steps: []step{{kind: ProbeStandby, want: Standby}, {kind: ConnLost, want: Standby, probe: a}}},
+		"what is down stays down without an answer":      {steps: []step{{kind: DialFailed, want: Down}, {kind: ProbeFailed, want: Down}, {kind: ConnLost, want: Down, probe: a}}},
+		"fall 3": {limits: Thresholds{Fall: 3}, steps: []step{
+			{kind: ProbeFailed, want: Suspect, probe: a}, {kind: ProbeFailed, want: Suspect, probe: a}, {kind: ProbeFailed, want: Down}}},
+		"rise 2, and a login needs no rise": {limits: Thresholds{Rise: 2}, steps: []step{
+			{kind: DialFailed, want: Down}, {kind: ProbeActive, epoch: 1, want: Suspect, reason: ReasonRising}, {kind: ProbeActive, epoch: 1, want: Active},
+			{kind: DialFailed, want: Down, probe: ab}, {kind: ConnLive, epoch: 1, want: Active}}},
+		"rise 2 begins again after a failure": {limits: Thresholds{Rise: 2, Fall: 3}, steps: []step{
+			{kind: DialFailed, want: Down}, {kind: ProbeActive, epoch: 1, want: Suspect, reason: ReasonRising}, {kind: ProbeFailed, want: Suspect, probe: a},
+			{kind: ProbeActive, epoch: 1, want: Suspect, reason: ReasonRising}, {kind: ProbeActive, epoch: 1, want: Active}}},
+		"old news does not count": {steps: []step{
+			{kind: ConnLive, epoch: 2, want: Active}, {kind: ProbeStandby, after: -500 * ms, want: Active}, {kind: DialFailed, after: -ms, want: Active}}},
+		"a lower epoch elsewhere is a stale owner": {steps: []step{
+			{kind: ConnLive, epoch: 7, want: Active}, {to: "b", kind: ConnLive, epoch: 6, want: Standby, reason: ReasonStaleEpoch},
+			{to: "b", kind: ProbeActive, epoch: 8, want: Active, probe: a}, {kind: ProbeActive, epoch: 7, want: Standby, reason: ReasonStaleEpoch},
+			{kind: ProbeActive, epoch: 9, want: Active, probe: []Target{"b"}}}},
+		"a standby's epoch raises nothing": {steps: []step{
+			{to: "b", kind: ProbeStandby, epoch: 9, want: Standby}, {kind: ProbeActive, epoch: 7, want: Active}}},
+		"gossip makes suspect, a probe decides": {steps: []step{
+			{kind: ConnLive, epoch: 1, want: Active}, {kind: GossipLeft, want: Suspect, reason: ReasonGossip, probe: a}, {kind: GossipLeft, want: Suspect, reason: ReasonGossip, probe: a},
+			{kind: ProbeFailed, want: Suspect, probe: a}, {kind: ProbeFailed, want: Down}}},
+		"gossip of a standby makes an active suspect": {steps: []step{
+			{kind: ConnLive, epoch: 1, want: Active}, {kind: GossipStandby, want: Suspect, reason: ReasonGossip, probe: a}, {kind: ProbeActive, epoch: 1, want: Active}}},
+		"gossip older than what was seen says nothing": {steps: []step{{kind: ConnLive, epoch: 1, want: Active}, {kind: GossipLeft, after: -ms, want: Active}}},
+		"gossip of an active asks for a probe":         {steps: []step{{kind: DialFailed, want: Down}, {kind: GossipActive, epoch: 4, want: Down, probe: a}}},
+		"gossip of what is known is nothing":           {steps: []step{{kind: ConnLive, epoch: 4, want: Active}, {kind: GossipActive, epoch: 4, want: Active}}},
+		"a gossiped epoch binds nobody, it makes us look at both": {steps: []step{
+			{kind: ConnLive, epoch: 4, want: Active}, {to: "b", kind: GossipActive, epoch: 1 << 60, want: Unknown, probe: []Target{"b", "a"}},
+			{kind: ProbeActive, epoch: 4, want: Active}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := NewDetector(tc.limits)
+			d.Add("a", epoch0)
+			d.Add("b", epoch0)
+			now := epoch0
+			for i, s := range tc.steps {
+				if s.to == "" {
+					s.to = "a"
+				}
+				if s.after == 0 {
+					s.after = time.Second
+				}
+				when := now.Add(s.after)
+				if s.after > 0 {
+					now = when
+				}
+				e := Evidence{Target: s.to, Kind: s.kind, At: when, Epoch: s.epoch}
+				if s.epoch != 0 {
+					e.Store = "store"
+				}
+				out := d.Observe(e)
+				if v := out.Verdict; v.State != s.want || v.Reason != s.reason || !slices.Equal(out.Probe, s.probe) {
+					t.Fatalf("step %d, %v of %s: %v %q, probe %v; want %v %q, probe %v", i, s.kind, s.to, v.State, v.Reason, out.Probe, s.want, s.reason, s.probe)
+				}
+			}
+		})
+	}
+}
+
+// What proves a target stale is named in its verdict, though it was seen elsewhere.
+func TestStaleOwnerNamesItsEvidence(t *testing.T) {
+	d := NewDetector(Thresholds{})
+	d.Add("a", epoch0)
+	d.Observe(Evidence{Target: "a", Kind: ConnLive, At: at(1), Store: "s", Epoch: 7, Detail: "first"})
+	out := d.Observe(Evidence{Target: "not added", Kind: ConnLive, At: at(2), Store: "s", Epoch: 8})
+	if out.Verdict != (Verdict{}) || len(out.Changed) != 1 || !slices.Equal(out.Probe, []Target{"a"}) {
+		t.Fatalf("outcome is %+v", out)
+	}
+	v, ok := d.Verdict("a")
+	if !ok || v != out.Changed[0] || v.State != Standby || v.Reason != ReasonStaleEpoch || v.Epoch != 7 || v.Because.Target != "not added" || !v.Since.Equal(at(2)) {
+		t.Errorf("verdict is %+v", v)
+	}
+	d.Forget("a")
+	d.Add("a", at(3))
+	if out := d.Observe(Evidence{Target: "a", Kind: ConnLive, At: at(4), Store: "s", Epoch: 7}); out.Verdict.State != Standby {
+		t.Errorf("removed and added, the stale owner is %v", out.Verdict.State)
+	}
+	// Without an epoch nobody is stale, and other stores have their own.
+	if out := d.Observe(Evidence{Target: "a", Kind: ConnLive, At: at(5), Store: "s"}); out.Verdict.State != Active {
+		t.Errorf("a broker that tells no epoch is %v", out.Verdict.State)
+	}
+	if out := d.Observe(Evidence{Target: "a", Kind: ConnLive, At: at(6), Store: "other", Epoch: 1}); out.Verdict.State != Active {
+		t.Errorf("another store's owner is %v", out.Verdict.State)
+	}
+}
+
+func TestFlapGuard(t *testing.T) {
+	flap := func(d *Detector, n int, epoch uint64, now time.Duration) (time.Duration, Verdict) {
+		var v Verdict
+		for range n {
+			now += time.Second
+			d.Observe(Evidence{Target: "a", Kind: DialFailed, At: at(now)})
+			now += time.Second
+			v = d.Observe(Evidence{Target: "a", Kind: ProbeActive, At: at(now), Store: "s", Epoch: epoch}).Verdict
+		}
+		return now, v
+	}
+	good := func(d *Detector, epoch uint64, now time.Duration) Verdict {
+		return d.Observe(Evidence{Target: "a", Kind: ConnLive, At: at(now), Store: "s", Epoch: epoch}).Verdict
+	}
+	setup := func(limits Thresholds) (*Detector, time.Duration, Verdict) {
+		d := NewDetector(limits)
+		d.Add("a", epoch0)
+		good(d, 1, 0)
+		now, v := flap(d, 2, 1, 0)
+		if v.State != Active {
+			t.Fatalf("after 2 flaps: %v", v.State)
+		}
+		now, v = flap(d, 1, 1, now)
+		return d, now, v
+	}
+
+	d, now, v := setup(Thresholds{})
+	if v.State != Suspect || v.Reason != ReasonFlapping || v.Epoch != 1 || v.Store != "s" {
+		t.Fatalf("after 3 flaps: %+v", v)
+	}
+	if v := good(d, 1, now+1900*time.Millisecond); v.State != Suspect {
+		t.Errorf("good for 1.9 s: %v", v.State)
+	}
+	if v := good(d, 1, now+2*time.Second); v.State != Active || v.Reason != "" {
+		t.Errorf("good for 2 s: %v %q", v.State, v.Reason)
+	}
+
+	d, now, _ = setup(Thresholds{})
+	d.Observe(Evidence{Target: "a", Kind: ConnLost, At: at(now + time.Second)})
+	if v := good(d, 1, now+2*time.Second); v.State != Suspect {
+		t.Errorf("a failure in the hold does not start it again: %v", v.State)
+	}
+	if v := good(d, 2, now+2*time.Second+1); v.State != Active {
+		t.Errorf("a take-over at a higher epoch is held back: %v", v.State)
+	}
+
+	d, now, _ = setup(Thresholds{})
+	if v := good(d, 1, now+30*time.Second); v.State != Active {
+		t.Errorf("the window is over: %v", v.State)
+	}
+	if _, _, v := setup(Thresholds{FlapLimit: -1}); v.State != Active {
+		t.Errorf("guard switched off: %v", v.State)
+	}
+
+	// Lost connections to a broker that lives are no flaps, and neither is a chain of take-overs.
+	d = NewDetector(Thresholds{})
+	d.Add("a", epoch0)
+	for i := range time.Duration(20) {
+		good(d, 1, i*time.Second)
+		d.Observe(Evidence{Target: "a", Kind: ConnLost, At: at(i*time.Second + 1)})
+	}
+	if v := good(d, 1, 20*time.Second); v.State != Active {
+		t.Errorf("after 20 broken connections: %v", v.State)
+	}
+	now = 20 * time.Second
+	for e := uint64(2); e < 10; e++ {
+		if now, v = flap(d, 1, e, now); v.State != Active {
+			t.Errorf("after take-over %d: %v", e, v.State)
+		}
+	}
+}
+
+func TestDrainingIsHeardFromGossip(t *testing.T) {
+	d := NewDetector(Thresholds{})
+	d.Add("a", epoch0)
+	draining := func(kind Kind, when time.Duration, says bool) bool {
+		return d.Observe(Evidence{Target: "a", Kind: kind, At: at(when), Draining: says}).Verdict.Draining
+	}
+	if draining(ConnLive, 1, false) || !draining(GossipActive, 2, true) || !draining(ProbeActive, 3, false) {
+		t.Error("an announced drain is not kept over a probe, which cannot know of it")
+	}
+	if !draining(GossipActive, 1, false) {
+		t.Error("older gossip overrules newer")
+	}
+	if draining(GossipActive, 4, false) || !draining(GossipActive, 5, true) || draining(DialFailed, 6, false) {
+		t.Error("a drain is not ended by its broker's word or end")
+	}
+}
+
+// anyEvidence draws from few targets, stores, epochs and times, so that they collide.
+func anyEvidence(kinds ...Kind) *rapid.Generator[Evidence] {
+	if len(kinds) == 0 {
+		for k := ConnLost; k <= GossipLeft; k++ {
+			kinds = append(kinds, k)
+		}
+	}
+	return rapid.Custom(func(t *rapid.T) Evidence {
+		return Evidence{
+			Target:   Target(rapid.SampledFrom([]string{"a", "b", "c", "stranger"}).Draw(t, "target")),
+			Kind:     rapid.SampledFrom(kinds).Draw(t, "kind"),
+			At:       at(time.Duration(rapid.IntRange(0, 40).Draw(t, "at")) * time.Second),
+			Store:    rapid.SampledFrom([]string{"", "s", "u"}).Draw(t, "store"),
+			Epoch:    rapid.Uint64Range(0, 5).Draw(t, "epoch"),
+			Draining: rapid.Bool().Draw(t, "draining"),
+		}
+	})
+}
+
+func anyDetector(t *rapid.T) *Detector {
+	d := NewDetector(Thresholds{
+		Rise: rapid.IntRange(0, 3).Draw(t, "rise"), Fall: rapid.IntRange(0, 3).Draw(t, "fall"), FlapLimit: rapid.IntRange(-1, 3).Draw(t, "flap limit"),
+	})
+	for _, target := range []Target{"a", "b", "c"} {
+		d.Add(target, epoch0)
+	}
+	return d
+}
+
+// Whatever is observed: no owner of a lower epoch is Active, what changed is said, and every verdict carries evidence.
+func TestDetectorInvariants(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := anyDetector(t)
+		for _, e := range rapid.SliceOfN(anyEvidence(), 1, 60).Draw(t, "evidence") {
+			before := d.Verdicts()
+			out := d.Observe(e)
+			after := d.Verdicts()
+			for _, v := range out.Changed {
+				if after[v.Target] != v || before[v.Target] == v {
+					t.Fatalf("%+v is said to have changed from %+v and is %+v", v, before[v.Target], after[v.Target])
+				}
+				before[v.Target] = v
+			}
+			if !maps.Equal(before, after) {
+				t.Fatalf("not said to have changed: %+v to %+v", before, after)
+			}
+			for target, v := range after {
+				if v.State == Active && v.Epoch != 0 && v.Epoch < d.Highest(v.Store) {
+					t.Fatalf("%s is active at epoch %d, and %d was seen", target, v.Epoch, d.Highest(v.Store))
+				}
+				if v.State == Suspect && v.Because.Target == "" {
+					t.Fatalf("%s has no evidence: %+v", target, v)
+				}
+				if v.State != Unknown && (v.Because.Target == "" || v.Target != target) {
+					t.Fatalf("%s has no evidence: %+v", target, v)
+				}
+			}
+		}
+	})
+}
+
+// Gossip alone makes nothing Active or Down, moves nothing but to Suspect, and twice is as good as once.
+func TestGossipNeverDecides(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := anyDetector(t)
+		for _, e := range rapid.SliceOfN(anyEvidence(), 0, 10).Draw(t, "what was seen") {
+			d.Observe(e)
+		}
+		for _, e := range rapid.SliceOfN(anyEvidence(GossipActive, GossipStandby, GossipLeft), 1, 20).Draw(t, "gossip") {
+			before := d.Verdicts()
+			store := d.Highest(e.Store)
+			d.Observe(e)
+			for target, v := range d.Verdicts() {
+				if old := before[target]; v.State != old.State && v.State != Suspect || v.Epoch != old.Epoch || v.Store != old.Store {
+					t.Fatalf("%v made %+v of %+v", e.Kind, v, old)
+				}
+			}
+			if d.Highest(e.Store) != store {
+				t.Fatalf("a gossiped epoch binds: %d, was %d", d.Highest(e.Store), store)
+			}
+			if out := d.Observe(e); len(out.Changed) != 0 {
+				t.Fatalf("heard twice, %+v changes %+v", e, out.Changed)
+			}
+		}
+	})
+}
+
+// The highest epochs do not depend on the order of what was seen, and neither does what the newest definite observation makes of a
+// target: what it overtook on the way is out of date.
+func TestOrderDoesNotMatter(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		seen := rapid.SliceOfN(anyEvidence(ConnLost, ConnLive, DialFailed, HandshakeFailed, ProbeActive, ProbeStandby, ProbeFailed), 1, 12).Draw(t, "evidence")
+		for i := range seen {
+			seen[i].Target, seen[i].At = "a", at(time.Duration(i))
+		}
+		last := &seen[len(seen)-1]
+		last.Kind = rapid.SampledFrom([]Kind{ConnLive, DialFailed, ProbeStandby}).Draw(t, "last")
+		last.Store, last.Epoch = "s", 9
+		results := make([]string, 0, 2)
+		for _, order := range [][]Evidence{seen, rapid.Permutation(seen).Draw(t, "order")} {
+			d := NewDetector(Thresholds{FlapLimit: -1})
+			d.Add("a", epoch0)
+			for _, e := range order {
+				d.Observe(e)
+			}
+			v, _ := d.Verdict("a")
+			results = append(results, fmt.Sprint(v.State, v.Reason, d.Highest("s"), d.Highest("u")))
+		}
+		if results[0] != results[1] {
+			t.Fatalf("in order: %s; permuted: %s", results[0], results[1])
+		}
+	})
+}
+
+func TestStoresAreBounded(t *testing.T) {
+	d := NewDetector(Thresholds{})
+	for i := range maxStores + 10 {
+		d.Observe(Evidence{Target: "a", Kind: ConnLive, Store: fmt.Sprint(i), Epoch: 1})
+	}
+	d.Observe(Evidence{Target: "a", Kind: ConnLive, Store: "0", Epoch: 2})
+	if len(d.highest) != maxStores || d.Highest("0") != 2 {
+		t.Errorf("%d stores remembered, epoch of a known one is %d", len(d.highest), d.Highest("0"))
+	}
+}
