@@ -20,10 +20,10 @@ const (
 	maxMissing = 5 // how many missing messages are named
 )
 
-// What the sidecar counts. [metrics of packages proxy and session]
+// What only the sidecar knows, under the names that package proxy gives it.
 const (
-	metricHidden  = "understudy_redeliveries_hidden_total"
-	metricResends = "understudy_resends_total"
+	metricHidden  = "understudy_sidecar_redeliveries_hidden_total"
+	metricResends = "understudy_sidecar_resends_total"
 )
 
 func (r *run) clients() []*client {

@@ -258,3 +258,32 @@ func TestVerdict(t *testing.T) {
 		t.Error("more than one line: " + strconv.Quote(out.String()))
 	}
 }
+
+// The sample zone in configs must be what a name server takes.
+func TestSampleZone(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "configs", "dns", "mq.example.zone"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hosts, targets := map[string]bool{}, map[string]bool{}
+	zone := dns.NewZoneParser(bytes.NewReader(text), "", "mq.example.zone")
+	for rr, ok := zone.Next(); ok; rr, ok = zone.Next() {
+		switch rr := rr.(type) {
+		case *dns.A:
+			hosts[rr.Hdr.Name] = true
+		case *dns.SRV:
+			if rr.Hdr.Name != service+"." {
+				t.Error("an SRV record for", rr.Hdr.Name)
+			}
+			targets[rr.Target] = true
+		}
+	}
+	if err := zone.Err(); err != nil || len(targets) != 3 {
+		t.Error(err, targets)
+	}
+	for target := range targets {
+		if !hosts[target] {
+			t.Error("no address for", target)
+		}
+	}
+}
