@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"github.com/understudy-mq/understudy/health"
+	"github.com/understudy-mq/understudy/session/relay"
 )
 
 // What a recorder's errors may say through a method Code() string. Unknown codes count as a fault of the connection.
@@ -29,6 +30,18 @@ func code(err error) string {
 		return coded.Code()
 	}
 	return ""
+}
+
+// endCode is the word for how a session ended, "" for an orderly end.
+func endCode(err error) string {
+	var end *relay.EndError
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &end):
+		return end.Code
+	}
+	return "fault"
 }
 
 // judge says what the end of a leg tells of its target. ok is false when it tells nothing of who is alive: the broker answered, and what

@@ -109,8 +109,8 @@ func (l *link) gone(e relay.Event, wasLive bool) {
 	l.p.metrics.left(wasLive, code(e.Err))
 	l.p.cfg.Logger.Debug("broker left", "session", l.id, "broker", target, "was_live", wasLive, "err", e.Err)
 
-	if target == "" {
-		return
+	if target == "" || e.Report.State == "end" || l.p.ctx.Err() != nil {
+		return // the session is over, and its leg was closed from here
 	}
 	kind, says := judge(e.Err, wasLive)
 	if !says {
@@ -143,10 +143,7 @@ func (p *Proxy) fence(store string) {
 func (l *link) end(err error) {
 	l.leave()
 	l.waits("")
-	word := code(err)
-	if err != nil && word == "" {
-		word = "fault"
-	}
+	word := endCode(err)
 	l.p.metrics.ended(word)
 	level := slog.LevelDebug
 	if err != nil {

@@ -17,7 +17,7 @@ const sweepEvery = time.Second
 var (
 	states = [...]string{"park", "login", "replay", "run", "drain", "end"}
 	codes  = [...]string{
-		"", "fault", "client-closed", "hold-timeout", "protocol", "broker-error", "not-resumable", "poison",
+		"", "fault", "dial", "shutdown", "client-closed", "hold-timeout", "protocol", "broker-error", "not-resumable", "poison",
 		codeStandby, codeFenced, codeMoved, codeWrongStore, codeEpoch, codeVersion, codeStale, codeGap, codeLostState, codeError,
 		"login-timeout", "silent", "malformed", "closed",
 	}
