@@ -24,8 +24,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/VictoriaMetrics/metrics"
-
 	"github.com/understudy-mq/understudy/broker/journal"
 	"github.com/understudy-mq/understudy/session/stomp/frame"
 )
@@ -73,7 +71,7 @@ type Config struct {
 	SegmentBytes     int64 // of the journal; its default
 
 	Logger  *slog.Logger // discards
-	Metrics *metrics.Set // a set of its own
+	Metrics *metricSet   // a *metrics.Set; a set of its own
 	// Changed is called after each change of Status.Role, from the goroutine that made it, without locks. May be nil.
 	Changed func(Status)
 }
@@ -110,7 +108,8 @@ type Status struct {
 	Queues      int           //
 	Messages    int           // in queues, held ones included
 	Bytes       int64         // octets of messages
-	Recovery    time.Duration // how long the recovery took
+	Takeover    time.Duration // from when the lock was ours to serving
+	Recovery    time.Duration // of that, reading the journal
 	Recovered   int           // journal records it read
 	Err         error         // stopped: what ended it, nil for an orderly end
 }
@@ -169,7 +168,7 @@ func (c Config) withDefaults() Config {
 	def(&c.Limits.Body, max(c.MaxRecord-2*c.Limits.Block-recordOverhead, 1))
 	def(&c.Logger, slog.New(slog.DiscardHandler))
 	if c.Metrics == nil {
-		c.Metrics = metrics.NewSet()
+		c.Metrics = newMetricSet()
 	}
 	return c
 }

@@ -3,19 +3,35 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"sync"
 	"time"
+
+	"github.com/understudy-mq/understudy/broker/journal"
+	"github.com/understudy-mq/understudy/session/stomp/frame"
 )
 
 // recordOverhead bounds what a record adds to the headers and the body of a message.
 const recordOverhead = 4 << 10
 
+var errEOF = io.EOF
+
 // Server is one process's share in a store.
 type Server struct {
-	cfg Config
+	cfg    Config
+	failed chan error // of one element: what ended the journal
+	count  *counters
 
 	mu     sync.Mutex
 	status Status
+	store  *store // nil until active
+	early  journal.LSN
+	conns  map[*conn]struct{}
+	ended  error         // why nothing is accepted any more
+	synced chan struct{} // closed when everything is durable; nil unless somebody waits
+	served sync.WaitGroup
 }
 
 // New checks cfg and returns a Server; Run must be called for it to do anything, the listener's backlog excepted.
@@ -23,19 +39,315 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg.withDefaults()}
+	s := &Server{cfg: cfg.withDefaults(), failed: make(chan error, 1), conns: map[*conn]struct{}{}}
 	s.status = Status{Role: Standby, Since: time.Now(), Node: s.cfg.Name, Addr: s.cfg.Listener.Addr().String()}
+	s.count = newCounters(s.cfg.Metrics)
+	s.register(s.cfg.Metrics)
 	return s, nil
 }
 
-// Run stands by, takes over when the lock is free, recovers and serves. It returns nil when ctx is cancelled, after an orderly end: nothing
-// more is read, what was read is synced and answered, connections are closed, the lock is released. Otherwise it returns what
-// ended it: journal.ErrDamaged, journal.ErrFenced, or an error of the disk. Run may be called once.
-func (s *Server) Run(ctx context.Context) error { return errors.ErrUnsupported }
+// lock begins a call into the store; unlock ends it and wakes the connections that it concerned.
+func (s *Server) lock() {
+	s.mu.Lock()
+	if s.store != nil {
+		s.store.now = time.Now()
+	}
+}
+
+func (s *Server) unlock() {
+	if st := s.store; st != nil {
+		for _, p := range st.wake {
+			p.touched = false
+			p.conn.kick()
+		}
+		clear(st.wake)
+		st.wake = st.wake[:0]
+	}
+	s.mu.Unlock()
+}
 
 // Status is what the server does now.
 func (s *Server) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.status
+	status := s.status
+	status.Connections = len(s.conns)
+	if st := s.store; st != nil {
+		status.Queues, status.Messages, status.Bytes = len(st.queues), st.messages, st.memory
+		for _, c := range st.sessions {
+			switch {
+			case c.closed:
+			case c.peer == nil:
+				status.Absent++
+				fallthrough
+			default:
+				status.Sessions++
+			}
+		}
+	}
+	return status
+}
+
+// become changes the role and says so.
+func (s *Server) become(role Role, change func(*Status)) {
+	s.mu.Lock()
+	s.status.Role, s.status.Since = role, time.Now()
+	if change != nil {
+		change(&s.status)
+	}
+	s.mu.Unlock()
+	s.cfg.Logger.Info("role", "role", string(role), "node", s.cfg.Name)
+	if s.cfg.Changed != nil {
+		s.cfg.Changed(s.Status())
+	}
+}
+
+// Run stands by, takes over when the lock is free, recovers and serves. It returns nil when ctx is cancelled, after an orderly end: nothing
+// more is read, what was read is synced and answered, connections are closed, the lock is released. Otherwise it returns what
+// ended it: journal.ErrDamaged, journal.ErrFenced, or an error of the disk. Run may be called once.
+func (s *Server) Run(ctx context.Context) error {
+	accepting := make(chan struct{})
+	go func() {
+		defer close(accepting)
+		s.acceptLoop()
+	}()
+	err := s.own(ctx)
+	s.cfg.Listener.Close()
+	<-accepting
+	s.mu.Lock()
+	s.status.Err = err
+	s.mu.Unlock()
+	s.become(Stopped, nil)
+	return err
+}
+
+// own is the time from standing by to letting go of the store. What must be undone is undone by its defers, last the lock.
+func (s *Server) own(ctx context.Context) (err error) {
+	defer s.expel(nil) // those that stood by with us
+	st := newStore(&s.cfg, s.count)
+	log, err := s.open(ctx, st)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("open store %s: %w", s.cfg.DataDir, err)
+	}
+	defer func() {
+		if closed := log.Close(); err == nil && closed != nil {
+			err = fmt.Errorf("close store %s: %w", s.cfg.DataDir, closed)
+		}
+	}()
+	every := max(min(50*time.Millisecond, s.cfg.ReclaimWindow/20), time.Millisecond)
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			s.drain()
+			return nil
+		case err := <-s.failed:
+			s.lock()
+			st.err = err
+			s.unlock()
+			s.expel(fenced(err))
+			return fmt.Errorf("store %s: %w", s.cfg.DataDir, err)
+		case <-tick.C:
+			s.lock()
+			if len(st.waiting) > 0 {
+				st.tick()
+				st.flush()
+			}
+			s.unlock()
+		}
+	}
+}
+
+// open waits for the lock, recovers, and lets clients in.
+func (s *Server) open(ctx context.Context, st *store) (*journal.Journal, error) {
+	rc := newRecovery(st)
+	var began time.Time
+	opt := journal.Options{
+		SegmentBytes: s.cfg.SegmentBytes, MaxRecord: s.cfg.MaxRecord, Takeover: s.cfg.Takeover, TakeoverAfter: s.cfg.TakeoverAfter, Rank: s.cfg.Rank,
+		Node: s.cfg.Name, Logger: s.cfg.Logger, Metrics: newJournalMetrics(s.cfg.Metrics, s.cfg.StoreName),
+		Head: func() []journal.Entry {
+			if began.IsZero() {
+				began = time.Now()
+			}
+			return st.head()
+		},
+		Durable: s.durable,
+		Failed: func(err error) {
+			select {
+			case s.failed <- err:
+			default:
+			}
+		},
+		Waiting: func(o journal.Owner) {
+			s.mu.Lock()
+			s.status.Owner = o
+			s.mu.Unlock()
+		},
+	}
+	log, err := journal.Open(ctx, s.cfg.DataDir, opt, func(r journal.Record) (journal.Account, error) {
+		if began.IsZero() {
+			began = time.Now()
+			s.become(Recovering, nil)
+		}
+		return rc.visit(r)
+	})
+	if err != nil {
+		return nil, err
+	}
+	st.log, st.uuid, st.epoch, st.now = log, log.Store(), log.Epoch(), time.Now()
+	rc.finish()
+	took := time.Since(began)
+	s.activate(st, rc, took)
+	return log, nil
+}
+
+// activate lets clients in.
+func (s *Server) activate(st *store, rc *recovery, took time.Duration) {
+	s.mu.Lock()
+	s.store = st
+	s.mu.Unlock()
+	s.lock()
+	st.advance(s.early)
+	st.flush()
+	messages, sessions := st.messages, len(st.sessions)
+	s.unlock()
+	s.become(Active, func(status *Status) {
+		status.Store, status.Epoch, status.Recovered, status.Recovery, status.Takeover = st.uuid, st.epoch, rc.records, took, took
+		status.Owner = journal.Owner{}
+	})
+	s.cfg.Logger.Info("store is ours", "store", st.uuid, "epoch", st.epoch, "records", rc.records, "messages", messages, "sessions", sessions,
+		"recovery", took.Round(time.Microsecond).String())
+}
+
+// durable is the journal's word; it comes from its commit goroutine.
+func (s *Server) durable(through journal.LSN) {
+	s.lock()
+	if st := s.store; st != nil {
+		st.advance(through)
+		st.flush()
+		if s.synced != nil && st.through >= st.last {
+			close(s.synced)
+			s.synced = nil
+		}
+	} else {
+		s.early = max(s.early, through)
+	}
+	s.unlock()
+}
+
+// notServing says, under the mutex, why a CONNECT cannot be answered, or nil.
+func (s *Server) notServing() *fault {
+	if s.store != nil && s.ended == nil {
+		return nil
+	}
+	f := faultf("standby", "this server does not own the store now")
+	if s.status.Role == Recovering {
+		f.detail = "this server is taking the store over and will serve it in a moment"
+	}
+	f.code = frame.CodeStandby
+	return f
+}
+
+// syncTimeout bounds the wait for the disk at an orderly end. What is not durable then is not answered.
+const syncTimeout = 5 * time.Second
+
+var errStopped = errors.New("server is stopped")
+
+// drain is the orderly end: nothing more is taken from clients, what was taken becomes durable and is answered, then they are told to leave.
+func (s *Server) drain() {
+	s.lock()
+	s.ended = errStopped
+	st := s.store
+	for c := range s.conns {
+		c.peer.quit = true
+	}
+	synced := make(chan struct{})
+	if s.synced = synced; st.through >= st.last || st.err != nil {
+		close(synced)
+		s.synced = nil
+	}
+	s.unlock()
+	select {
+	case <-synced:
+	case <-time.After(syncTimeout):
+		s.cfg.Logger.Warn("journal did not sync in time", "timeout", syncTimeout.String())
+	}
+	f := faultf("server stops", "everything before this was answered: connect again")
+	f.header = frame.HeaderMoved + ":" + st.uuid + "\n"
+	s.expel(f)
+}
+
+// expel ends all connections, with an ERROR if why is not nil, and waits for them. A direct client is not told what only a sidecar can use.
+func (s *Server) expel(why *fault) {
+	s.lock()
+	s.ended = errStopped
+	for c := range s.conns {
+		p := &c.peer
+		if why == nil || p.session == nil {
+			p.dead = true
+		} else {
+			f := *why
+			if !p.sidecar {
+				f.code, f.header = "", ""
+			}
+			s.store.refuse(p, nil, &f)
+		}
+		c.kick()
+		_ = c.nc.SetReadDeadline(time.Now().Add(s.cfg.LingerTimeout))
+	}
+	s.unlock()
+	s.served.Wait()
+}
+
+// acceptLoop only accepts. It ends when the listener is closed.
+func (s *Server) acceptLoop() {
+	pause := 5 * time.Millisecond
+	for {
+		nc, err := s.cfg.Listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			s.cfg.Logger.Warn("accept failed", "error", err, "pause", pause.String())
+			time.Sleep(pause)
+			pause = min(2*pause, time.Second)
+			continue
+		}
+		pause = 5 * time.Millisecond
+		s.admit(nc)
+	}
+}
+
+// admit starts serving a connection, or turns it away.
+func (s *Server) admit(nc net.Conn) {
+	c := newConn(s, nc)
+	s.lock()
+	defer s.unlock()
+	if s.ended != nil || len(s.conns) >= s.cfg.MaxConnections+spareConnections {
+		nc.Close()
+		return
+	}
+	full := len(s.conns) >= s.cfg.MaxConnections
+	s.conns[c] = struct{}{}
+	s.count.connections.Inc()
+	s.served.Add(1)
+	if full {
+		c.turnAway(nil, faultf("too many connections", "this server has %d connections, the limit", s.cfg.MaxConnections))
+	}
+	go s.serve(c)
+}
+
+// spareConnections are admitted beyond the limit, to be told about it.
+const spareConnections = 16
+
+func (s *Server) serve(c *conn) {
+	defer s.served.Done()
+	c.serve()
+	s.lock()
+	delete(s.conns, c)
+	s.unlock()
 }

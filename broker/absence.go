@@ -1,0 +1,209 @@
+package broker
+
+import (
+	"errors"
+	"time"
+
+	"github.com/understudy-mq/understudy/broker/journal"
+)
+
+// Absence. A sidecar session that loses its connection is expected back. Until the reclaim window is over nobody else gets what it may
+// hold: after a blip that is known, and the messages stay where they are; after a recovery it is not, and recovered messages of the
+// queues to which it was subscribed wait until it has said which it holds. Its cursor outlives the window, until the hold is over.
+
+const (
+	// expiryMargin is added to the hold: the sidecar's clock began to run before ours.
+	expiryMargin = 10 * time.Second
+	// stretch bounds how long the window grows while sessions keep coming back, in windows.
+	stretch = 5
+	// maxRolled bounds the outcomes kept for a session. A sidecar asks only for what it has not seen confirmed, which its window bounds.
+	maxRolled = 4096
+)
+
+// windowEnd is when the wait for something that went away at away is over, if nothing else happens.
+func (s *store) windowEnd(away time.Time) time.Time {
+	w := s.cfg.ReclaimWindow
+	end := away.Add(w)
+	if later := s.returned.Add(w / 2); s.returned.After(away) && later.After(end) {
+		end = later
+	}
+	if most := away.Add(stretch * w); end.After(most) {
+		end = most
+	}
+	return end
+}
+
+// park notes that a sidecar session has lost its connection.
+func (s *store) park(c *session) {
+	s.abortAll(c.peer)
+	c.peer, c.absent = nil, s.now
+	s.waiting[c] = struct{}{}
+	for _, sub := range c.subs {
+		if !sub.present {
+			continue
+		}
+		sub.present, sub.active, sub.claims, sub.away = false, false, nil, s.now
+		for sub.backlog.len() > 0 { // nobody is there to get a topic's messages
+			sub.backlog.pop()
+		}
+		sub.backlogBytes = 0
+	}
+}
+
+// admitBack ends the wait for a subscription: it is there, and has claimed.
+func (s *store) admitBack(sub *subscription) {
+	if !sub.away.IsZero() {
+		s.returned = s.now
+	}
+	sub.away = time.Time{}
+	s.openGate(sub)
+}
+
+// openGate lets recovered messages flow as far as sub is concerned.
+func (s *store) openGate(sub *subscription) {
+	if !sub.gate {
+		return
+	}
+	sub.gate = false
+	sub.queue.gates--
+	s.soil(sub.queue)
+}
+
+// claim settles who holds what of sub's queue, after a break. What the session holds and does not claim it never saw: that goes back. A claim is
+// granted if the message is there and nobody holds it by a better right.
+func (s *store) claim(sub *subscription) {
+	claims := make(map[msgID]basis, len(sub.claims))
+	for _, c := range sub.claims {
+		claims[c.id] = c.basis
+	}
+	for h := sub.first; h != nil; {
+		next := h.next
+		if _, claimed := claims[h.msg.id]; claimed {
+			delete(claims, h.msg.id)
+			s.count.claimsGranted.Inc()
+		} else {
+			s.requeue(h)
+		}
+		h = next
+	}
+	for _, c := range sub.claims {
+		if _, open := claims[c.id]; !open {
+			continue
+		}
+		delete(claims, c.id)
+		m := sub.queue.find(c.id)
+		if m == nil || m.state == done {
+			continue
+		}
+		if m.hold != nil {
+			if !m.hold.yields(c.basis, s.epoch) {
+				continue
+			}
+			s.drop(m.hold)
+		}
+		m.redelivered = true
+		sub.take(m, s.newHold(), c.basis)
+		s.count.claimsGranted.Inc()
+	}
+	s.indexed = append(s.indexed, sub.queue)
+}
+
+// tick looks after sessions that are away.
+func (s *store) tick() {
+	for c := range s.waiting {
+		expected := false
+		for _, sub := range c.subs {
+			if sub.away.IsZero() {
+				continue
+			}
+			if s.now.Before(s.windowEnd(sub.away)) {
+				expected = true
+				continue
+			}
+			s.giveUp(sub)
+		}
+		switch {
+		case c.peer != nil && !expected:
+			delete(s.waiting, c)
+		case c.peer == nil && !s.now.Before(c.absent.Add(c.hold+expiryMargin)):
+			s.expire(c)
+		}
+	}
+	if len(s.waiting) == 0 {
+		for _, q := range s.indexed {
+			q.index = nil
+		}
+		s.indexed = nil
+	}
+}
+
+// giveUp ends the wait for a subscription: what it holds goes to others.
+func (s *store) giveUp(sub *subscription) {
+	sub.away = time.Time{}
+	if sub.held > 0 || sub.gate {
+		s.slog.Info("session did not come back in time", "session", sub.session.id.String(), "destination", sub.dest, "requeued", sub.held)
+	}
+	for sub.first != nil {
+		s.requeue(sub.first)
+	}
+	s.openGate(sub)
+}
+
+// expire forgets a session whose hold is over.
+func (s *store) expire(c *session) {
+	if !c.closed {
+		// A record that the journal does not take leaves the session to the next owner, who lets it expire again.
+		if _, err := s.closeSession(c); err != nil && !errors.Is(err, s.err) {
+			s.slog.Warn("session could not be closed", "session", c.id.String(), "error", err)
+		}
+	}
+	delete(s.waiting, c)
+	delete(s.sessions, c.id)
+}
+
+// closeSession ends a session for ever: what it held goes back at once. It returns the LSN of the record that says so.
+func (s *store) closeSession(c *session) (journal.LSN, error) {
+	var lsn journal.LSN
+	if c.recorded || c.accepted > 0 {
+		var err error
+		s.scratch = appendSessionID(s.scratch[:0], c.id)
+		if lsn, _, err = s.append(journal.Entry{Type: recClose, Payload: s.scratch}, pend{}); err != nil {
+			return 0, err
+		}
+	}
+	c.closed = true
+	s.release(c)
+	return lsn, nil
+}
+
+// release ends all subscriptions of a session.
+func (s *store) release(c *session) {
+	for _, sub := range c.subs {
+		s.unsubscribeNow(sub)
+	}
+}
+
+// leave is the end of a connection. A direct client's messages go back at once, as STOMP users expect.
+func (s *store) leave(p *peer) {
+	c := p.session
+	if c == nil {
+		return
+	}
+	p.quit = true
+	s.abortAll(p)
+	switch {
+	case c.direct:
+		s.release(c)
+	case c.peer == p:
+		s.park(c)
+	}
+}
+
+// addRolled remembers that effect n was a COMMIT that could not be applied.
+func (c *session) addRolled(n uint64) {
+	c.rolled = append(c.rolled, n)
+	if over := len(c.rolled) - maxRolled; over > 0 {
+		c.rolled = append(c.rolled[:0], c.rolled[over:]...)
+		c.told = max(0, c.told-over)
+	}
+}

@@ -1,0 +1,399 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/understudy-mq/understudy/session/stomp/frame"
+)
+
+// conn is the shell of one connection: a reader, which is the goroutine that serves it, and a writer. The reader parses and decodes without
+// the mutex and hands whole batches to the store.
+type conn struct {
+	srv *Server
+	nc  net.Conn
+
+	// Owned by the reader.
+	parser   frame.Parser
+	decoder  decoder
+	buf      []byte // read and not taken: buf[start:end]
+	start    int
+	end      int
+	requests []request
+	silence  time.Duration // the longest a client may be silent; 0: for ever
+
+	// Written by the reader before it tells the writer that the connection is up.
+	beat time.Duration // how often the client hears from us; 0: no promise
+
+	// Guarded by the server's mutex.
+	peer peer
+
+	toWriter chan struct{} // of one element: there is something to write, or to end
+	toReader chan struct{} // of one element: what the reader waits for may have come
+}
+
+const (
+	firstRead = 4 << 10  // size of a read buffer at first: most connections say little
+	largeRead = 64 << 10 // and of one that says much; larger only while a larger frame is read
+	batchMost = 64       // frames handled under one lock
+	// controlBytes is how much a connection may have waiting beside messages before it is not read: receipts that it does not collect.
+	controlBytes = 4 << 20
+)
+
+var (
+	errDeaf    = errors.New("the connection ends")
+	errNoHello = errors.New("no CONNECT in time")
+	errSilent  = errors.New("the client's heart-beat stopped")
+)
+
+func newConn(srv *Server, nc net.Conn) *conn {
+	c := &conn{srv: srv, nc: nc, toWriter: make(chan struct{}, 1), toReader: make(chan struct{}, 1), buf: make([]byte, firstRead)}
+	c.peer.conn = c
+	c.parser.Limits = srv.cfg.Limits
+	return c
+}
+
+// kick wakes whoever waits for the peer to change. It is called under the mutex and does not block.
+func (c *conn) kick() {
+	select {
+	case c.toWriter <- struct{}{}:
+	default:
+	}
+	if c.peer.stalled {
+		select {
+		case c.toReader <- struct{}{}:
+		default:
+		}
+	}
+	if c.peer.dead {
+		_ = c.nc.SetDeadline(time.Unix(1, 0)) // whoever is blocked on the socket is not any more
+	}
+}
+
+// serve is the life of a connection.
+func (c *conn) serve() {
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		c.writeLoop()
+	}()
+	err := c.handshake()
+	if err == nil {
+		err = c.readLoop()
+	}
+	if c.goodbye(err) {
+		c.linger(written)
+	}
+	c.srv.lock()
+	c.peer.dead = true
+	if st := c.srv.store; st != nil {
+		st.leave(&c.peer)
+		st.flush()
+	}
+	c.kick()
+	c.srv.unlock()
+	<-written
+	c.nc.Close()
+}
+
+// goodbye ends what the connection was in the store, and reports whether the client is still to be told something. A direct client that has
+// only closed its side is told what it is owed. A sidecar that said DISCONNECT keeps its session to the end: its cursor moves on.
+func (c *conn) goodbye(err error) (more bool) {
+	c.srv.lock()
+	defer c.srv.unlock()
+	p, st := &c.peer, c.srv.store
+	told := p.quit || p.closing
+	if st == nil || p.session == nil {
+		return told
+	}
+	if !p.sidecar || !p.quit || p.closing {
+		st.leave(p)
+	}
+	if !told && !p.sidecar && err == nil {
+		st.when(p.last, pend{peer: p, close: true})
+		told = true
+	}
+	st.flush()
+	return told && !p.dead
+}
+
+// linger keeps the client's side open, and ignores what it says, until the client has closed, or the last word was written the linger time
+// ago: a connection closed with unread octets is reset, and the client would lose that word.
+func (c *conn) linger(written <-chan struct{}) {
+	patience := c.srv.cfg.LingerTimeout
+	var last time.Time
+	for open := true; last.IsZero() || time.Now().Before(last); {
+		c.srv.lock()
+		closing, dead := c.peer.closing, c.peer.dead
+		c.srv.unlock()
+		if closing && last.IsZero() {
+			last = time.Now().Add(patience)
+		}
+		if dead {
+			return
+		}
+		if !open {
+			select {
+			case <-written:
+				return
+			case <-time.After(patience):
+			}
+			continue
+		}
+		_ = c.nc.SetReadDeadline(time.Now().Add(patience))
+		if _, err := c.nc.Read(c.buf); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			open = false
+		}
+	}
+}
+
+// handshake reads the first frame and has the store answer it.
+func (c *conn) handshake() error {
+	c.srv.lock()
+	full := c.peer.closing
+	c.srv.unlock()
+	if full {
+		return errDeaf
+	}
+	_ = c.nc.SetReadDeadline(time.Now().Add(c.srv.cfg.ConnectTimeout))
+	var f frame.Frame
+	for {
+		n, err := c.next(&f)
+		switch {
+		case err != nil:
+			return c.refuse(nil, malformed(err))
+		case n == 0:
+			if err := c.fill(); errors.Is(err, os.ErrDeadlineExceeded) {
+				return c.refuse(nil, faultf("connect timeout", "%v", errNoHello))
+			} else if err != nil {
+				return err
+			}
+		case f.Command != frame.EOL:
+			return c.hello(&f)
+		}
+	}
+}
+
+func (c *conn) hello(f *frame.Frame) error {
+	h, bad := parseHello(f)
+	if bad != nil {
+		return c.refuse(f, bad)
+	}
+	var receive time.Duration
+	c.beat, receive = h.beats(c.srv.cfg.HeartBeat)
+	c.silence = time.Duration(float64(receive) * c.srv.cfg.HeartBeat.Grace)
+	c.parser.Version = h.version
+	c.decoder = decoder{version: h.version, sidecar: h.sidecar}
+	c.srv.lock()
+	defer c.srv.unlock()
+	if bad := c.srv.notServing(); bad != nil {
+		c.turnAway(nil, bad)
+		return errDeaf
+	}
+	st := c.srv.store
+	st.connect(&c.peer, &h)
+	st.flush()
+	if c.peer.deaf() {
+		return errDeaf
+	}
+	return nil
+}
+
+// refuse ends the connection with an ERROR.
+func (c *conn) refuse(f *frame.Frame, bad *fault) error {
+	var receipt []byte
+	if f != nil {
+		receipt = f.Value("receipt")
+	}
+	c.srv.lock()
+	defer c.srv.unlock()
+	c.turnAway(receipt, bad)
+	return fmt.Errorf("%w: %s", errDeaf, bad.text)
+}
+
+// turnAway is refuse under the mutex; there may be no store.
+func (c *conn) turnAway(receipt []byte, bad *fault) {
+	if st := c.srv.store; st != nil {
+		st.refuse(&c.peer, receipt, bad)
+		return
+	}
+	c.peer.out = appendError(c.peer.out, c.peer.version, receipt, bad)
+	c.peer.closing = true
+	c.kick()
+}
+
+func malformed(err error) *fault {
+	text := "malformed frame"
+	if errors.Is(err, frame.ErrLimit) {
+		text = "limit exceeded"
+	}
+	return faultf(text, "%v", err)
+}
+
+// readLoop handles frames until the connection ends.
+func (c *conn) readLoop() error {
+	for {
+		more, err := c.batch()
+		if err := c.apply(); err != nil {
+			return err
+		}
+		if err != nil {
+			return c.refuse(nil, malformed(err))
+		}
+		if more {
+			continue
+		}
+		var deadline time.Time
+		if c.silence > 0 {
+			deadline = time.Now().Add(c.silence)
+		}
+		_ = c.nc.SetReadDeadline(deadline)
+		if err := c.fill(); err != nil {
+			return c.ended(err)
+		}
+	}
+}
+
+// ended tells an orderly end of input (nil) from others.
+func (c *conn) ended(err error) error {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		c.srv.lock()
+		deaf := c.peer.deaf()
+		c.srv.unlock()
+		if deaf {
+			return errDeaf
+		}
+		c.srv.cfg.Logger.Info("connection dropped", "remote", c.nc.RemoteAddr().String(), "error", errSilent)
+		return errSilent
+	case errors.Is(err, errEOF):
+		return nil
+	}
+	return err
+}
+
+// batch decodes frames that were read, as many as are handled at once. It reports whether there may be more.
+func (c *conn) batch() (more bool, err error) {
+	clear(c.requests)
+	c.requests = c.requests[:0]
+	var f frame.Frame
+	for len(c.requests) < batchMost {
+		n, err := c.next(&f)
+		if n == 0 || err != nil {
+			return false, err
+		}
+		if f.Command != frame.EOL {
+			c.requests = append(c.requests, c.decoder.decode(&f))
+		}
+	}
+	return true, nil
+}
+
+// next cuts one frame out of the read buffer; it is valid until fill is called.
+func (c *conn) next(f *frame.Frame) (n int, err error) {
+	if c.start == c.end {
+		return 0, nil
+	}
+	n, _, err = c.parser.Next(c.buf[c.start:c.end], f)
+	c.start += n
+	return n, err
+}
+
+// fill reads more. The buffer grows with what has arrived, never with what was announced.
+func (c *conn) fill() error {
+	if c.start > 0 {
+		c.end = copy(c.buf, c.buf[c.start:c.end])
+		c.start = 0
+	}
+	switch {
+	case c.end == len(c.buf):
+		grown := make([]byte, 2*len(c.buf))
+		copy(grown, c.buf)
+		c.buf = grown
+	case c.end == 0 && len(c.buf) > largeRead:
+		c.buf = make([]byte, largeRead)
+	}
+	n, err := c.nc.Read(c.buf[c.end:])
+	c.end += n
+	if n > 0 {
+		if c.end == len(c.buf) && c.end < largeRead {
+			grown := make([]byte, largeRead)
+			copy(grown, c.buf)
+			c.buf = grown
+		}
+		return nil
+	}
+	return err
+}
+
+// apply hands the batch to the store and then waits, if it must, until more may be read.
+func (c *conn) apply() error {
+	for i := 0; i < len(c.requests); {
+		c.srv.lock()
+		st, p := c.srv.store, &c.peer
+		for i < len(c.requests) && st.admit(p, &c.requests[i]) {
+			st.handle(p, &c.requests[i])
+			i++
+		}
+		st.flush()
+		deaf, full := p.deaf(), i < len(c.requests)
+		p.stalled = full || c.overloaded()
+		stalled := p.stalled
+		c.srv.unlock()
+		if deaf {
+			return errDeaf
+		}
+		if stalled {
+			if err := c.wait(full, i); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// overloaded reports, under the mutex, whether the client is ahead of the disk, or behind with reading.
+func (c *conn) overloaded() bool {
+	return c.peer.pending > c.srv.cfg.MaxPending || len(c.peer.out) > c.srv.cfg.MaxOut+controlBytes
+}
+
+// wait holds the reader back. For memory it waits a limited time, for the disk and the client's own reading as long as it takes: the
+// one ends with the journal, the other with the connection.
+func (c *conn) wait(full bool, i int) error {
+	var timeout <-chan time.Time
+	if full {
+		timer := time.NewTimer(c.srv.cfg.FullTimeout)
+		defer timer.Stop()
+		timeout = timer.C
+	}
+	for {
+		late := false
+		select {
+		case <-c.toReader:
+		case <-timeout:
+			late = true
+		}
+		c.srv.lock()
+		st, p := c.srv.store, &c.peer
+		ready := !c.overloaded() && (!full || st.memory < st.cfg.MaxMemory)
+		if late && !ready && !p.deaf() {
+			st.refuse(p, c.requests[i].receipt, faultf("out of memory", "%v: %d octets of messages wait to be consumed, %d are allowed",
+				errFull, st.memory, st.cfg.MaxMemory))
+		}
+		if full && !ready {
+			st.full = append(st.full, p)
+		}
+		deaf := p.deaf()
+		p.stalled = !ready && !deaf
+		c.srv.unlock()
+		switch {
+		case deaf:
+			return errDeaf
+		case ready:
+			return nil
+		}
+	}
+}

@@ -1,0 +1,200 @@
+package broker
+
+import (
+	"bytes"
+	"encoding/hex"
+	"strconv"
+
+	"github.com/understudy-mq/understudy/broker/journal"
+	"github.com/understudy-mq/understudy/session/stomp/frame"
+)
+
+// msgID is the identity of a message over the life of the store. Its text is session:effect or session:effect:index for what came
+// through a sidecar, epoch-connection-count for what a client sent directly.
+type msgID struct {
+	hi, lo uint64 // the session; or the epoch and the connection
+	n      uint64 // the effect; or how many the connection had sent
+	index  int32  // position among the SENDs of a session's transaction, or one of the two below
+}
+
+const (
+	outsideTx  = -1 // sent by a session outside a transaction
+	fromDirect = -2 // sent by a direct client
+	nowhere    = -3 // no message's
+)
+
+// append writes the id as a header value of version v.
+func (id msgID) append(dst []byte, v frame.Version) []byte {
+	if id.index == fromDirect {
+		dst = strconv.AppendUint(dst, id.hi, 10)
+		dst = append(dst, '-')
+		dst = strconv.AppendUint(dst, id.lo, 10)
+		dst = append(dst, '-')
+		return strconv.AppendUint(dst, id.n, 10)
+	}
+	colon := `\c`
+	if v == frame.V10 {
+		colon = ":"
+	}
+	dst = sessionID{id.hi, id.lo}.append(dst)
+	dst = append(dst, colon...)
+	dst = strconv.AppendUint(dst, id.n, 10)
+	if id.index >= 0 {
+		dst = append(dst, colon...)
+		dst = strconv.AppendInt(dst, int64(id.index), 10)
+	}
+	return dst
+}
+
+// parseMsgID reads an unescaped id.
+func parseMsgID(b []byte) (id msgID, ok bool) {
+	if len(b) > sessionText && b[sessionText] == ':' {
+		s, ok := parseSessionID(b[:sessionText])
+		id = msgID{hi: s.hi, lo: s.lo, index: outsideTx}
+		effect, index, inTx := bytes.Cut(b[sessionText+1:], []byte{':'})
+		n, ok2 := frame.ParseUint(effect)
+		id.n = n
+		if inTx {
+			i, ok3 := frame.ParseUint(index)
+			ok2 = ok2 && ok3 && i < 1<<31
+			id.index = int32(i)
+		}
+		return id, ok && ok2
+	}
+	epoch, rest, _ := bytes.Cut(b, []byte{'-'})
+	conn, count, _ := bytes.Cut(rest, []byte{'-'})
+	hi, ok1 := frame.ParseUint(epoch)
+	lo, ok2 := frame.ParseUint(conn)
+	n, ok3 := frame.ParseUint(count)
+	return msgID{hi, lo, n, fromDirect}, ok1 && ok2 && ok3
+}
+
+// sessionID is the 128-bit id of a client's connection to its sidecar.
+type sessionID struct{ hi, lo uint64 }
+
+const sessionText = 32
+
+func (id sessionID) append(dst []byte) []byte {
+	b := id.octets()
+	return hex.AppendEncode(dst, b[:])
+}
+
+func (id sessionID) String() string { return string(id.append(nil)) }
+
+func (id sessionID) octets() (b [16]byte) {
+	for i := range 8 {
+		b[i], b[8+i] = byte(id.hi>>(56-8*i)), byte(id.lo>>(56-8*i))
+	}
+	return b
+}
+
+func sessionOf(b []byte) (id sessionID) {
+	for i := range 8 {
+		id.hi, id.lo = id.hi<<8|uint64(b[i]), id.lo<<8|uint64(b[8+i])
+	}
+	return id
+}
+
+// parseSessionID reads 32 lower-case hex digits; upper case is refused, for then two texts would name one session.
+func parseSessionID(t []byte) (sessionID, bool) {
+	var b [16]byte
+	if len(t) != sessionText || bytes.ContainsAny(t, "ABCDEF") {
+		return sessionID{}, false
+	}
+	if _, err := hex.Decode(b[:], t); err != nil {
+		return sessionID{}, false
+	}
+	return sessionOf(b[:]), true
+}
+
+// destination is what messages carry of a queue or a topic: its name, and the header line that says so in each version.
+type destination struct {
+	name string
+	line [3]string
+}
+
+func newDestination(name string) destination {
+	d := destination{name: name}
+	for v := frame.V10; v <= frame.V12; v++ {
+		d.line[v] = "destination:" + string(frame.Escape(nil, []byte(name), v)) + "\n"
+	}
+	return d
+}
+
+// message is one message in memory. Its headers are kept as lines in 1.2 encoding, so that a consumer of that version gets a copy and
+// the others a transcoding.
+type message struct {
+	id    msgID
+	dest  *destination
+	queue *queue // nil for a topic's
+	hold  *hold  // while a subscription has it
+	data  []byte // header lines, then the body
+	lsn   journal.LSN
+	seg   journal.Segment
+	pos   uint64 // place in the queue, in memory only
+	split int32  // where in data the body begins
+	index uint32 // which message of its record
+	// ordinal counts the deliveries in this epoch.
+	ordinal     uint32
+	state       msgState
+	transient   bool // not in the journal; lsn, if any, is that of the effect which sent it
+	recovered   bool // was there before this epoch
+	redelivered bool
+	inFresh     bool // which of the queue's two orders mention it
+	inBack      bool
+}
+
+type msgState uint8
+
+const (
+	ready msgState = iota // waits in its queue
+	held                  // a subscription has it
+	done                  // acknowledged
+)
+
+// messageOverhead is what a message costs in memory beside its octets.
+const messageOverhead = 160
+
+func (m *message) size() int64 { return int64(len(m.data)) + messageOverhead }
+
+// appendMessage writes m as the MESSAGE that sub's connection is to see. ack is the number in the ack header.
+func appendMessage(b []byte, p *peer, sub *subscription, m *message, ordinal uint32, ack uint64) []byte {
+	b = append(b, "MESSAGE\n"...)
+	if p.sidecar && ordinal > 1 {
+		b = frame.AppendUint(b, frame.HeaderDelivery, uint64(ordinal))
+	}
+	b = append(b, sub.line...)
+	b = append(b, "message-id:"...)
+	b = append(m.id.append(b, p.version), '\n')
+	b = append(b, m.dest.line[p.version]...)
+	if sub.mode != ackAuto {
+		b = append(b, sub.ackLine...)
+		b = append(strconv.AppendUint(b, ack, 10), '\n')
+	}
+	if m.redelivered || ordinal > 1 {
+		b = append(b, "redelivered:true\n"...)
+	}
+	b = appendLines(b, m.data[:m.split], p.version)
+	b = append(b, '\n')
+	b = append(b, m.data[m.split:]...)
+	return append(b, 0)
+}
+
+// appendLines transcodes header lines from 1.2 to v.
+func appendLines(dst, lines []byte, v frame.Version) []byte {
+	if v == frame.V12 || bytes.IndexByte(lines, '\\') < 0 {
+		return append(dst, lines...)
+	}
+	var scratch []byte
+	for len(lines) > 0 {
+		end := bytes.IndexByte(lines, '\n')
+		colon := bytes.IndexByte(lines[:end], ':')
+		for i, part := range [2][]byte{lines[:colon], lines[colon+1 : end]} {
+			scratch, _ = frame.Unescape(scratch[:0], part, frame.V12) // it was valid when it was stored
+			dst = frame.Escape(dst, scratch, v)
+			dst = append(dst, ":\n"[i])
+		}
+		lines = lines[end+1:]
+	}
+	return dst
+}

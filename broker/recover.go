@@ -1,0 +1,236 @@
+package broker
+
+import (
+	"fmt"
+	"sort"
+
+	"github.com/understudy-mq/understudy/broker/journal"
+)
+
+// recovery folds journal records into a store. Its message list is in LSN order, which is the order of every queue; an acknowledged
+// message stays in it, without its octets, until the next compaction.
+type recovery struct {
+	store   *store
+	list    []*message
+	live    int
+	hint    int // where the last message was found: acknowledgements come in about the order of sends
+	head    map[sessionID]*session
+	part    uint64
+	records int
+	last    journal.LSN
+}
+
+func newRecovery(s *store) *recovery { return &recovery{store: s} }
+
+// visit folds one record and says again what it meant for the life of segments.
+func (rc *recovery) visit(r journal.Record) (journal.Account, error) {
+	rc.records++
+	rc.last = r.LSN
+	rd := reader{b: r.Payload}
+	var a journal.Account
+	switch r.Type {
+	case recSend:
+		o := rd.origin()
+		a.Live = 1
+		rc.send(&rd, &r, o)
+	case recAck:
+		rc.applied(rd.origin())
+		a.Ends = rc.acks(&rd)
+	case recCommit:
+		o := rd.origin()
+		a.Live = rd.count(4)
+		for i := range a.Live {
+			rc.message(&r, o, rd.uint(), uint32(i), rd.text(), rd.text(), rd.text())
+		}
+		a.Ends = rc.acks(&rd)
+		rc.applied(o)
+	case recCursor:
+		o := rd.origin()
+		if c := rc.applied(o); c != nil && rd.octet()&flagRolledBack != 0 {
+			c.addRolled(o.effect)
+		}
+	case recSession, recSubscribe, recUnsubscribe, recClose:
+		rc.session(&rd, r.Type)
+	case recHead:
+		rc.heads(&rd)
+	default:
+		return a, fmt.Errorf("read record %d: type %d is unknown: was the store written by a newer version?", r.LSN, r.Type)
+	}
+	if err := rd.end(r.Type); err != nil {
+		return a, fmt.Errorf("record %d: %w", r.LSN, err)
+	}
+	return a, nil
+}
+
+func (rc *recovery) send(rd *reader, r *journal.Record, o origin) {
+	dest, number, lines := rd.text(), rd.uint(), rd.text()
+	if rd.err != nil {
+		return
+	}
+	data := append([]byte(nil), lines...)
+	data = append(data, rd.b...)
+	rd.b = nil
+	id := o.messageOf(r.Epoch, number, false)
+	rc.add(r, id, 0, dest, data, len(lines))
+	rc.applied(o)
+}
+
+func (rc *recovery) message(r *journal.Record, o origin, number uint64, index uint32, dest, lines, body []byte) {
+	data := make([]byte, 0, len(lines)+len(body))
+	data = append(append(data, lines...), body...)
+	rc.add(r, o.messageOf(r.Epoch, number, true), index, dest, data, len(lines))
+}
+
+func (rc *recovery) add(r *journal.Record, id msgID, index uint32, dest, data []byte, split int) {
+	q := rc.store.queue(dest)
+	rc.list = append(rc.list, &message{
+		id: id, queue: q, dest: &q.destination, data: data, split: int32(split),
+		lsn: r.LSN, seg: r.Segment, index: index, recovered: true,
+	})
+	rc.live++
+}
+
+// applied moves a session's cursor. A session may be known by its effects alone.
+func (rc *recovery) applied(o origin) *session {
+	if o.kind != bySession {
+		return nil
+	}
+	c := rc.known(o.session)
+	c.accepted = max(c.accepted, o.effect)
+	return c
+}
+
+func (rc *recovery) known(id sessionID) *session {
+	c := rc.store.sessions[id]
+	if c == nil {
+		c = &session{id: id, subs: map[string]*subscription{}}
+		rc.store.sessions[id] = c
+	}
+	return c
+}
+
+func (rc *recovery) acks(rd *reader) []journal.Segment {
+	n := rd.count(3)
+	ends := make([]journal.Segment, 0, n)
+	for range n {
+		lsn, index, seg := journal.LSN(rd.uint()), uint32(rd.uint()), journal.Segment(rd.uint())
+		ends = append(ends, seg)
+		if m := rc.find(lsn, index); m != nil && m.state != done {
+			m.state, m.data, m.split = done, nil, 0
+			rc.live--
+		}
+	}
+	if len(rc.list) > 4096 && rc.live < len(rc.list)/2 {
+		rc.compact()
+	}
+	return ends
+}
+
+// find looks a message up by its record. It may be missing: its segment was deleted, for it is acknowledged.
+func (rc *recovery) find(lsn journal.LSN, index uint32) *message {
+	for i := rc.hint; i < len(rc.list) && i < rc.hint+4; i++ {
+		if m := rc.list[i]; m.lsn == lsn && m.index == index {
+			rc.hint = i
+			return m
+		}
+	}
+	i := sort.Search(len(rc.list), func(i int) bool {
+		m := rc.list[i]
+		return m.lsn > lsn || m.lsn == lsn && m.index >= index
+	})
+	if i == len(rc.list) || rc.list[i].lsn != lsn || rc.list[i].index != index {
+		return nil
+	}
+	rc.hint = i
+	return rc.list[i]
+}
+
+func (rc *recovery) compact() {
+	kept := rc.list[:0]
+	for _, m := range rc.list {
+		if m.state != done {
+			kept = append(kept, m)
+		}
+	}
+	clear(rc.list[len(kept):])
+	rc.list, rc.hint = kept, 0
+}
+
+// session folds the records that are about a session only.
+func (rc *recovery) session(rd *reader, kind byte) {
+	c := rc.known(rd.session())
+	switch kind {
+	case recSession:
+		c.attempt, c.hold = max(c.attempt, rd.uint()), rd.millis()
+	case recSubscribe:
+		c.closed = false
+		rc.subscription(rd, c)
+	case recUnsubscribe:
+		delete(c.subs, string(rd.text()))
+	case recClose:
+		c.closed = true
+		clear(c.subs)
+	}
+	c.recorded = true
+}
+
+// subscription reads one; where it belongs is settled when the journal has been read.
+func (rc *recovery) subscription(rd *reader, c *session) {
+	sub := &subscription{id: string(rd.text()), dest: string(rd.text()), session: c}
+	sub.mode, sub.prefetch = ackMode(rd.octet()), int(rd.uint())
+	c.subs[sub.id] = sub
+}
+
+// heads replaces what is known of sessions once the last part of a snapshot was read. A torn one changes nothing.
+func (rc *recovery) heads(rd *reader) {
+	part, parts := rd.uint(), rd.uint()
+	if part == 0 {
+		rc.head, rc.part = map[sessionID]*session{}, 0
+	}
+	if part != rc.part || rc.head == nil {
+		rd.fail()
+		return
+	}
+	rc.part++
+	for len(rd.b) > 0 {
+		c := &session{id: rd.session(), subs: map[string]*subscription{}, recorded: true}
+		c.attempt, c.accepted, c.hold, c.closed = rd.uint(), rd.uint(), rd.millis(), rd.octet()&flagClosed != 0
+		for range rd.count(1) {
+			c.rolled = append(c.rolled, rd.uint())
+		}
+		for range rd.count(4) {
+			rc.subscription(rd, c)
+		}
+		rc.head[c.id] = c
+	}
+	if rc.part == parts && rd.err == nil {
+		rc.store.sessions, rc.head = rc.head, nil
+	}
+}
+
+// finish makes the store ready to serve. Every session is away; recovered messages wait for those that were subscribed to their queue.
+func (rc *recovery) finish() {
+	s := rc.store
+	s.last, s.through = max(s.last, rc.last), max(s.through, rc.last)
+	for _, m := range rc.list {
+		if m.state != done {
+			s.add(m.queue, m)
+		}
+	}
+	for _, c := range s.sessions {
+		c.durable, c.absent = c.accepted, s.now
+		s.waiting[c] = struct{}{}
+		for _, sub := range c.subs {
+			s.attach(sub)
+			sub.away = s.now
+			if q := sub.queue; q != nil && q.count > 0 {
+				sub.gate = true
+				q.gates++
+			}
+		}
+	}
+	for _, q := range s.queues {
+		s.soil(q)
+	}
+	rc.list = nil
+}

@@ -1,0 +1,248 @@
+package broker
+
+import (
+	"bytes"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/understudy-mq/understudy/broker/journal"
+	"github.com/understudy-mq/understudy/session/stomp/frame"
+)
+
+// subscribe begins a subscription, or continues one that a session had. Dispatch begins once the record that names it is durable: an owner
+// after us must know for whom the messages wait. A direct client's is in no record and begins at once.
+func (s *store) subscribe(p *peer, r *request) {
+	c := p.session
+	id := string(r.id)
+	if r.id == nil { // 1.0: no id of ours can be one of the client's
+		id = "\x00" + strconv.FormatUint(p.numbers+1, 10)
+	}
+	sub := c.subs[id]
+	if sub != nil && sub.present {
+		s.refuse(p, r.receipt, faultf("subscription exists", "SUBSCRIBE names a subscription that this connection has already"))
+		return
+	}
+	if sub == nil && len(c.subs) >= s.cfg.MaxSubscriptions {
+		s.refuse(p, r.receipt, faultf("too many subscriptions", "this connection has %d subscriptions, the limit", len(c.subs)))
+		return
+	}
+	fresh := &subscription{id: id, dest: string(r.dest), session: c, mode: r.mode, prefetch: s.prefetch(r.prefetch)}
+	if !s.record(p, r, sub, fresh) {
+		return
+	}
+	if sub != nil && sub.dest != string(r.dest) {
+		s.unsubscribeNow(sub)
+		sub = nil
+	}
+	if sub == nil {
+		sub = fresh
+		s.attach(sub)
+	}
+	sub.mode, sub.prefetch, sub.present = fresh.mode, fresh.prefetch, true
+	p.numbers++
+	sub.number = p.numbers
+	p.subs[sub.number] = sub
+	sub.name(p, r.id != nil, s.epoch)
+	if c.direct {
+		s.start(p, sub, r.receipt)
+		return
+	}
+	sub.claims = r.claims
+	if sub.queue != nil {
+		s.claim(sub)
+		s.admitBack(sub)
+	}
+	// Waiting for everything appended so far, not for the subscription's record only: an answer that a claim is gone rests on an ACK.
+	s.when(s.last, pend{start: sub, peer: p, receipt: bytes.Clone(r.receipt)})
+}
+
+// record journals a sidecar's subscription that is new or different. It reports whether the frame may go on.
+func (s *store) record(p *peer, r *request, before, after *subscription) bool {
+	c := p.session
+	if c.direct || before != nil && before.dest == string(r.dest) && before.mode == after.mode && before.prefetch == after.prefetch {
+		return true
+	}
+	s.scratch = appendSubscribe(s.scratch[:0], c, after)
+	if _, _, err := s.append(journal.Entry{Type: recSubscribe, Payload: s.scratch}, pend{peer: p}); err != nil {
+		s.broken(p, r, err)
+		return false
+	}
+	return true
+}
+
+func (s *store) prefetch(asked int) int {
+	if asked <= 0 {
+		asked = s.cfg.Prefetch
+	}
+	return min(asked, s.cfg.MaxPrefetch)
+}
+
+// attach connects a subscription to its queue or topic.
+func (s *store) attach(sub *subscription) {
+	sub.session.subs[sub.id] = sub
+	if !strings.HasPrefix(sub.dest, topicPrefix) {
+		sub.queue = s.queue([]byte(sub.dest))
+		sub.queue.subs = append(sub.queue.subs, sub)
+		return
+	}
+	t := s.topics[sub.dest]
+	if t == nil {
+		t = &topic{destination: newDestination(sub.dest)}
+		s.topics[t.name] = t
+	}
+	sub.topic = t
+	t.subs = append(t.subs, sub)
+}
+
+// name prepares the header lines that are the same in every MESSAGE of the subscription.
+func (sub *subscription) name(p *peer, given bool, epoch uint64) {
+	sub.line = nil
+	if given {
+		sub.line = frame.Escape([]byte("subscription:"), []byte(sub.id), p.version)
+		sub.line = append(sub.line, '\n')
+	}
+	b := []byte("ack:")
+	for _, n := range [...]uint64{epoch, p.number, sub.number} {
+		b = append(strconv.AppendUint(b, n, 10), '.')
+	}
+	sub.ackLine = b
+}
+
+// start dispatches to a subscription for the first time on this connection: the RECEIPT, with the claims that were not granted, then what it
+// holds by claims that were, then what its turn brings.
+func (s *store) start(p *peer, sub *subscription, receipt []byte) {
+	if sub.gone || !sub.present || sub.session.peer != p || p.deaf() {
+		return
+	}
+	if receipt != nil {
+		s.grow(p)
+		b := append(p.out, "RECEIPT\nreceipt-id:"...)
+		b = append(append(b, receipt...), '\n')
+		b = s.appendGone(b, sub)
+		p.out = append(b, "\n\x00"...)
+		s.count.receipts.Inc()
+		s.touch(p)
+	}
+	sub.claims = nil
+	sub.active = true
+	if sub.queue != nil {
+		for _, h := range sub.byPlace() {
+			h.owed = true
+			sub.owed++
+		}
+		s.drain(sub)
+		s.offer(sub)
+	}
+}
+
+// appendGone names the claims that sub does not hold now.
+func (s *store) appendGone(b []byte, sub *subscription) []byte {
+	sep := frame.HeaderGone + ":"
+	for _, c := range sub.claims {
+		if m := sub.find(c.id); m != nil && m.hold != nil && m.hold.sub == sub {
+			continue
+		}
+		b = append(b, sep...)
+		b = c.id.append(b, sub.session.peer.version)
+		sep = ","
+		s.count.claimsGone.Inc()
+	}
+	if sep == "," {
+		b = append(b, '\n')
+	}
+	return b
+}
+
+// find looks a message up in sub's queue.
+func (sub *subscription) find(id msgID) *message {
+	if sub.queue == nil {
+		return nil
+	}
+	return sub.queue.find(id)
+}
+
+// byPlace puts what sub holds into the order of the queue and returns it.
+func (sub *subscription) byPlace() []*hold {
+	holds := make([]*hold, 0, sub.held)
+	for h := sub.first; h != nil; h = h.next {
+		holds = append(holds, h)
+	}
+	slices.SortFunc(holds, func(a, b *hold) int {
+		if a.msg.pos < b.msg.pos {
+			return -1
+		}
+		return 1
+	})
+	sub.first, sub.last = nil, nil
+	for i, h := range holds {
+		h.prev, h.next = nil, nil
+		if i > 0 {
+			h.prev, holds[i-1].next = holds[i-1], h
+		} else {
+			sub.first = h
+		}
+		sub.last = h
+	}
+	return holds
+}
+
+// unsubscribe ends a subscription. For a sidecar one that is not there has ended already: the answer to that was lost.
+func (s *store) unsubscribe(p *peer, r *request) {
+	c := p.session
+	sub := c.subs[string(r.id)]
+	if r.id == nil { // 1.0
+		for _, other := range c.subs {
+			if other.line == nil && other.dest == string(r.dest) {
+				sub = other
+			}
+		}
+	}
+	if sub == nil {
+		if c.direct {
+			s.refuse(p, r.receipt, faultf("no such subscription", "UNSUBSCRIBE names a subscription that this connection does not have"))
+			return
+		}
+		s.answer(p, r, s.last)
+		return
+	}
+	if c.direct {
+		s.unsubscribeNow(sub)
+		s.answer(p, r, 0)
+		return
+	}
+	s.scratch = appendText(appendSessionID(s.scratch[:0], c.id), sub.id)
+	w := pend{peer: p, receipt: bytes.Clone(r.receipt)}
+	if _, _, err := s.append(journal.Entry{Type: recUnsubscribe, Payload: s.scratch}, w); err != nil {
+		s.broken(p, r, err)
+		return
+	}
+	s.unsubscribeNow(sub)
+}
+
+// unsubscribeNow gives back what a subscription holds and forgets it. What an open transaction acknowledged stays until that ends.
+func (s *store) unsubscribeNow(sub *subscription) {
+	sub.gone, sub.active, sub.present = true, false, false
+	delete(sub.session.subs, sub.id)
+	if p := sub.session.peer; p != nil {
+		delete(p.subs, sub.number)
+	}
+	for h := sub.first; h != nil; {
+		next := h.next
+		if h.tx == nil {
+			s.requeue(h)
+		}
+		h = next
+	}
+	s.openGate(sub)
+	if t := sub.topic; t != nil {
+		t.subs = slices.DeleteFunc(t.subs, func(x *subscription) bool { return x == sub })
+		if len(t.subs) == 0 {
+			delete(s.topics, t.name)
+		}
+		return
+	}
+	q := sub.queue
+	q.subs = slices.DeleteFunc(q.subs, func(x *subscription) bool { return x == sub })
+	s.soil(q)
+}

@@ -1,0 +1,214 @@
+package broker
+
+import "time"
+
+// ackMode is how a subscription acknowledges. [STOMP 1.2 SUBSCRIBE ack Header]
+type ackMode uint8
+
+const (
+	ackAuto   ackMode = iota // acknowledged when handed to the connection's writer
+	ackClient                // cumulative
+	ackEach                  // client-individual
+)
+
+// subscription is one SUBSCRIBE. That of a direct client lives as long as the connection. That of a sidecar session is recorded with the
+// session, so it can be there before its SUBSCRIBE comes again, or while the session is away: then it is not present.
+type subscription struct {
+	id       string
+	number   uint64 // of its connection's
+	line     []byte // the subscription header in the connection's version; nil if a 1.0 client gave no id
+	ackLine  []byte // "ack:" and what all its ack ids begin with
+	session  *session
+	dest     string
+	queue    *queue // one of these two is set
+	topic    *topic
+	mode     ackMode
+	prefetch int
+
+	active  bool // dispatch has begun: the record that names it is durable
+	inTurn  bool // takes part in its queue's turns
+	present bool
+	gone    bool // unsubscribed; what an open transaction acknowledged stays until it ends
+
+	// What it holds, in the order of delivery.
+	first, last *hold
+	held        int
+	inTx        int // of those, acknowledged in an open transaction
+
+	// While it is not present.
+	gate bool      // recovered messages of its queue wait for it
+	away time.Time // when the wait for it began; zero: nothing waits
+
+	claims []claim // from SUBSCRIBE to the start of dispatch
+	owed   int     // of what it holds by claims, not sent yet
+
+	// Of a topic: what a slow connection has not taken yet.
+	backlog      ring[*message]
+	backlogBytes int
+	dropped      uint64
+}
+
+// hold is a message in the hands of a subscription.
+type hold struct {
+	msg        *message
+	sub        *subscription
+	prev, next *hold
+	ack        uint64 // the number in its ack header
+	basis      basis  // what its right to the message rests on: a delivery of an earlier epoch, or of this one
+	ordinal    uint64 // of its delivery in this epoch
+	owed       bool   // granted by a claim, and not sent yet
+	tx         *transaction
+}
+
+// basis is the delivery on which a right to a message rests: the highest counts.
+type basis struct {
+	epoch   uint64
+	ordinal uint64
+}
+
+func (b basis) above(o basis) bool {
+	return b.epoch > o.epoch || b.epoch == o.epoch && b.ordinal > o.ordinal
+}
+
+// yields reports whether the holder has to give way to a claim. One from this epoch is measured by what was delivered in this epoch, an
+// older one by what the holder had to show itself.
+func (h *hold) yields(c basis, epoch uint64) bool {
+	if c.epoch == epoch {
+		return c.ordinal > h.ordinal
+	}
+	return c.above(h.basis)
+}
+
+// claim is one element of HeaderClaims.
+type claim struct {
+	id    msgID
+	basis basis
+}
+
+// credit reports whether the subscription may be sent another message now.
+func (sub *subscription) credit() bool {
+	if !sub.active || sub.owed > 0 || sub.mode != ackAuto && sub.held-sub.inTx >= sub.prefetch {
+		return false
+	}
+	return sub.session.peer.room()
+}
+
+// take makes m held by sub; h is blank. The delivery that follows has the next ordinal.
+func (sub *subscription) take(m *message, h *hold, b basis) {
+	*h = hold{msg: m, sub: sub, prev: sub.last, basis: b, ordinal: uint64(m.ordinal) + 1}
+	if sub.last != nil {
+		sub.last.next = h
+	} else {
+		sub.first = h
+	}
+	sub.last = h
+	sub.held++
+	m.hold, m.state = h, held
+}
+
+// release unlinks h; the message is nobody's then. The caller decides what becomes of it.
+func (sub *subscription) release(h *hold) {
+	if h.prev != nil {
+		h.prev.next = h.next
+	} else {
+		sub.first = h.next
+	}
+	if h.next != nil {
+		h.next.prev = h.prev
+	} else {
+		sub.last = h.prev
+	}
+	if h.tx != nil {
+		sub.inTx--
+	}
+	if h.owed {
+		sub.owed--
+	}
+	sub.held--
+	h.msg.hold = nil
+}
+
+// mark puts h into a transaction, or takes it out (nil).
+func (h *hold) mark(t *transaction) {
+	if h.tx == nil && t != nil {
+		h.sub.inTx++
+	} else if h.tx != nil && t == nil {
+		h.sub.inTx--
+	}
+	h.tx = t
+}
+
+// search finds a hold from both ends at once, for clients acknowledge the oldest or the newest.
+func (sub *subscription) search(want func(*hold) bool) *hold {
+	a, b := sub.first, sub.last
+	for range (sub.held + 1) / 2 {
+		if want(a) {
+			return a
+		}
+		if want(b) {
+			return b
+		}
+		a, b = a.next, b.prev
+	}
+	return nil
+}
+
+func (sub *subscription) byID(id msgID) *hold {
+	return sub.search(func(h *hold) bool { return h.msg.id == id })
+}
+
+func (sub *subscription) byAck(n uint64) *hold {
+	return sub.search(func(h *hold) bool { return h.ack == n })
+}
+
+// topic fans out to those who are there.
+type topic struct {
+	destination
+	subs []*subscription
+}
+
+// transaction is what an open transaction has collected.
+type transaction struct {
+	sends []txSend
+	acks  []txAck
+	bytes int
+}
+
+type txSend struct {
+	msg  *message
+	dest string
+}
+
+// txAck is an ACK or NACK in a transaction. hold is nil if the message was not there to be acknowledged.
+type txAck struct {
+	hold *hold
+	id   msgID
+	nack bool
+}
+
+// valid reports whether the message is still in the hands of the subscription that acknowledged it. A hold may have been given up and used
+// for another delivery since; then its message or its transaction is another one.
+func (a *txAck) valid(t *transaction) bool {
+	return a.hold != nil && a.hold.tx == t && a.hold.msg.id == a.id
+}
+
+// session is a client's conversation. A direct client's is its connection's; a sidecar's outlives connections.
+type session struct {
+	id     sessionID
+	direct bool
+	peer   *peer // nil while absent
+	subs   map[string]*subscription
+
+	// Of a sidecar session.
+	attempt  uint64
+	accepted uint64   // the last effect applied, durable or not
+	durable  uint64   // the last effect known to be durable
+	rolled   []uint64 // effects that were COMMITs and were rolled back, until the sidecar's cursor passes them
+	told     int      // of rolled, how many a RECEIPT has said already
+	hold     time.Duration
+	recorded bool // the journal knows of it
+	fresh    bool // the journal knows its attempt and hold
+	closed   bool // ended for ever; its cursor is kept for a while for a sidecar that missed the answer
+	absent   time.Time
+	confirm  bool // a cursor RECEIPT is due
+}
