@@ -1,17 +1,16 @@
 """An existing STOMP client library against the real program: stomp.py as Debian ships it, as its author wrote it, without any fail-over logic.
 
 Direct to a broker, and through a sidecar whose active broker is killed with SIGKILL in the middle: once while a standby waits, once while
-none does. Checks that nothing was lost, doubled or reordered, and that the client's connections never noticed. interop-python.sh runs it.
+none does. Checks that nothing was lost, doubled or reordered, and that the client's connections never noticed. One kill without a sidecar
+shows that the checks can fail. interop-python.sh runs it.
 """
 
 import argparse
 import collections
-import http.client
-import json
+import logging
 import os
 import pathlib
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -19,80 +18,11 @@ import time
 
 import stomp
 
-PATIENCE = 30.0  # seconds that anything may take
+from interop_program import Cluster, Failure, Process, until
+
 WINDOW = 50  # SENDs whose receipts are outstanding
 HELD = 10  # messages that the consumer keeps unacknowledged
-OUTAGE = 2.0  # seconds without any broker; several heart-beats
 HEARTBEAT = 500  # milliseconds
-
-
-class Failure(Exception):
-    """What a user of the program would complain about."""
-
-
-def until(what, condition, patience=PATIENCE):
-    """Waits for a condition on real processes; there is nothing to be told by."""
-    end = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > end:
-            raise Failure(f"waited {patience:.0f} s for {what}")
-        time.sleep(0.005)
-
-
-class Process:
-    """One run of the program at a time, with the address it was given the first time."""
-
-    def __init__(self, binary, directory, name, *args):
-        self.command, self.args, self.name = [binary, args[0]], args[1:], name
-        self.addr_file, self.log = directory / f"{name}.addr", directory / f"{name}.log"
-        self.listen, self.admin, self.child = "127.0.0.1:0", None, None
-
-    def start(self):
-        self.addr_file.unlink(missing_ok=True)
-        with open(self.log, "ab") as log:
-            self.child = subprocess.Popen(
-                [*self.command, *self.args, "--listen", self.listen, "--admin-listen", "127.0.0.1:0", "--addr-file", str(self.addr_file)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        until(f"{self.name} to listen", lambda: self.addr_file.exists() or self.child.poll() is not None)
-        if self.child.poll() is not None:
-            raise Failure(f"{self.name} ended with exit code {self.child.returncode} instead of listening")
-        addrs = dict(line.split("=", 1) for line in self.addr_file.read_text().split())
-        self.listen, self.admin = addrs["listen"], addrs["admin"]
-
-    def status(self):
-        connection = http.client.HTTPConnection(self.admin, timeout=PATIENCE)
-        try:
-            connection.request("GET", "/status")
-            return json.load(connection.getresponse())
-        finally:
-            connection.close()
-
-    def running(self):
-        return self.child is not None and self.child.poll() is None
-
-    def active(self):
-        return self.running() and self.status()["broker"]["role"] == "active"
-
-    def kill(self):
-        self.child.kill()
-        self.child.wait(PATIENCE)
-
-    def stop(self):
-        """Ends it in good order, and says so if that does not work."""
-        if not self.running():
-            return
-        self.child.terminate()
-        try:
-            code = self.child.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise Failure(f"{self.name} did not end on SIGTERM") from None
-        if code != 0:
-            raise Failure(f"{self.name} ended with exit code {code} on SIGTERM")
-
-    def address(self):
-        host, port = self.listen.rsplit(":", 1)
-        return host, int(port)
 
 
 class Client(stomp.ConnectionListener):
@@ -111,6 +41,8 @@ class Client(stomp.ConnectionListener):
         self.socket = self.connection.transport.socket
         if self.spoken != version:
             raise Failure(f"asked for STOMP {version}, the answer is {self.spoken}")
+        if options and 0 in self.connection.heartbeats:
+            raise Failure(f"heart-beats were asked for, the answer is {self.connection.heartbeats}")
 
     # What stomp.py calls, on its own thread.
 
@@ -141,7 +73,10 @@ class Client(stomp.ConnectionListener):
         self.headers.append(frame.headers)
         with self.lock:
             self.unacked.append(frame)
-        self.acknowledge_all_but(HELD)
+        try:
+            self.acknowledge_all_but(HELD)
+        except Exception as failure:  # it would end stomp.py's thread, and nobody would hear of it
+            self.errors.append(f"{type(failure).__name__}: {failure}")
 
     # What the test calls.
 
@@ -226,17 +161,19 @@ def verdict(consumer, count):
 
 
 def exchange(version, address, queue, count, at=None):
-    """Sends count messages with receipts and receives them; at maps a number of messages sent to what happens then."""
+    """Sends count messages with receipts and receives them; at maps a number of messages sent to what then takes aim and returns a fault."""
     consumer, producer = Client(version, address), Client(version, address)
     consumer.subscribe(queue)
-    due = collections.deque(sorted((at or {}).items()))
+    due, strike = collections.deque(sorted((at or {}).items())), None
     for i in range(count):
         producer.wait("receipts of SENDs", lambda: producer.pending() < WINDOW)
         producer.send(queue, body_of(i).encode(), f"send {i}", awkward=AWKWARD[version])
-        # A fault hits while something is in the air in either direction.
-        if due and i >= due[0][0] and producer.pending() and consumer.unacked:
-            due.popleft()[1]()
-    if due:
+        if due and i >= due[0][0] and not strike:
+            strike = due.popleft()[1]()
+        elif strike and producer.pending() and consumer.unacked:  # in the air in either direction
+            strike()
+            strike = None
+    if due or strike:
         raise Failure("nothing was in the air when a broker was to be killed")
     producer.wait("the receipts of all SENDs", lambda: not producer.pending())
     consumer.wait("all messages", lambda: len(set(consumer.bodies)) >= count)
@@ -273,64 +210,6 @@ def leftover(version, address, queue):
     client.close()
 
 
-class Cluster:
-    """Two brokers on one directory, and a sidecar before them."""
-
-    def __init__(self, binary, directory):
-        self.brokers = [
-            Process(binary, directory, name, "broker", "--data-dir", str(directory / "data"), "--takeover", "kill", "--name", name)
-            for name in ("one", "two")
-        ]
-        for broker in self.brokers:
-            broker.start()
-        lists = [part for b in self.brokers for part in ("--broker", f"stomp://{b.listen}")]
-        self.sidecar = Process(binary, directory, "sidecar", "sidecar", *lists)
-        self.sidecar.start()
-        self.timer, self.failed, self.kills = None, None, 0
-        self.find_active()
-
-    def find_active(self):
-        until("a broker to be active", lambda: any(b.active() for b in self.brokers))
-        return next(b for b in self.brokers if b.active())
-
-    def kill_active(self):
-        """The standby takes over; the other one stays away."""
-        self.find_active().kill()
-        self.kills += 1
-
-    def kill_last(self):
-        """Nobody is there for a while; then both come back."""
-        self.kill_active()
-        if any(b.running() for b in self.brokers):
-            raise Failure("a broker runs that should not")
-        self.timer = threading.Timer(OUTAGE, self.revive)
-        self.timer.start()
-
-    def revive(self):
-        try:
-            for broker in self.brokers:
-                broker.start()
-        except Failure as failure:
-            self.failed = failure
-
-    def stop(self):
-        if self.timer:
-            self.timer.join()
-        if self.failed:
-            raise self.failed
-        for process in [self.sidecar, *self.brokers]:
-            process.stop()
-
-    def end(self):
-        """After a failure: nothing is left running."""
-        if self.timer:
-            self.timer.cancel()
-            self.timer.join()
-        for process in [self.sidecar, *self.brokers]:
-            if process.running():
-                process.kill()
-
-
 def direct(binary, directory, version, count):
     broker = Process(binary, directory, "broker", "broker", "--data-dir", str(directory / "data"))
     broker.start()
@@ -347,12 +226,28 @@ def direct(binary, directory, version, count):
 def through_sidecar(binary, directory, version, count):
     cluster = Cluster(binary, directory)
     try:
-        faults = {count // 3: cluster.kill_active, 2 * count // 3: cluster.kill_last}
+        faults = {count // 3: cluster.aim, 2 * count // 3: cluster.aim_at_last}
         text = exchange(version, cluster.sidecar.address(), "/queue/interop", count, faults)
+        moved, again, hidden = [cluster.sidecar.metric(f"sidecar_{what}_total") for what in ("takeovers", "resends", "redeliveries_hidden")]
+        # Two connections, each moved by each kill. Messages were unacknowledged at each, so the new broker must have sent them again.
+        if moved != 2 * cluster.kills or hidden == 0:
+            raise Failure(f"{cluster.kills} kills made {moved} take-overs with {hidden} redeliveries hidden: they did not hit the clients")
         cluster.stop()
-        return f"{text}, {cluster.kills} kills, connections dropped 0"
+        return f"{text}, connections dropped 0, kills {cluster.kills}, SENDs played again {again}, redeliveries hidden {hidden}"
     finally:
         cluster.end()
+
+
+def control(binary, directory, version, count):
+    """The same client and the same kill without a sidecar: if that passes, the checks are worth nothing."""
+    cluster = Cluster(binary, directory)
+    try:
+        exchange(version, cluster.find_active().address(), "/queue/interop", count, {count // 3: cluster.aim})
+    except (Failure, stomp.exception.StompException, OSError) as failure:
+        return f"noticed, as it must be: {failure}"
+    finally:
+        cluster.end()
+    raise Failure("a broker was killed under the client and nothing was noticed")
 
 
 def main():
@@ -360,20 +255,22 @@ def main():
     arguments.add_argument("binary", help="the built program")
     arguments.add_argument("--messages", type=int, default=1500, help="messages of each run (default %(default)s)")
     arguments = arguments.parse_args()
+    logging.disable()  # stomp.py logs what the checks find out by themselves
+    runs = [(v, name, run) for v in ("1.0", "1.1", "1.2") for name, run in (("direct", direct), ("through the sidecar", through_sidecar))]
+    runs.append(("1.2", "without the sidecar", control))
     failures = 0
-    for version in "1.0", "1.1", "1.2":
-        for name, run in ("direct", direct), ("through the sidecar", through_sidecar):
-            with tempfile.TemporaryDirectory(prefix="understudy-interop-") as directory:
-                start, directory = time.monotonic(), pathlib.Path(directory)
-                try:
-                    result, good = run(os.path.abspath(arguments.binary), directory, version, arguments.messages), True
-                except (Failure, stomp.exception.StompException, OSError) as failure:
-                    result, good = f"{type(failure).__name__}: {failure}", False
-                    failures += 1
-                print(f"{'ok  ' if good else 'FAIL'} STOMP {version} {name:<20} {arguments.messages} messages, {result}"
-                      f" ({time.monotonic() - start:.1f} s)", flush=True)
-                for log in sorted(directory.glob("*.log")) if not good else []:
-                    print(f"--- {log.name}", *log.read_text(errors="replace").splitlines()[-15:], sep="\n    ", flush=True)
+    for version, name, run in runs:
+        with tempfile.TemporaryDirectory(prefix="understudy-interop-") as directory:
+            start, directory = time.monotonic(), pathlib.Path(directory)
+            try:
+                word, result = "ok  ", run(os.path.abspath(arguments.binary), directory, version, arguments.messages)
+            except (Failure, stomp.exception.StompException, OSError) as failure:
+                word, result = "FAIL", f"{type(failure).__name__}: {failure}"
+                failures += 1
+            seconds = time.monotonic() - start
+            print(f"{word} STOMP {version} {name:<20} {arguments.messages} messages, {result} ({seconds:.1f} s)", flush=True)
+            for log in sorted(directory.glob("*.log")) if word == "FAIL" else []:
+                print(f"--- {log.name}", *log.read_text(errors="replace").splitlines()[-15:], sep="\n    ", flush=True)
     return 1 if failures else 0
 
 
