@@ -124,6 +124,12 @@ func (s *store) connect(p *peer, h *hello) {
 		s.refuse(p, nil, f)
 		return
 	}
+	if c := p.session; h.sidecar && c.accepted > c.durable {
+		// The cursor in CONNECTED must be exact: what was accepted and is not durable yet would be played again while it holds already, and a
+		// message that was NACKed would be claimed by the very session that gave it back.
+		s.when(s.last, pend{peer: p, welcome: h})
+		return
+	}
 	s.welcome(p, h)
 }
 

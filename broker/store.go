@@ -69,6 +69,7 @@ type pend struct {
 	queue   *queue        // got messages
 	publish *message      // of a topic
 	start   *subscription // of peer, may be dispatched to
+	welcome *hello        // of peer, to be answered
 }
 
 func newStore(cfg *Config, count *counters) *store {
@@ -127,6 +128,9 @@ func (s *store) settle(w *pend) {
 			s.start(p, w.start, w.receipt)
 		} else if w.receipt != nil {
 			s.receipt(p, w.receipt)
+		}
+		if w.welcome != nil && !p.deaf() && p.session.peer == p {
+			s.welcome(p, w.welcome)
 		}
 		if w.close {
 			s.finish(p)

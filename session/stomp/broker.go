@@ -39,10 +39,7 @@ func (r *Recorder) fromBroker(f *frame.Frame, in session.Buf, out *session.Out) 
 // message shows a MESSAGE to the client, unless the client holds it already, or has left its subscription.
 func (r *Recorder) message(f *frame.Frame, in session.Buf, out *session.Out) {
 	subID, id := f.Value("subscription"), f.Value("message-id")
-	ordinal := uint64(1)
-	if v, ok := f.Get(frame.HeaderDelivery); ok {
-		ordinal, _ = frame.ParseUint(v)
-	}
+	ordinal := ordinal(f)
 	if slot, ok := r.held.redelivered(subID, id); ok {
 		d := r.held.at(slot)
 		d.epoch, d.ordinal = r.epoch, ordinal
@@ -54,18 +51,49 @@ func (r *Recorder) message(f *frame.Frame, in session.Buf, out *session.Out) {
 	if sub == nil || sub.closing || sub.pending != 0 || r.stage != talking {
 		return
 	}
+	if sub.full() || len(sub.withheld) > 0 {
+		sub.withheld = append(sub.withheld, in.Keep())
+		return
+	}
+	r.deliver(sub, f, in, ordinal, out)
+}
+
+// deliver shows a MESSAGE and remembers that the client holds it.
+func (r *Recorder) deliver(sub *subscription, f *frame.Frame, in session.Buf, ordinal uint64, out *session.Out) {
 	r.show(f, in, out)
 	if !sub.tracked {
 		return
 	}
 	var key []byte
-	if r.version == frame.V12 && sub.mode != autoAck_ {
+	if r.version == frame.V12 && sub.mode != auto {
 		key = f.Value("ack")
 	}
-	slot := r.held.add(sub, id, key, r.epoch, ordinal)
-	if sub.mode == autoAck_ {
+	slot := r.held.add(sub, f.Value("message-id"), key, r.epoch, ordinal)
+	if sub.mode == auto {
 		r.auto.push(autoAck{slot: slot, serial: r.held.at(slot).serial, end: r.clientQueued})
 	}
+}
+
+// release shows what was withheld, as far as the client has room again.
+func (r *Recorder) release(sub *subscription, out *session.Out) {
+	for len(sub.withheld) > 0 && !sub.full() {
+		in := sub.withheld[0]
+		sub.withheld = sub.withheld[1:]
+		parser := frame.Parser{Limits: r.broker.Limits, Version: r.version}
+		var f frame.Frame
+		if n, _, err := parser.Next(in.Bytes(), &f); n > 0 && err == nil {
+			r.deliver(sub, &f, in, ordinal(&f), out)
+		}
+		in.Drop()
+	}
+}
+
+// ordinal is which delivery of its message in this epoch a MESSAGE is.
+func ordinal(f *frame.Frame) uint64 {
+	if n, ok := frame.ParseUint(f.Value(frame.HeaderDelivery)); ok {
+		return n
+	}
+	return 1
 }
 
 // show passes a MESSAGE on as it came, less the headers that are ours, which the broker puts first.
@@ -130,6 +158,9 @@ func (r *Recorder) settle(cursor uint64, rolledBack []byte, out *session.Out) {
 	r.confirmed = cursor
 	r.log.confirm(cursor, func(e *entry) {
 		back := e.kind == commitEntry && listed(rolledBack, e.effect)
+		if e.tx != nil {
+			r.answerOwed(func(x *entry) bool { return x.tx == e.tx && x.effect == 0 }, out)
+		}
 		switch {
 		case back:
 			r.stats.rolledBack++
@@ -146,6 +177,17 @@ func (r *Recorder) settle(cursor uint64, rolledBack []byte, out *session.Out) {
 		}
 	})
 	r.log.compact()
+}
+
+// answerOwed answers, in the client's order, receipts of frames that are no effects. They mean only that the frame was received, so
+// what comes behind it and was answered answers it too.
+func (r *Recorder) answerOwed(which func(*entry) bool, out *session.Out) {
+	for e := range r.log.all() {
+		if e.wants && which(e) {
+			r.receipt(out, e.receiptID())
+			e.wants = false
+		}
+	}
 }
 
 // finish drops the frames of a transaction that is settled, and what it acknowledged.

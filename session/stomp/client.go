@@ -231,6 +231,7 @@ func (r *Recorder) settleWith(e entry, out *session.Out) {
 			r.stats.late++
 		}
 		r.held.setState(slot, state)
+		defer r.release(d.sub, out)
 	}
 	if e.tx != nil {
 		r.keep(e.tx, e, out)

@@ -112,7 +112,7 @@ func (t *deliveries) add(sub *subscription, id, key []byte, epoch, ordinal uint6
 		sub.first = slot
 	}
 	sub.last = slot
-	t.count++
+	t.hold(d, 1)
 	t.used++
 	return slot
 }
@@ -144,7 +144,7 @@ func (t *deliveries) remove(slot int32) {
 		return
 	}
 	if d.state == unacked {
-		t.count--
+		t.hold(d, -1)
 	}
 	t.unlink(d)
 	if head := t.index[d.hash]; head == slot {
@@ -186,11 +186,16 @@ func (t *deliveries) unlink(d *delivery) {
 func (t *deliveries) setState(slot int32, s deliveryState) {
 	d := &t.slots[slot]
 	if d.state == unacked {
-		t.count--
+		t.hold(d, -1)
 	}
 	if d.state = s; s == unacked {
-		t.count++
+		t.hold(d, 1)
 	}
+}
+
+func (t *deliveries) hold(d *delivery, n int) {
+	t.count += n
+	d.sub.unacked += n
 }
 
 // through yields the unacked slots of a subscription in the order shown, up to and including last: what a cumulative
@@ -230,8 +235,12 @@ func (t *deliveries) claim(slot int32) {
 		t.claimed = map[claimKey]int32{}
 	}
 	d := &t.slots[slot]
+	key := claimKey{string(d.sub.id), string(d.id.bytes())}
+	if earlier, ok := t.claimed[key]; ok {
+		t.slots[earlier].awaiting = false
+	}
 	d.awaiting = true
-	t.claimed[claimKey{string(d.sub.id), string(d.id.bytes())}] = slot
+	t.claimed[key] = slot
 }
 
 // redelivered finds the claimed slot that a MESSAGE answers, and takes the claim back.

@@ -22,6 +22,9 @@ func (r *Recorder) disconnect(f *frame.Frame, out *session.Out) {
 		}
 	}
 	r.stage, r.farewell.at = leaving, out.Now
+	for _, sub := range r.subs.list {
+		sub.discard()
+	}
 	// With nothing in doubt and no broker there is nothing to wait for: the client is answered, the broker is told when there is one.
 	if r.phase == parked && !r.owes() {
 		r.answerFarewell(out)
@@ -90,6 +93,7 @@ func (r *Recorder) goodbye(out *session.Out) {
 }
 
 func (r *Recorder) answerFarewell(out *session.Out) {
+	r.answerOwed(func(*entry) bool { return true }, out)
 	if r.farewell.receipt != nil {
 		r.receipt(out, r.farewell.receipt)
 		r.farewell.receipt = nil

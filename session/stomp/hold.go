@@ -176,7 +176,11 @@ func (r *Recorder) holdDeadline() (deadline, oldest time.Time) {
 	if !oldest.IsZero() {
 		return oldest.Add(r.cfg.Hold), oldest
 	}
-	return r.lostAt.Add(r.cfg.HoldIdle), r.lostAt
+	since := r.lostAt
+	if since.IsZero() { // the first login is not complete
+		since = r.connectAt
+	}
+	return since.Add(r.cfg.HoldIdle), since
 }
 
 // Wrote implements session.Recorder.

@@ -277,6 +277,7 @@ func (r *Recorder) Down(why error, out *session.Out) {
 	}
 	for _, sub := range r.subs.list {
 		sub.pending, sub.played = 0, false
+		sub.discard()
 	}
 	r.log.asked = r.log.base
 	r.held.disclaim()

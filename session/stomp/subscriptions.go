@@ -13,7 +13,7 @@ import (
 type ackMode uint8
 
 const (
-	autoAck_         ackMode = iota
+	auto             ackMode = iota
 	clientCumulative         // ack:client
 	clientIndividual
 )
@@ -32,8 +32,26 @@ type subscription struct {
 	played  bool   // SUBSCRIBE is on the current connection
 	closing bool   // UNSUBSCRIBE seen: nothing more is shown
 	left    bool   // and answered; kept only while a transaction acknowledges what it delivered
-	first   int32  // deliveries in the order shown
-	last    int32
+	// prefetch is how many messages the client asked to hold at most, 0 if it did not say. The broker keeps to it; what the client holds
+	// and the broker has given to others counts only here, so that much may have to be withheld.
+	prefetch int
+	unacked  int
+	withheld []session.Buf
+	first    int32 // deliveries in the order shown
+	last     int32
+}
+
+// full reports whether the client holds as many as it asked for.
+func (sub *subscription) full() bool {
+	return sub.prefetch > 0 && sub.mode != auto && sub.unacked >= sub.prefetch
+}
+
+// discard drops what was withheld: the client has not seen it, so the broker will give it again, or to others.
+func (sub *subscription) discard() {
+	for _, b := range sub.withheld {
+		b.Drop()
+	}
+	sub.withheld = nil
 }
 
 // subscriptions in the order in which the client made them.
@@ -72,6 +90,7 @@ func (s *subscriptions) remove(sub *subscription) {
 func (s *subscriptions) close() {
 	for _, sub := range s.list {
 		sub.frame.Drop()
+		sub.discard()
 	}
 	s.list = nil
 }
@@ -103,7 +122,12 @@ func (r *Recorder) subscribe(f *frame.Frame, in session.Buf, out *session.Out) {
 		r.fail(out, "protocol", nil, "ack is none of auto, client and client-individual", "")
 		return
 	}
-	sub.tracked = sub.mode != autoAck_ || !isTopic(sub.dest)
+	for _, name := range [...]string{"activemq.prefetchSize", "prefetch-count"} {
+		if n, ok := frame.ParseUint(f.Value(name)); ok && n < 1<<31 && sub.prefetch == 0 {
+			sub.prefetch = int(n)
+		}
+	}
+	sub.tracked = sub.mode != auto || !isTopic(sub.dest)
 	sub.wants = bytes.Clone(f.Value("receipt"))
 	if old := r.subs.get(sub.id); old != nil && !old.closing {
 		r.fail(out, "protocol", nil, "subscription id is in use on this connection", "")
@@ -140,9 +164,14 @@ func (r *Recorder) playSubscribe(sub *subscription, out *session.Out) {
 
 // appendClaims lists what the client holds on sub, and what it has acknowledged without our knowing that this is durable.
 func (r *Recorder) appendClaims(b []byte, sub *subscription) []byte {
-	start := len(b)
 	for slot, d := range r.held.of(sub) {
-		if d.gone {
+		if !d.gone {
+			r.held.claim(slot)
+		}
+	}
+	start := len(b)
+	for _, d := range r.held.of(sub) {
+		if !d.awaiting {
 			continue
 		}
 		if len(b) == start {
@@ -155,7 +184,6 @@ func (r *Recorder) appendClaims(b []byte, sub *subscription) []byte {
 		b = strconv.AppendUint(b, d.epoch, 10)
 		b = append(b, '.')
 		b = strconv.AppendUint(b, d.ordinal, 10)
-		r.held.claim(slot)
 	}
 	if len(b) > start {
 		b = append(b, '\n')
@@ -191,12 +219,13 @@ func (r *Recorder) unsubscribe(f *frame.Frame, in session.Buf, out *session.Out)
 		r.fail(out, "protocol", nil, "UNSUBSCRIBE names no subscription of this connection", "")
 		return
 	}
-	if sub.mode == autoAck_ && sub.tracked {
+	if sub.mode == auto && sub.tracked {
 		for slot := range r.held.through(sub, none) {
 			r.acknowledge(ackEntry, slot, out) // what was shown on ack:auto counts as acknowledged
 		}
 	}
 	sub.closing = true
+	sub.discard()
 	for slot, d := range r.held.of(sub) {
 		if d.state == unacked {
 			r.held.remove(slot)

@@ -16,7 +16,6 @@ type talk struct {
 	now     time.Time
 	chunks  []*session.Chunk
 	attempt uint64
-	total   uint64
 	sent    [2]string // what came out for each leg and was not looked at yet
 	broken  error     // Move, taken
 }

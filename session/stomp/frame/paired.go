@@ -25,7 +25,8 @@ const (
 	// answers CONNECTED with HeaderStore and HeaderEpoch, any other ERROR with HeaderError, and closes once the asker has.
 	HeaderProbe = "understudy-probe"
 	// HeaderCursor: CONNECT → the highest effect that the sidecar knows is durable (the broker may forget outcomes up to it, and a
-	// broker that never applied that many has lost data: ERROR lost-state); CONNECTED ← highest durable effect of the session;
+	// broker that never applied that many has lost data: ERROR lost-state); CONNECTED ← highest effect applied, all of it durable: a
+	// broker that lives answers only when what lower attempts had applied is, so that nothing is played again that holds already;
 	// RECEIPT ← every effect up to here is durable. At most one such RECEIPT per connection and commit batch; its receipt-id is
 	// ReceiptCursor. A receipt header on an effect frame of a sidecar session is not answered by itself.
 	HeaderCursor = "understudy-cursor"
@@ -37,7 +38,7 @@ const (
 	HeaderRolledBack = "understudy-rolled-back"
 	// HeaderDelivery: MESSAGE ←, the first header of the frame. Ordinal of this delivery of this message in this epoch; absent = 1.
 	HeaderDelivery = "understudy-delivery"
-	// HeaderClaims: SUBSCRIBE → in a replay. Comma-separated message-id=epoch.ordinal of the deliveries that the client holds
+	// HeaderClaims: SUBSCRIBE → in a replay. Comma-separated message-id=epoch.ordinal, one per message, of the deliveries that the client holds
 	// unacknowledged on this subscription (or whose acknowledgement is not yet known to be durable), with the epoch and ordinal under
 	// which each was last delivered to it. A granted claim is delivered again on this subscription, with redelivered:true.
 	HeaderClaims = "understudy-claims"
