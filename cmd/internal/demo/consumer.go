@@ -12,8 +12,10 @@ import (
 
 // How a consumer works.
 const (
-	prefetch     = 100
-	ackDelay     = 5 * time.Millisecond // the longest that one message takes to be worked on
+	prefetch     = 500
+	quickWork    = 5 * time.Millisecond   // the longest that most messages take
+	slowWork     = 200 * time.Millisecond // the longest that one in slowOneIn takes: longer than a take-over
+	slowOneIn    = 16
 	ackTick      = time.Millisecond
 	cumulativeOf = 8 // with ack:client, how many messages one ACK covers at most
 )
@@ -25,7 +27,7 @@ type consumer struct {
 	number int
 	sub    *stomp.Subscription
 	mode   stomp.AckMode
-	todo   chan delivery // to the acknowledging half; never more than prefetch are unacknowledged
+	todo   chan delivery // to the acknowledging half; never more than prefetch are unacknowledged, so it never blocks
 	rng    *rand.Rand
 	idle   chan struct{} // closed when the acknowledging half has ended
 }
@@ -71,11 +73,20 @@ func (c *consumer) consume() {
 		}
 		c.run.ledger.receive(c.number, m)
 		if c.mode != stomp.AckAuto {
-			c.todo <- delivery{msg, m, time.Now().Add(time.Duration(c.rng.Int64N(int64(ackDelay))))}
+			c.todo <- delivery{msg, m, time.Now().Add(c.work())}
 		}
 	}
 	close(c.todo)
 	<-c.idle
+}
+
+// work is how long a message takes.
+func (c *consumer) work() time.Duration {
+	longest := quickWork
+	if c.rng.IntN(slowOneIn) == 0 {
+		longest = slowWork
+	}
+	return time.Duration(c.rng.Int64N(int64(longest)))
 }
 
 // acknowledge takes what was received and acknowledges it when it is due: one by one in the order of their due times, or in batches where the mode
