@@ -17,7 +17,7 @@ func (r *run) fault(ctx context.Context) error {
 		return err
 	}
 	victim, heir := r.cluster.members[r.active], r.cluster.members[1-r.active]
-	r.silence.begin(len(r.clients()))
+	r.silence.begin(r.listeners())
 	defer r.silence.end()
 	before := r.ledger.snapshot()
 	at := time.Now()
@@ -120,7 +120,7 @@ func (r *run) awaitClients(ctx context.Context, claimed time.Time) error {
 	}
 	r.silences = append(r.silences, heard...)
 	p50, most := spread(heard)
-	r.say("HEARD  by %d of %d clients: silence p50 %.1f ms, max %.1f ms", len(heard), len(each), milliseconds(p50), milliseconds(most))
+	r.say("HEARD  by %d of %d listening clients: silence p50 %.1f ms, max %.1f ms", len(heard), len(each), milliseconds(p50), milliseconds(most))
 	return nil
 }
 

@@ -26,15 +26,24 @@ const (
 	metricResends = "understudy_sidecar_resends_total"
 )
 
+// clients are all of them, consumers first.
 func (r *run) clients() []*client {
 	all := make([]*client, 0, len(r.producers)+len(r.consumers))
-	for _, p := range r.producers {
-		all = append(all, &p.client)
-	}
 	for _, c := range r.consumers {
 		all = append(all, &c.client)
 	}
+	for _, p := range r.producers {
+		all = append(all, &p.client)
+	}
 	return all
+}
+
+// listeners is how many of clients hear anything at all: a producer that wants no receipts does not.
+func (r *run) listeners() int {
+	if !r.cfg.Receipts {
+		return len(r.consumers)
+	}
+	return len(r.consumers) + len(r.producers)
 }
 
 func (r *run) clientBroke(name string, err error) { r.say("BROKEN %s: %v", name, err) }

@@ -19,12 +19,12 @@ type silence struct {
 func (s *silence) note(client int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.events != nil {
+	if client < len(s.events) {
 		s.events[client] = append(s.events[client], time.Now())
 	}
 }
 
-// begin starts to measure, just before the fault.
+// begin starts to measure the first clients of the list, just before the fault.
 func (s *silence) begin(clients int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
