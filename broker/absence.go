@@ -69,22 +69,19 @@ func (s *store) openGate(sub *subscription) {
 	s.soil(sub.queue)
 }
 
-// claim settles who holds what of sub's queue, after a break. What the session holds and does not claim it never saw: that goes back. A claim is
-// granted if the message is there and nobody holds it by a better right.
+// claim settles who holds what of sub's queue, after a break. What the session holds and does not claim was lost on the way: it is sent
+// again to the same subscription, in its place, for others may have had later messages already. A claim is granted if the message is there and
+// nobody holds it by a better right.
 func (s *store) claim(sub *subscription) {
 	claims := make(map[msgID]basis, len(sub.claims))
 	for _, c := range sub.claims {
 		claims[c.id] = c.basis
 	}
-	for h := sub.first; h != nil; {
-		next := h.next
+	for h := sub.first; h != nil; h = h.next {
 		if _, claimed := claims[h.msg.id]; claimed {
 			delete(claims, h.msg.id)
 			s.count.claimsGranted.Inc()
-		} else {
-			s.requeue(h)
 		}
-		h = next
 	}
 	for _, c := range sub.claims {
 		if _, open := claims[c.id]; !open {

@@ -251,20 +251,27 @@ func (c *conn) readLoop() error {
 			deadline = time.Now().Add(c.silence)
 		}
 		_ = c.nc.SetReadDeadline(deadline)
+		// Whoever ends the connection says so first and moves the deadline then: either it is seen here, or it cuts the read short.
+		if c.deaf() {
+			return errDeaf
+		}
 		if err := c.fill(); err != nil {
 			return c.ended(err)
 		}
 	}
 }
 
+func (c *conn) deaf() bool {
+	c.srv.lock()
+	defer c.srv.unlock()
+	return c.peer.deaf()
+}
+
 // ended tells an orderly end of input (nil) from others.
 func (c *conn) ended(err error) error {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		c.srv.lock()
-		deaf := c.peer.deaf()
-		c.srv.unlock()
-		if deaf {
+		if c.deaf() {
 			return errDeaf
 		}
 		c.srv.cfg.Logger.Info("connection dropped", "remote", c.nc.RemoteAddr().String(), "error", errSilent)
@@ -378,13 +385,10 @@ func (c *conn) wait(full bool, i int) error {
 		}
 		c.srv.lock()
 		st, p := c.srv.store, &c.peer
-		ready := !c.overloaded() && (!full || st.memory < st.cfg.MaxMemory)
+		ready := !c.overloaded() && (!full || st.admit(p, &c.requests[i]))
 		if late && !ready && !p.deaf() {
 			st.refuse(p, c.requests[i].receipt, faultf("out of memory", "%v: %d octets of messages wait to be consumed, %d are allowed",
 				errFull, st.memory, st.cfg.MaxMemory))
-		}
-		if full && !ready {
-			st.full = append(st.full, p)
 		}
 		deaf := p.deaf()
 		p.stalled = !ready && !deaf

@@ -56,7 +56,11 @@ func (s *store) handle(p *peer, r *request) {
 	case frame.Connect, frame.Stomp:
 		s.refuse(p, r.receipt, faultf("already connected", "a connection says CONNECT once"))
 	default:
-		s.refuse(p, r.receipt, faultf("unknown command", "%s is not a command that a client may send", r.command))
+		name := r.command.String()
+		if r.command == frame.Unknown {
+			name = string(r.name)
+		}
+		s.refuse(p, r.receipt, faultf("unknown command", "%s is not a command that a client may send", name))
 	}
 }
 

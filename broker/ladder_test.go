@@ -39,7 +39,7 @@ func start(t *testing.T, dir string, change ...func(*Config)) *testServer {
 	}
 	roles := make(chan Role, 8)
 	cfg := Config{
-		DataDir: dir, Listener: ln, StoreName: "orders", ReclaimWindow: 300 * time.Millisecond, LingerTimeout: 200 * time.Millisecond,
+		DataDir: dir, Listener: ln, StoreName: "orders", ReclaimWindow: 300 * time.Millisecond, LingerTimeout: 50 * time.Millisecond,
 		SegmentBytes: 1 << 20, Changed: func(s Status) { roles <- s.Role },
 	}
 	if testing.Verbose() {

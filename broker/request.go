@@ -12,6 +12,7 @@ import (
 // valid until the batch was handled.
 type request struct {
 	command   frame.Command
+	name      []byte // of an unknown command
 	receipt   []byte // as it stood on the wire, to be echoed; nil if none was asked for
 	effect    uint64 // 0: none was given
 	tx        []byte // nil: outside
@@ -50,7 +51,7 @@ type decoder struct {
 
 // decode never fails: what is wrong with the frame is in the request's fault, so that everything before it is handled first.
 func (d *decoder) decode(f *frame.Frame) (r request) {
-	r.command = f.Command
+	r.command, r.name = f.Command, f.Name
 	var err error
 	if f.Command == frame.Send {
 		err = d.send(f, &r)

@@ -297,7 +297,7 @@ func (s *Server) expel(why *fault) {
 			s.store.refuse(p, nil, &f)
 		}
 		c.kick()
-		_ = c.nc.SetReadDeadline(time.Now().Add(s.cfg.LingerTimeout))
+		_ = c.nc.SetReadDeadline(time.Unix(1, 0))
 	}
 	s.unlock()
 	s.served.Wait()

@@ -120,6 +120,9 @@ func (s *store) advance(through journal.LSN) {
 
 func (s *store) settle(w *pend) {
 	if p := w.peer; p != nil {
+		if w.close && p.session.confirm {
+			s.cursorReceipt(p.session) // nothing can be said behind the last answer
+		}
 		p.pending -= int64(w.size)
 		if p.stalled && p.pending <= s.cfg.MaxPending/2 {
 			s.touch(p)
@@ -151,8 +154,9 @@ func (s *store) settle(w *pend) {
 // flush ends every call into the store: confirmations leave, queues that changed are dispatched.
 func (s *store) flush() {
 	for _, c := range s.confirm {
-		c.confirm = false
-		s.cursorReceipt(c)
+		if c.confirm {
+			s.cursorReceipt(c)
+		}
 	}
 	s.confirm = s.confirm[:0]
 	for len(s.dirty) > 0 || len(s.autoAck) > 0 {
@@ -313,6 +317,7 @@ func (s *store) confirmSoon(c *session) {
 
 // cursorReceipt tells a sidecar how far its effects are durable.
 func (s *store) cursorReceipt(c *session) {
+	c.confirm = false
 	p := c.peer
 	if p == nil || p.closing {
 		return

@@ -1,0 +1,233 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/understudy-mq/understudy/broker/journal"
+)
+
+func TestClientErrors(t *testing.T) {
+	s := serving(t, func(c *Config) { c.MaxRecord, c.MaxSubscriptions, c.MaxTransactions = 256<<10, 3, 2 })
+	subscribe := text("SUBSCRIBE", "id:1", "destination:/queue/a")
+	long := strings.Repeat("x", 1025)
+	for _, test := range []struct{ name, frames, message, body string }{
+		{"unknown command", text("SENDX"), "unknown command", "SENDX"},
+		{"server's command", text("MESSAGE"), "unknown command", "MESSAGE"},
+		{"second CONNECT", text("CONNECT"), "already connected", ""},
+		{"no destination", text("SEND", "=x"), "malformed SEND", "destination"},
+		{"empty destination", text("SEND", "destination:"), "malformed SEND", "destination"},
+		{"long destination", text("SEND", "destination:"+long), "malformed SEND", "1024"},
+		{"bad escape", text("SEND", "destination:/queue/a", `k:\t`), "malformed SEND", "escape"},
+		{"bad escape in a name", text("SUBSCRIBE", "destination:/queue/a", `id:\x`), "malformed SUBSCRIBE", "escape"},
+		{"no id", text("SUBSCRIBE", "destination:/queue/a"), "malformed SUBSCRIBE", "id"},
+		{"bad ack mode", text("SUBSCRIBE", "id:1", "destination:/queue/a", "ack:maybe"), "malformed SUBSCRIBE", "client-individual"},
+		{"bad prefetch", text("SUBSCRIBE", "id:1", "destination:/queue/a", "activemq.prefetchSize:-1"), "malformed SUBSCRIBE", "prefetch"},
+		{"selector", text("SUBSCRIBE", "id:1", "destination:/queue/a", "selector:a = 1"), "not supported", "selector"},
+		{"browser", text("SUBSCRIBE", "id:1", "destination:/queue/a", "browser:true"), "not supported", "browser"},
+		{"durable subscription", text("SUBSCRIBE", "id:1", "destination:/topic/a", "activemq.subscriptionName:x"), "not supported", "subscriptionName"},
+		{"same id twice", subscribe + subscribe, "subscription exists", ""},
+		{"too many subscriptions", subscribe + strings.ReplaceAll(subscribe, "id:1", "id:2") + strings.ReplaceAll(subscribe, "id:1", "id:3") +
+			strings.ReplaceAll(subscribe, "id:1", "id:4"), "too many subscriptions", "3"},
+		{"UNSUBSCRIBE of nothing", text("UNSUBSCRIBE", "id:7"), "no such subscription", ""},
+		{"UNSUBSCRIBE without id", text("UNSUBSCRIBE"), "malformed UNSUBSCRIBE", "id"},
+		{"ACK without id", text("ACK"), "unknown acknowledgement", ""},
+		{"ACK of another epoch", text("ACK", "id:9.1.1.1"), "unknown acknowledgement", ""},
+		{"ACK of no number", text("ACK", "id:whatever"), "unknown acknowledgement", ""},
+		{"BEGIN without name", text("BEGIN"), "malformed BEGIN", "transaction"},
+		{"BEGIN twice", text("BEGIN", "transaction:t") + text("BEGIN", "transaction:t"), "transaction exists", ""},
+		{"too many transactions", text("BEGIN", "transaction:1") + text("BEGIN", "transaction:2") + text("BEGIN", "transaction:3"), "too many transactions", "2"},
+		{"COMMIT of nothing", text("COMMIT", "transaction:t"), "no such transaction", ""},
+		{"ABORT of nothing", text("ABORT", "transaction:t"), "no such transaction", ""},
+		{"SEND into nothing", text("SEND", "transaction:t", "destination:/queue/a"), "no such transaction", ""},
+		{"ACK in a transaction of nothing", text("BEGIN", "transaction:t") + text("ACK", "transaction:t", "id:1.1.1.1"), "unknown acknowledgement", ""},
+		{"transaction too big", text("BEGIN", "transaction:t") + strings.Repeat(text("SEND", "transaction:t", "destination:/queue/a", "="+strings.Repeat("x", 60000)), 6),
+			"transaction too big", "262144"},
+		{"body too big", text("SEND", "destination:/queue/a", "="+strings.Repeat("x", 256<<10)), "limit exceeded", "body"},
+		{"header without colon", "SEND\nnonsense\n\n\x00", "malformed frame", "colon"},
+		{"content-length of 2 GB", "SEND\ndestination:/queue/a\ncontent-length:2147483648\n\n", "limit exceeded", "body"},
+		{"content-length on SUBSCRIBE", "SUBSCRIBE\nid:1\ndestination:/queue/a\ncontent-length:5\n\nhello\x00", "malformed frame", "no body"},
+		{"no NUL", "SEND\ndestination:/queue/a\ncontent-length:1\n\nxx\x00", "malformed frame", "NUL"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := s.connected("1.2")
+			// What is pipelined behind is ignored.
+			c.write(strings.Replace(test.frames, "\n", "\nreceipt:r\n", 1) + text("SEND", "destination:/queue/never", "=never"))
+			r, err := c.read(patience)
+			for err == nil && r.command == "RECEIPT" {
+				r, err = c.read(patience)
+			}
+			if err != nil || r.command != "ERROR" || r.headers["message"] != test.message || !strings.Contains(r.body, test.body) {
+				t.Fatalf("got %v %v, want ERROR %q with %q", r, err, test.message, test.body)
+			}
+			c.closed()
+		})
+	}
+	s.subscriber("/queue/never", "auto").quiet()
+}
+
+func TestErrorNamesTheReceipt(t *testing.T) {
+	s := serving(t)
+	c := s.connected("1.2")
+	c.send("COMMIT", "transaction:t", `receipt:a\cb`)
+	c.refused("no such transaction", "receipt-id", "a:b")
+}
+
+func TestNotStomp(t *testing.T) {
+	s := serving(t, func(c *Config) { c.ConnectTimeout = 100 * time.Millisecond })
+	for name, test := range map[string]struct{ octets, message string }{
+		"HTTP":               {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "malformed frame"},
+		"TLS":                {"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + strings.Repeat("\x9c", 300), "limit exceeded"},
+		"garbage":            {strings.Repeat("\xff\xfe", 100), "limit exceeded"},
+		"nothing":            {"", "connect timeout"},
+		"half a CONNECT":     {"CONNECT\naccept-ver", "connect timeout"},
+		"SEND first":         {text("SEND", "destination:/queue/a"), "not connected"},
+		"too many headers":   {"CONNECT\n" + strings.Repeat("a:b\n", 1001), "limit exceeded"},
+		"too large a header": {"CONNECT\na:" + strings.Repeat("b", 70000), "limit exceeded"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := s.dial()
+			_, _ = c.nc.Write([]byte(test.octets))
+			c.refused(test.message)
+		})
+	}
+}
+
+func TestConnectionsAreLimited(t *testing.T) {
+	s := serving(t, func(c *Config) { c.MaxConnections = 2 })
+	s.connected("1.2")
+	c := s.connected("1.2")
+	s.dial().refused("too many connections")
+	c.leave()
+	eventually(t, "a connection is free", func() bool { return s.Status().Connections < 2 })
+	s.connected("1.2")
+}
+
+func TestFullMemoryHoldsBackThenRefuses(t *testing.T) {
+	s := serving(t, func(c *Config) { c.MaxMemory, c.FullTimeout = 64<<10, 200*time.Millisecond })
+	body := strings.Repeat("x", 10000)
+	c := s.connected("1.2")
+	for range 6 {
+		c.sent("/queue/a", body)
+	}
+	c.send("SEND", "destination:/queue/a", "receipt:r", "="+body)
+	c.quiet() // held back, not refused yet
+	d := s.subscriber("/queue/a", "client-individual")
+	m := d.message(body)
+	d.send("ACK", "id:"+m.headers["ack"]) // makes room
+	c.expect("RECEIPT", "receipt-id", "r")
+	c.send("SEND", "destination:/queue/a", "receipt:r", "="+body)
+	c.refused("out of memory", "receipt-id", "r")
+}
+
+func TestStandbyAnswersAtOnceAndTakesOver(t *testing.T) {
+	s := serving(t)
+	s.connected("1.2").sent("/queue/a", "one")
+	standby := start(t, s.cfg.DataDir)
+	for _, connect := range []string{text("CONNECT", "accept-version:1.2"), text("CONNECT", "accept-version:1.2", "understudy-session:"+sessionX, "understudy-attempt:1")} {
+		c := standby.dial()
+		c.write(connect)
+		c.refused("standby", "understudy-error", "standby")
+	}
+	eventually(t, "the owner is known", func() bool { return standby.Status().Owner.Epoch == 1 })
+	waiting := standby.dial() // says CONNECT only when the roles have changed
+	c, _ := s.sidecar(sessionX, 1)
+	direct := s.connected("1.2")
+	go s.cancel()
+	if r := c.expect("ERROR"); r.headers["understudy-moved"] == "" {
+		t.Fatalf("got %v, want understudy-moved", r)
+	}
+	if r := direct.refused("server stops"); r.headers["understudy-moved"] != "" {
+		t.Fatalf("got %v: a direct client sees no header of ours", r)
+	}
+	standby.active()
+	if st := standby.Status(); st.Epoch != 2 || st.Recovered == 0 || st.Owner.PID != 0 {
+		t.Fatalf("got %+v", st)
+	}
+	waiting.connect("1.2")
+	standby.subscriber("/queue/a", "auto").message("one")
+}
+
+func TestFencedServerConfirmsNothing(t *testing.T) {
+	s := serving(t)
+	c, _ := s.sidecar(sessionX, 1)
+	d := s.connected("1.2")
+	if err := os.WriteFile(filepath.Join(s.cfg.DataDir, "epoch-00000002"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.send("SEND", "understudy-effect:1", "destination:/queue/a", "=one")
+	c.refused("store lost", "understudy-error", "fenced")
+	if r := d.refused("store lost"); r.headers["understudy-error"] != "" {
+		t.Fatalf("got %v: a direct client sees no header of ours", r)
+	}
+	s.cancel()
+	s.cancel = nil
+	if err := <-s.ended; !errors.Is(err, journal.ErrFenced) {
+		t.Fatalf("got %v, want ErrFenced", err)
+	}
+	if st := s.Status(); st.Role != Stopped || !errors.Is(st.Err, journal.ErrFenced) {
+		t.Fatalf("got %+v", st)
+	}
+}
+
+func TestDamagedJournalIsNotServed(t *testing.T) {
+	s := serving(t)
+	c := s.connected("1.2")
+	for range 20 {
+		c.sent("/queue/a", strings.Repeat("x", 1000))
+	}
+	dir := s.cfg.DataDir
+	s.stop()
+	files, _ := filepath.Glob(filepath.Join(dir, "*"))
+	for _, name := range files {
+		if b, err := os.ReadFile(name); err == nil && strings.Contains(string(b), strings.Repeat("x", 1000)) {
+			b[strings.Index(string(b), strings.Repeat("x", 1000))+500] ^= 1
+			if err := os.WriteFile(name, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s = start(t, dir)
+	select {
+	case err := <-s.ended:
+		if !errors.Is(err, journal.ErrDamaged) {
+			t.Fatalf("got %v, want ErrDamaged", err)
+		}
+		s.cancel()
+		s.cancel = nil
+	case <-time.After(patience):
+		t.Fatal("the server did not end")
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for _, cfg := range []Config{{}, {DataDir: "x"}, {Listener: ln}, {DataDir: "x", Listener: ln, Prefetch: -1}} {
+		if _, err := New(cfg); !errors.Is(err, ErrConfig) {
+			t.Errorf("%+v: got %v, want ErrConfig", cfg, err)
+		}
+	}
+}
+
+func TestStandbyEndsInOrder(t *testing.T) {
+	s := serving(t)
+	standby := start(t, s.cfg.DataDir)
+	c := standby.dial()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	standby.stop()
+	c.closed()
+	if ctx.Err() != nil {
+		t.Fatal("took too long")
+	}
+}
