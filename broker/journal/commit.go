@@ -25,10 +25,13 @@ func (j *Journal) commitLoop() {
 func (j *Journal) commitAll() error {
 	for {
 		b, err := j.take()
-		if b == nil {
-			return err
+		if err == nil && b == nil {
+			return nil
 		}
-		if err := j.commit(b); err != nil {
+		if err == nil {
+			err = j.commit(b)
+		}
+		if err != nil {
 			return fmt.Errorf("store %s, epoch %d: %w", j.store, j.epoch, err)
 		}
 		through := b.last
@@ -83,7 +86,7 @@ func (j *Journal) commit(b *batch) error {
 		return fmt.Errorf("sync batch: %w", err)
 	}
 	took := time.Since(start)
-	if err := j.disk.fenced(j.epoch); err != nil {
+	if err := j.mark.fenced(); err != nil {
 		return err
 	}
 	end := b.off + int64(len(b.buf))

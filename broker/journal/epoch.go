@@ -52,21 +52,20 @@ func claim(d *disk, top uint64) (uint64, *markFile, error) {
 			f.Close()
 			return 0, nil, fmt.Errorf("claim epoch %d: %w", top, err)
 		}
-		return top, &markFile{disk: d, file: f, epoch: top}, nil
+		return top, &markFile{disk: d, file: f, epoch: top, next: epochName(top + 1)}, nil
 	}
 	return 0, nil, fmt.Errorf("claim epoch: %d others were faster", maxClaims)
 }
 
 // fenced says whether a later owner exists. It follows every sync and precedes every acknowledgement. The next epoch alone is looked for: epochs are
 // claimed one after the other and never deleted.
-func (d *disk) fenced(epoch uint64) error {
-	next := epochName(epoch + 1)
-	yes, err := d.exists(next)
+func (m *markFile) fenced() error {
+	yes, err := m.disk.exists(m.next)
 	if err != nil {
 		return fmt.Errorf("check epoch: %w", err)
 	}
 	if yes {
-		return fmt.Errorf("%w: %s exists, ours is %d", ErrFenced, next, epoch)
+		return fmt.Errorf("%w: %s exists, ours is %d", ErrFenced, m.next, m.epoch)
 	}
 	return nil
 }
@@ -87,6 +86,7 @@ type markFile struct {
 	disk  *disk
 	file  *file
 	epoch uint64
+	next  string // the file that fences us
 	turn  int
 	buf   [markBytes]byte
 }

@@ -3,6 +3,9 @@ package journal
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -16,6 +19,17 @@ type store struct {
 	change chan struct{}
 	acked  LSN
 	failed []error
+	late   bool // acknowledged after it had failed
+}
+
+// newRand gives each run its own luck, and says how to have it again.
+func newRand(t testing.TB) *rand.Rand {
+	seed := rand.Uint64()
+	if s := os.Getenv("JOURNAL_SEED"); s != "" {
+		seed, _ = strconv.ParseUint(s, 10, 64)
+	}
+	t.Logf("JOURNAL_SEED=%d", seed)
+	return rand.New(rand.NewPCG(seed, 1))
 }
 
 // reopen opens dir; visit may be nil.
@@ -25,7 +39,7 @@ func reopen(t testing.TB, dir string, opt Options, visit func(Record) (Account, 
 	if visit == nil {
 		visit = func(Record) (Account, error) { return Account{}, nil }
 	}
-	opt.Durable = func(through LSN) { s.tell(func() { s.acked = through }) }
+	opt.Durable = func(through LSN) { s.tell(func() { s.acked, s.late = through, s.late || len(s.failed) > 0 }) }
 	opt.Failed = func(err error) { s.tell(func() { s.failed = append(s.failed, err) }) }
 	j, err := Open(context.Background(), dir, opt, visit)
 	if err != nil {

@@ -20,9 +20,10 @@ const (
 // lockFile is LOCK: the lock that keeps a second owner away while the first lives, and the pulse by which candidates see that it does. It is never
 // renamed or deleted. It is not what makes a store safe (that is the epoch); it keeps owners from fencing each other for nothing.
 type lockFile struct {
-	file *os.File
-	mu   sync.Mutex
-	me   pulse
+	file  *os.File
+	mu    sync.Mutex
+	me    pulse
+	epoch *markFile
 }
 
 // acquire polls for the lock until it has it or ctx ends. Polling, because a blocked wait for a lock can neither be cancelled nor ranked.
@@ -186,16 +187,17 @@ func (l *lockFile) write() error {
 }
 
 // own tells candidates our epoch.
-func (l *lockFile) own(epoch uint64) {
+func (l *lockFile) own(m *markFile) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.me.Epoch = epoch
+	l.epoch, l.me.Epoch = m, m.epoch
 }
 
-func (l *lockFile) epoch() uint64 {
+// claimed is our epoch's file, once we have an epoch.
+func (l *lockFile) claimed() *markFile {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.me.Epoch
+	return l.epoch
 }
 
 // release frees the lock. The pulse says so first, lest a candidate takes the process, which goes on, for a frozen owner. An owner that was

@@ -51,7 +51,7 @@ func (j *Journal) start(visit func(Record) (Account, error)) error {
 	if j.epoch, j.mark, err = claim(j.disk, top); err != nil {
 		return err
 	}
-	j.lock.own(j.epoch)
+	j.lock.own(j.mark)
 	claimed := time.Now()
 	r := &recovery{disk: j.disk, log: j.log, store: j.store, ours: j.epoch, visit: visit}
 	if r.mark, err = lastMark(j.disk, j.epoch); err != nil {
@@ -149,8 +149,8 @@ func (j *Journal) beatLoop() {
 }
 
 func (j *Journal) pulse() error {
-	if e := j.lock.epoch(); e != 0 {
-		if err := j.disk.fenced(e); err != nil {
+	if m := j.lock.claimed(); m != nil {
+		if err := m.fenced(); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,132 @@
+package journal
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// BenchmarkRaw is the limit of the disk: one writer, zero-filled file, pwrite and fdatasync of as many records as a batch would hold.
+func BenchmarkRaw(b *testing.B) {
+	for _, per := range []int{1, 8, 16, 32, 64} {
+		b.Run(fmt.Sprintf("batch=%d", per), func(b *testing.B) {
+			f, err := os.Create(filepath.Join(b.TempDir(), "raw"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer f.Close()
+			const size = 64 << 20
+			if _, err := f.Write(make([]byte, size)); err != nil {
+				b.Fatal(err)
+			}
+			if err := f.Sync(); err != nil {
+				b.Fatal(err)
+			}
+			buf := make([]byte, per*recordSize(1024))
+			for i := range buf {
+				buf[i] = byte(i)
+			}
+			b.SetBytes(1024)
+			b.ResetTimer()
+			off := int64(0)
+			for n := 0; n < b.N; n += per {
+				if off+int64(len(buf)) > size {
+					off = 0
+				}
+				if _, err := f.WriteAt(buf, off); err != nil {
+					b.Fatal(err)
+				}
+				if err := fdatasync(f); err != nil {
+					b.Fatal(err)
+				}
+				off += int64(len(buf))
+			}
+		})
+	}
+}
+
+// BenchmarkAppend has writers that each wait until their record is durable before they append the next. Everything written is ended at once, so
+// that segments go as fast as they come.
+func BenchmarkAppend(b *testing.B) {
+	for _, writers := range []int{1, 16, 64, 256} {
+		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
+			w := newWaiters()
+			s, err := Open(b.Context(), b.TempDir(), Options{Durable: w.durable}, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			payload := make([]byte, 1024)
+			b.SetBytes(1024)
+			b.ReportAllocs()
+			var wg sync.WaitGroup
+			b.ResetTimer()
+			for i := range writers {
+				n := b.N / writers
+				if i < b.N%writers {
+					n++
+				}
+				wg.Go(func() {
+					for range n {
+						if err := w.append(s, payload); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.StopTimer()
+			st := s.Stats()
+			b.ReportMetric(float64(st.Records)/float64(st.Batches), "records/batch")
+		})
+	}
+}
+
+// waiters is the shape of a broker: a lock around Append, and a queue of those who wait for a number.
+type waiters struct {
+	mu    sync.Mutex
+	queue []waiter
+	free  []chan struct{}
+}
+
+type waiter struct {
+	lsn LSN
+	c   chan struct{}
+}
+
+func newWaiters() *waiters { return &waiters{} }
+
+func (w *waiters) append(j *Journal, payload []byte) error {
+	w.mu.Lock()
+	lsn, _, err := j.Append(Entry{Type: 1, Payload: payload})
+	var c chan struct{}
+	if n := len(w.free); n > 0 {
+		c, w.free = w.free[n-1], w.free[:n-1]
+	} else {
+		c = make(chan struct{}, 1)
+	}
+	w.queue = append(w.queue, waiter{lsn, c})
+	w.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	<-c
+	w.mu.Lock()
+	w.free = append(w.free, c)
+	w.mu.Unlock()
+	return nil
+}
+
+func (w *waiters) durable(through LSN) {
+	w.mu.Lock()
+	n := 0
+	for n < len(w.queue) && w.queue[n].lsn <= through {
+		w.queue[n].c <- struct{}{}
+		n++
+	}
+	w.queue = append(w.queue[:0], w.queue[n:]...)
+	w.mu.Unlock()
+}

@@ -1,0 +1,164 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var errInjected = errors.New("injected")
+
+// stored is a store on disk as its owner left it, to be copied and hurt.
+type stored struct {
+	dir      string
+	segment  int64
+	acked    []string // payloads, in order
+	appended []string
+}
+
+func payload(i int) string { return fmt.Sprintf("record-%04d-%s", i, strings.Repeat("x", 1+i%90)) }
+
+// newImage writes n records, each acknowledged.
+func newImage(t testing.TB, segment int64, n int) *stored {
+	im := &stored{dir: filepath.Join(t.TempDir(), "store"), segment: segment}
+	s := mustOpen(t, im.dir, Options{SegmentBytes: segment}, nil)
+	for i := range n {
+		lsn, _ := s.add(payload(i), Account{Live: 1})
+		s.durable(lsn)
+		im.acked = append(im.acked, payload(i))
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	im.appended = im.acked
+	return im
+}
+
+// newTorn writes acked records, then one batch of n more that is written and never synced: the disk fails at that moment.
+func newTorn(t testing.TB, segment int64, acked, n int) *stored {
+	im := &stored{dir: filepath.Join(t.TempDir(), "store"), segment: segment}
+	hold := make(chan struct{})
+	arrived := make(chan struct{}, 1)
+	stage := 0
+	before := func(o op) error {
+		if o.kind != opSync || stage == 0 {
+			return nil
+		}
+		stage++
+		if stage == 2 { // the batch before: while it hangs, the last one fills
+			arrived <- struct{}{}
+			<-hold
+			return nil
+		}
+		return errInjected
+	}
+	s := mustOpen(t, im.dir, Options{SegmentBytes: segment, before: before}, nil)
+	for i := range acked - 1 {
+		lsn, _ := s.add(payload(i), Account{Live: 1})
+		s.durable(lsn)
+	}
+	s.mu.Lock() // orders stage for the race detector: the commit goroutine told us of its last batch under this lock
+	stage = 1
+	s.mu.Unlock()
+	last, _ := s.add(payload(acked-1), Account{Live: 1})
+	<-arrived
+	for i := range n {
+		s.add(payload(acked+i), Account{Live: 1})
+	}
+	close(hold)
+	s.until("failure", func() bool { return len(s.failed) > 0 })
+	if s.acked != last || !errors.Is(s.failed[0], errInjected) {
+		t.Fatalf("acknowledged up to %d, want %d; failed: %v", s.acked, last, s.failed)
+	}
+	s.Close()
+	for i := range acked + n {
+		im.appended = append(im.appended, payload(i))
+	}
+	im.acked = im.appended[:acked]
+	return im
+}
+
+func (im *stored) copy(t testing.TB) string {
+	dir := t.TempDir()
+	list, err := os.ReadDir(im.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range list {
+		b, err := os.ReadFile(filepath.Join(im.dir, e.Name()))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, e.Name()), b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func (im *stored) segments(t testing.TB) (names []string) {
+	list, err := filepath.Glob(filepath.Join(im.dir, "seg-*"))
+	if err != nil || len(list) == 0 {
+		t.Fatal("no segments", err)
+	}
+	slices.Sort(list)
+	for _, s := range list {
+		names = append(names, filepath.Base(s))
+	}
+	return names
+}
+
+func (im *stored) lastSegment(t testing.TB) string {
+	names := im.segments(t)
+	return names[len(names)-1]
+}
+
+// overwrite changes octets of a file, within its size.
+func (im *stored) overwrite(t testing.TB, dir, name string, off int64, b []byte) {
+	path := filepath.Join(dir, name)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if off < int64(len(data)) {
+		copy(data[off:], b)
+	}
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// recover opens a store and returns the payloads it holds, which must be a prefix of what was appended.
+func (im *stored) recover(t testing.TB, dir string) ([]string, error) {
+	var got []string
+	s, err := reopen(t, dir, Options{SegmentBytes: im.segment}, collect(&got))
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	if len(got) > len(im.appended) || !slices.Equal(got, im.appended[:len(got)]) {
+		t.Fatalf("recovered something that is no prefix of what was appended: %d records, %.300q", len(got), got)
+	}
+	lsn, _ := s.add("after", Account{})
+	s.durable(lsn)
+	return got, nil
+}
+
+// tail is the extent of everything from record number i on in the last segment.
+func (im *stored) tail(t testing.TB, i int) (from, to int64) {
+	b, err := os.ReadFile(filepath.Join(im.dir, im.lastSegment(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	from = int64(strings.Index(string(b), im.appended[i])) - recordHeader
+	last := im.appended[len(im.appended)-1]
+	to = int64(strings.Index(string(b), last) + len(last))
+	if from < segmentHeader || to < from {
+		t.Fatalf("record %d is not in the last segment", i)
+	}
+	return from, to
+}
