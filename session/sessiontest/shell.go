@@ -125,12 +125,15 @@ func (s *shell) read(leg session.Leg, p []byte) {
 func (s *shell) feed(leg session.Leg) {
 	in := &s.in[leg]
 	in.again = false
-	for in.len() > 0 && !s.ended && s.move == nil {
+	for in.len() > 0 && !s.ended && (leg == session.Client || s.move == nil) {
 		s.before()
 		took, want := s.rec.Feed(leg, in.chunk.Range(in.off, in.end), &s.out)
 		if took < 0 || took > in.len() || want < 0 {
 			s.w.Fail("contract", "Feed(%v) of %d octets took %d and wants %d", leg, in.len(), took, want)
 			return
+		}
+		if took < in.len() {
+			s.w.Tracef("recorder leaves %d octets from the %v and wants %d", in.len()-took, leg, want)
 		}
 		in.off += took
 		in.want = want

@@ -21,7 +21,6 @@ type stompClient struct {
 	at     time.Duration // nothing is done before
 	until  time.Duration // how long the operation at pc waits for a message
 	leave  Leave
-	quit   bool
 	closed bool
 
 	subs      [2]*clientSub
@@ -31,7 +30,7 @@ type stompClient struct {
 	committed []*clientTx
 	requests  []request // not answered yet, in order
 	receipts  int       // asked for so far
-	answered  [3]int    // by class: the highest receipt that was answered
+	answered  int       // the highest receipt of an effect that was answered
 	byeID     int       // the receipt of DISCONNECT
 	failure   string    // an ERROR that the client was sent
 	failedAt  time.Duration
@@ -41,8 +40,9 @@ type stompClient struct {
 	quiet           time.Duration // since when nothing has come and nothing is owed
 	frames, wrote   int           // read, written
 	scratch         []byte
-	unsubscribed    []string // confirmed
-	drained         bool     // DISCONNECT was answered
+	fleeting        map[int]*clientSub // nameless: ended, by queue; such a queue is not subscribed to again
+	unsubscribed    []string           // confirmed
+	drained         bool               // DISCONNECT was answered
 }
 
 type phase uint8
@@ -86,27 +86,17 @@ type clientTx struct {
 	receipt int       // that its COMMIT asked for; 0 is none
 }
 
-// receiptClass groups receipts that come in the order in which they were asked for. STOMP promises no order between a SUBSCRIBE's and a
-// SEND's: a server may confirm one sooner than the other.
-type receiptClass uint8
-
-const (
-	ofSession receiptClass = iota
-	ofEffect
-	inTransaction
-)
-
 // request is a receipt that the client waits for.
 type request struct {
-	n     int
-	at    time.Duration
-	class receiptClass
-	items []*item // SENDs that it confirms
-	what  string
+	n      int
+	at     time.Duration
+	effect bool    // effects are answered in their order; STOMP promises no order between, say, a SUBSCRIBE's receipt and a SEND's
+	items  []*item // SENDs that it confirms
+	what   string
 }
 
 func newStompClient(w *World, script *Script, book *ledger, broker *stompBroker) *stompClient {
-	return &stompClient{w: w, book: book, script: script, broker: broker}
+	return &stompClient{w: w, book: book, script: script, broker: broker, fleeting: map[int]*clientSub{}}
 }
 
 func (c *stompClient) Leaving() Leave { return c.leave }
@@ -152,10 +142,10 @@ func (c *stompClient) Waiting() string {
 // Closed is the end of the connection from the other side.
 func (c *stompClient) Closed() {
 	c.w.Tracef("client: the connection is closed")
-	if c.in.len() > 0 {
+	if c.in.len() > 0 && c.leave < Gone {
 		c.w.Fail("half-frame", "the connection ended within a frame: %.200q", c.in.buf[c.in.head:])
 	}
-	if c.phase < done && c.failure == "" && !c.excused() && !c.quit {
+	if c.phase < done && c.failure == "" && c.leave < Gone {
 		c.w.Fail("ended", "the connection was closed without an ERROR; the client waits for %q", c.Waiting())
 	}
 	c.closed = true
@@ -163,7 +153,13 @@ func (c *stompClient) Closed() {
 }
 
 // excused reports that the recorder had reason to give up: no broker for as long as it may hold.
-func (c *stompClient) excused() bool { return c.book.outage() >= c.script.Hold-time.Second }
+func (c *stompClient) excused() bool {
+	owed := c.book.outage()
+	if live, _ := c.w.Live(); !live && len(c.requests) > 0 {
+		owed = max(owed, c.w.Now()-c.requests[0].at)
+	}
+	return owed >= c.script.Hold-time.Second
+}
 
 // Wake is when the program has something to do.
 func (c *stompClient) Wake() (at time.Duration, ok bool) {

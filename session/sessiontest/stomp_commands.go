@@ -320,6 +320,7 @@ func (b *stompBroker) outcome(c *bconn, t *transaction, n uint64) record {
 				b.w.Fail("rolled-back", "COMMIT %d acknowledges %q, which the session does not hold and did not have to give up", n, a.id)
 			}
 			b.book.rolled++
+			b.undo(c, t)
 			return record{effect: n, rolled: true}
 		}
 	}
@@ -334,6 +335,17 @@ func (b *stompBroker) outcome(c *bconn, t *transaction, n uint64) record {
 		r.enq = r.enq[1:]
 	}
 	return r
+}
+
+// undo notes that what a transaction acknowledged is held as before; the client will be told.
+func (b *stompBroker) undo(c *bconn, t *transaction) {
+	for _, a := range t.acks {
+		if sub := c.sub(a.sub); sub != nil {
+			for _, m := range b.held(sub, a.id) {
+				m.item.acked = false
+			}
+		}
+	}
 }
 
 func (b *stompBroker) disconnect(c *bconn, f *frame.Frame) {

@@ -34,6 +34,11 @@ type claim struct {
 	ordinal uint64
 }
 
+// beats reports whether a claim is by a later delivery than one that was granted.
+func (c claim) beats(o claim) bool {
+	return o.id != "" && (c.epoch > o.epoch || c.epoch == o.epoch && c.ordinal > o.ordinal)
+}
+
 // gate holds the recovered messages of a queue back until a session's subscription is there again, or time is up.
 type gate struct {
 	sess  *bsession
@@ -77,6 +82,11 @@ func (b *stompBroker) subscribe(c *bconn, f *frame.Frame) {
 	}
 	if id, ok := f.Get("receipt"); ok {
 		s.receipt = "receipt-id:" + string(id) + "\n"
+	}
+	for _, o := range c.subs {
+		if o.dest == dest {
+			b.book.shared[dest] = true
+		}
 	}
 	c.subs = append(c.subs, s)
 	if c.sess == nil {
@@ -124,7 +134,7 @@ func (b *stompBroker) grant(c *bconn, s *subscription) string {
 	var gone []string
 	for _, cl := range s.wanted {
 		m, known := b.find(s.dest, cl.id)
-		refused := !known || !m.live || m.holder != nil && m.holder != old
+		refused := !known || !m.live || m.holder != nil && m.holder != old && !cl.beats(m.claimed)
 		if b.script.Fault == IgnoresClaims || known && m.holder == s {
 			continue // claimed twice: under two deliveries
 		}
@@ -135,8 +145,11 @@ func (b *stompBroker) grant(c *bconn, s *subscription) string {
 			}
 			continue
 		}
+		if m.holder != nil && m.holder != old {
+			m.holder.unacked--
+		}
 		if b.script.Fault != ServesClaimed {
-			m.holder = s
+			m.holder, m.claimed = s, cl
 		}
 		s.claims = append(s.claims, m)
 		s.unacked++
@@ -295,7 +308,9 @@ func (b *stompBroker) deliver(s *subscription, m *message) {
 	}
 	s.sent = append(kept, m)
 	m.ordinal++
-	m.holder = s
+	if m.holder != s {
+		m.holder, m.claimed = s, claim{}
+	}
 	s.unacked++
 	if s.rival {
 		s.actAt = b.w.Now() + b.w.Rand.Span(0, 10*time.Millisecond)

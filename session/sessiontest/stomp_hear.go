@@ -39,10 +39,14 @@ func (c *stompClient) connected(f *frame.Frame) {
 func (c *stompClient) message(f *frame.Frame) {
 	var s *clientSub
 	id := string(f.Value("subscription"))
+	dest, _ := queueOf(string(f.Value("destination")))
 	for _, x := range c.subs {
-		if x != nil && x.id == id {
+		if x != nil && (x.id == id || c.script.Nameless && x.dest == dest) {
 			s = x
 		}
+	}
+	if old := c.fleeting[dest]; old != nil {
+		id = old.id
 	}
 	it := c.book.find(f.Body)
 	switch {
@@ -72,7 +76,11 @@ func (c *stompClient) message(f *frame.Frame) {
 		return
 	}
 	it.taken, it.auto = true, s.mode == Auto
+	if c.phase == leavingPhase {
+		return // it crossed the DISCONNECT: whether it counts as consumed is the broker's business
+	}
 	c.book.delivered(it, s.gen)
+	c.book.inOrder(it)
 	if s.mode == Auto {
 		it.held, it.acked = false, true
 		return
@@ -153,12 +161,14 @@ func (c *stompClient) receipt(f *frame.Frame) {
 
 func (c *stompClient) judgeReceipt(i int, r request) {
 	switch {
-	case r.n < c.answered[r.class]:
+	case r.effect && r.n < c.answered:
 		c.w.Fail("receipt-order", "the receipt of %s came behind one that was asked for later", r.what)
 	case r.n == c.byeID && len(c.requests) > 0:
 		c.w.Fail("receipt-order", "DISCONNECT was answered before %s", c.requests[0].what)
 	}
-	c.answered[r.class] = r.n
+	if r.effect {
+		c.answered = r.n
+	}
 	for _, it := range r.items {
 		if !it.durable {
 			c.w.Fail("early-receipt", "%s was confirmed before it was durable", r.what)
@@ -185,6 +195,11 @@ func (c *stompClient) error(f *frame.Frame) {
 	c.letGo()
 	if !c.excused() {
 		c.w.Fail("ended", "the client was sent an ERROR: %s", brief(f.Raw))
+	}
+	for i, r := range c.requests {
+		if id := "r-" + strconv.Itoa(r.n); i < 8 && !strings.Contains(string(f.Raw), id) {
+			c.w.Fail("silent-error", "the ERROR that ends the session does not name receipt %s of %s: %s", id, r.what, brief(f.Raw))
+		}
 	}
 }
 
@@ -217,7 +232,7 @@ func (c *stompClient) rolledBack(f *frame.Frame) bool {
 			continue
 		}
 		for _, h := range t.holds {
-			if h.sub == s && !h.item.moved {
+			if h.sub == s {
 				h.tx, h.item.held, h.item.acked, h.item.nacked, s.loose = 0, true, false, false, true
 				s.held = append(s.held, h)
 			}

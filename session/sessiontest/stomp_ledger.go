@@ -68,7 +68,13 @@ type ledger struct {
 	closed  bool
 	left    bool                  // the client is gone without a word: nothing it had said last is owed
 	subs    map[string]*clientSub // all that there ever were, by id
+	shared  map[int]bool          // queues that had two consumers at a time
+	first   map[[2]int]int        // by queue and producer: the place of the last message that was shown for the first time
 	scratch []byte
+}
+
+func newLedger(w *World, script *Script) *ledger {
+	return &ledger{w: w, script: script, subs: map[string]*clientSub{}, shared: map[int]bool{}, first: map[[2]int]int{}}
 }
 
 func (b *ledger) add(own bool, dest, size int) *item {
@@ -116,6 +122,21 @@ func (b *ledger) delivered(it *item, sub int) {
 	}
 	it.shown++
 	it.held, it.acked, it.nacked, it.moved, it.sub = true, false, false, false, sub
+}
+
+// inOrder judges the order of first deliveries from one producer, where there was only one consumer.
+func (b *ledger) inOrder(it *item) {
+	if it.shown > 1 || b.shared[it.dest] || b.script.Queues[it.dest].Rival {
+		return
+	}
+	from, place := [2]int{it.dest, 0}, it.n
+	if it.own {
+		from[1], place = 1, it.place
+	}
+	if place < b.first[from] {
+		b.w.Fail("reordered", "%s was shown behind a later message of its producer", it.key())
+	}
+	b.first[from] = place
 }
 
 // rivalled judges a delivery to another consumer.

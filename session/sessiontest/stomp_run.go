@@ -46,7 +46,7 @@ func RunSTOMP(c Case, make Factory, trace bool) Result {
 	script := c.Script
 	script.TxFrees = script.TxFrees && !script.Plain
 	w.shell.loses, w.shell.releases = script.Fault == DropsOctet, script.Fault == ReleasesEarly
-	book := &ledger{w: w, script: &script, subs: map[string]*clientSub{}}
+	book := newLedger(w, &script)
 	broker := newStompBroker(w, &script, book)
 	client := newStompClient(w, &script, book, broker)
 	id := fmt.Sprintf("%016x%016x", c.Seed, w.Rand.Uint64())

@@ -106,6 +106,7 @@ type Queue struct {
 type Script struct {
 	Version   frame.Version
 	HeartBeat time.Duration // asked for and offered; 0 is none
+	Nameless  bool          // STOMP 1.0: subscriptions have no id
 	Pipelined bool          // the client does not wait for CONNECTED
 	Ops       []Op
 	End       Ending
@@ -129,6 +130,7 @@ func RandomScript(r *Rand, n int) Script {
 		Version: frame.Version(r.Between(0, 2)), Pipelined: r.Chance(20), Hold: 20 * time.Second, Reclaim: 2 * time.Second,
 		Forgets: r.Chance(50), TxFrees: r.Chance(50), Queues: make([]Queue, NumQueues),
 	}
+	s.Nameless = s.Version == frame.V10 && r.Chance(50)
 	if r.Chance(60) {
 		s.HeartBeat = r.Span(200*time.Millisecond, 5*time.Second)
 	}

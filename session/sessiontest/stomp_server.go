@@ -97,6 +97,11 @@ func (b *stompBroker) Lost(link int) {
 		} else if x.conn == c {
 			x.conn, x.absent, x.deadline = nil, true, b.w.Now()+b.script.Reclaim
 			b.absent = append(b.absent, c.subs...)
+			for _, s := range c.subs {
+				if s.waits { // its claims were never decided: the queue waits for them again
+					b.gates = append(b.gates, gate{x, s.name, s.dest, x.deadline})
+				}
+			}
 		}
 		return
 	}

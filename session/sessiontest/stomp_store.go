@@ -52,6 +52,7 @@ type message struct {
 
 	ordinal     uint64 // of its last delivery in this epoch
 	holder      *subscription
+	claimed     claim // the right by which holder has it, if it does by a claim
 	redelivered bool
 	nacks       int
 }

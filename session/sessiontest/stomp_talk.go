@@ -51,12 +51,12 @@ func (c *stompClient) perform(dst []byte, o *Op) []byte {
 }
 
 // request adds a receipt header if the operation asks for one.
-func (c *stompClient) request(dst []byte, wanted bool, class receiptClass, what string, items ...*item) []byte {
+func (c *stompClient) request(dst []byte, wanted bool, effect bool, what string, items ...*item) []byte {
 	if !wanted {
 		return dst
 	}
 	c.receipts++
-	c.requests = append(c.requests, request{n: c.receipts, at: c.w.Now(), class: class, items: items, what: what})
+	c.requests = append(c.requests, request{n: c.receipts, at: c.w.Now(), effect: effect, items: items, what: what})
 	return append(strconv.AppendInt(append(dst, "receipt:r-"...), int64(c.receipts), 10), '\n')
 }
 
@@ -77,22 +77,26 @@ func txHeader(dst []byte, n int) []byte {
 }
 
 func (c *stompClient) subscribe(dst []byte, o *Op) []byte {
-	if c.subs[o.Sub] != nil {
+	other := c.subs[1-o.Sub]
+	shared := other != nil && other.dest == o.Dest
+	if c.subs[o.Sub] != nil || c.script.Nameless && (shared || len(c.requests) > 0 || c.fleeting[o.Dest] != nil) {
 		return dst
 	}
 	c.gens++
 	s := &clientSub{id: "s" + strconv.Itoa(o.Sub) + "-" + strconv.Itoa(c.gens), gen: c.gens, dest: o.Dest, mode: o.Mode, prefetch: o.Prefetch}
 	c.subs[o.Sub] = s
+	if shared {
+		c.book.shared[o.Dest] = true
+	}
 	c.book.subs[s.id] = s
-	dst = append(append(append(dst, "SUBSCRIBE\nid:"...), s.id...), "\ndestination:/queue/"...)
-	dst = append(strconv.AppendInt(dst, int64(o.Dest), 10), '\n')
+	dst = c.name(append(dst, "SUBSCRIBE\n"...), s, true)
 	if o.Mode != Auto || c.w.Rand.Chance(50) {
 		dst = frame.AppendHeader(dst, "ack", o.Mode.String())
 	}
 	if o.Prefetch > 0 {
 		dst = frame.AppendUint(dst, "activemq.prefetchSize", uint64(o.Prefetch))
 	}
-	dst = c.request(dst, o.Receipt, ofSession, "SUBSCRIBE "+s.id)
+	dst = c.request(dst, o.Receipt, false, "SUBSCRIBE "+s.id)
 	return append(dst, '\n', 0)
 }
 
@@ -110,9 +114,23 @@ func (c *stompClient) unsubscribe(dst []byte, o *Op) []byte {
 		h.item.held = false
 	}
 	c.subs[o.Sub], s.ended = nil, true
-	dst = append(append(append(dst, "UNSUBSCRIBE\nid:"...), s.id...), '\n')
-	dst = c.request(dst, o.Receipt, ofSession, "UNSUBSCRIBE "+s.id)
+	if c.script.Nameless {
+		c.fleeting[s.dest] = s
+	}
+	dst = c.name(append(dst, "UNSUBSCRIBE\n"...), s, false)
+	dst = c.request(dst, o.Receipt, false, "UNSUBSCRIBE "+s.id)
 	return append(dst, '\n', 0)
+}
+
+// name adds the headers by which a subscription goes.
+func (c *stompClient) name(dst []byte, s *clientSub, dest bool) []byte {
+	if !c.script.Nameless {
+		dst = frame.AppendHeader(dst, "id", s.id)
+	}
+	if dest || c.script.Nameless {
+		dst = append(strconv.AppendInt(append(dst, "destination:/queue/"...), int64(s.dest), 10), '\n')
+	}
+	return dst
 }
 
 func (c *stompClient) send(dst []byte, o *Op) []byte {
@@ -130,9 +148,9 @@ func (c *stompClient) send(dst []byte, o *Op) []byte {
 	dst = append(strconv.AppendInt(append(dst, "SEND\ndestination:/queue/"...), int64(o.Dest), 10), '\n')
 	dst = txHeader(append(dst, noteOf(it, c.script.Version)...), o.Tx)
 	if t == nil {
-		dst = c.request(dst, o.Receipt, ofEffect, "SEND "+it.key(), it)
+		dst = c.request(dst, o.Receipt, true, "SEND "+it.key(), it)
 	} else {
-		dst = c.request(dst, o.Receipt, inTransaction, "SEND "+it.key()+" in a transaction")
+		dst = c.request(dst, o.Receipt, false, "SEND "+it.key()+" in a transaction")
 	}
 	c.scratch = it.body(c.scratch[:0])
 	if it.binary() {
@@ -190,11 +208,7 @@ func (c *stompClient) ack(dst []byte, o *Op, i int) []byte {
 		dst = frame.AppendHeader(dst, "message-id", h.mid)
 	}
 	dst = txHeader(dst, o.Tx)
-	class := ofEffect
-	if o.Tx != 0 {
-		class = inTransaction
-	}
-	dst = c.request(dst, o.Receipt, class, strings.TrimSpace(name)+" "+h.item.key())
+	dst = c.request(dst, o.Receipt, o.Tx == 0, strings.TrimSpace(name)+" "+h.item.key())
 	first := i
 	if s.mode == Cumulative {
 		first = 0
@@ -238,7 +252,7 @@ func (c *stompClient) transaction(dst []byte, o *Op) []byte {
 	case OpBegin:
 		c.txs = append(c.txs, &clientTx{n: o.Tx})
 		dst = txHeader(append(dst, "BEGIN\n"...), o.Tx)
-		dst = c.request(dst, o.Receipt, inTransaction, "BEGIN")
+		dst = c.request(dst, o.Receipt, false, "BEGIN")
 		return append(dst, '\n', 0)
 	case OpCommit:
 		for _, it := range t.sends {
@@ -255,7 +269,7 @@ func (c *stompClient) transaction(dst []byte, o *Op) []byte {
 			}
 		}
 		dst = txHeader(append(dst, "COMMIT\n"...), o.Tx)
-		dst = c.request(dst, o.Receipt, ofEffect, "COMMIT", t.sends...)
+		dst = c.request(dst, o.Receipt, true, "COMMIT", t.sends...)
 		if o.Receipt {
 			t.receipt = c.receipts
 		}
@@ -274,7 +288,7 @@ func (c *stompClient) transaction(dst []byte, o *Op) []byte {
 			}
 		}
 		dst = txHeader(append(dst, "ABORT\n"...), o.Tx)
-		dst = c.request(dst, o.Receipt, ofEffect, "ABORT")
+		dst = c.request(dst, o.Receipt, true, "ABORT")
 	}
 	for i := range c.txs {
 		if c.txs[i] == t {
@@ -289,11 +303,9 @@ func (c *stompClient) transaction(dst []byte, o *Op) []byte {
 func (c *stompClient) ending(dst []byte) []byte {
 	switch c.script.End {
 	case EndClose:
-		c.quit = true
 		c.goAway(Gone)
 		return dst
 	case EndAbort:
-		c.quit = true
 		c.goAway(Abort)
 		return dst
 	case EndDrained:
@@ -305,7 +317,7 @@ func (c *stompClient) ending(dst []byte) []byte {
 
 func (c *stompClient) disconnect(dst []byte) []byte {
 	dst = append(dst, "DISCONNECT\n"...)
-	dst = c.request(dst, true, ofSession, "DISCONNECT")
+	dst = c.request(dst, true, false, "DISCONNECT")
 	c.byeID = c.receipts
 	c.phase = leavingPhase
 	c.letGo()

@@ -88,6 +88,11 @@ func (w *World) Fail(kind, format string, args ...any) {
 	v := Violation{Kind: kind, Text: fmt.Sprintf(format, args...), At: w.now}
 	w.Failures = append(w.Failures, v)
 	w.Tracef("VIOLATION %v", v)
+	if w.trace && w.shell.rec != nil {
+		var r session.Report
+		w.shell.rec.Report(&r)
+		w.Tracef("the recorder says %+v", r)
+	}
 }
 
 // Tracing tells whether Tracef does anything.
