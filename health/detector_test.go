@@ -125,6 +125,10 @@ func TestStaleOwnerNamesItsEvidence(t *testing.T) {
 	if out := d.Observe(Evidence{Target: "a", Kind: ConnLive, At: at(4), Store: "s", Epoch: 7}); out.Verdict.State != Standby {
 		t.Errorf("removed and added, the stale owner is %v", out.Verdict.State)
 	}
+	// It says itself that it owns nothing now: its epoch is no claim any more, and nothing against it.
+	if v := d.Observe(Evidence{Target: "a", Kind: ProbeStandby, At: at(4)}).Verdict; v.Epoch != 0 || v.Reason != "" || v.Store != "s" {
+		t.Errorf("an honest standby is %+v", v)
+	}
 	// Without an epoch nobody is stale, and other stores have their own.
 	if out := d.Observe(Evidence{Target: "a", Kind: ConnLive, At: at(5), Store: "s"}); out.Verdict.State != Active {
 		t.Errorf("a broker that tells no epoch is %v", out.Verdict.State)
@@ -169,6 +173,13 @@ func TestFlapGuard(t *testing.T) {
 	}
 	if v := good(d, 1, now+2*time.Second); v.State != Active || v.Reason != "" {
 		t.Errorf("good for 2 s: %v %q", v.State, v.Reason)
+	}
+	if v := good(d, 1, now+2100*time.Millisecond); v.State != Active {
+		t.Errorf("having proved itself, it has to again: %v", v.State)
+	}
+	d.Observe(Evidence{Target: "a", Kind: ConnLost, At: at(now + 2200*time.Millisecond)})
+	if v := good(d, 1, now+2300*time.Millisecond); v.State != Active {
+		t.Errorf("a broken connection counts as a flap: %v", v.State)
 	}
 
 	d, now, _ = setup(Thresholds{})

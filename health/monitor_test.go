@@ -236,6 +236,15 @@ func TestMonitorRemove(t *testing.T) {
 		if f.running.Load() != 0 {
 			t.Error("the probe goes on")
 		}
+		// An answer that was cut short says nothing about what has the name now.
+		m.Add("a")
+		synctest.Wait()
+		m.Remove("a")
+		m.Add("a")
+		synctest.Wait()
+		if m.state("a") != Unknown {
+			t.Errorf("removed and added, a is %v", m.state("a"))
+		}
 		m.SetTargets([]Target{"b"})
 		m.Observe(Evidence{Target: "a", Kind: ConnLive, Store: "s", Epoch: 9})
 		all, _ := m.Snapshot()

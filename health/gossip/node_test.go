@@ -3,6 +3,7 @@ package gossip
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"runtime"
 	"strings"
@@ -201,6 +202,7 @@ func TestLeaveIsKnownAtOnce(t *testing.T) {
 // wires is a network that can be parted.
 type wires struct {
 	parted atomic.Bool
+	lost   [2]atomic.Int32 // messages and dials, by the side they came from
 	mu     sync.Mutex
 	side   map[string]bool // address → side
 }
@@ -215,7 +217,15 @@ func (w *wires) from(side bool) func(string) bool {
 	return func(to string) bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		return !w.parted.Load() || w.side[to] == side
+		if !w.parted.Load() || w.side[to] == side {
+			return true
+		}
+		if side {
+			w.lost[1].Add(1)
+		} else {
+			w.lost[0].Add(1)
+		}
+		return false
 	}
 }
 
@@ -241,12 +251,40 @@ func TestPartedClusterJoinsAgain(t *testing.T) {
 	seeds := func(context.Context) ([]string, error) { return []string{a.Addr()}, nil }
 	b = start(t, Config{Name: "b", Resolve: seeds, wire: w.from(true)})
 	w.put(b.Addr(), true)
+	for before := w.lost[1].Load(); w.lost[1].Load() == before; {
+		time.Sleep(time.Millisecond) // until it has tried in vain
+	}
 	if v, _ := b.Snapshot(); v.Members != 1 {
 		t.Fatalf("parted, and sees %+v", v)
 	}
 	w.parted.Store(false)
 	await(t, b, 3*time.Second, "the other side", epoch("a", 5))
 	await(t, a, 3*time.Second, "the other side", presence("b", Alive))
+}
+
+// What does not come directly comes through others, long before the next exchange of states.
+func TestNewsGoesRoundABrokenPath(t *testing.T) {
+	t.Parallel()
+	var far atomic.Pointer[string]
+	reach := func(to string) bool { s := far.Load(); return s == nil || to != *s }
+	a := start(t, Config{Name: "a", wire: reach})
+	b := start(t, Config{Name: "b", Join: []string{a.Addr()}})
+	c := start(t, Config{Name: "c", Join: []string{b.Addr()}})
+	for _, n := range []*Node{a, b, c} {
+		await(t, n, 5*time.Second, "all", members(3))
+	}
+	addr := c.Addr()
+	far.Store(&addr)
+	if err := a.Announce(owner(3)); err != nil {
+		t.Fatal(err)
+	}
+	await(t, c, time.Second, "the epoch", epoch("a", 3))
+	a.Suspect("10.0.0.1:61613")
+	select {
+	case <-c.Suspicions():
+	case <-time.After(time.Second):
+		t.Error("the suspicion did not come through")
+	}
 }
 
 func TestSuspicionBecomesHint(t *testing.T) {
@@ -348,6 +386,29 @@ func TestBadConfig(t *testing.T) {
 	if n, err := New(Config{Name: "b", Kind: Broker, BindPort: int(portOf(t, taken.Addr()))}); err == nil {
 		_ = n.Close()
 		t.Error("two nodes on one port")
+	}
+}
+
+// A seed that accepts and says nothing holds up neither New nor Close.
+func TestCloseDoesNotWaitForASilentSeed(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	n := start(t, Config{Name: "a", Join: []string{silent.Addr().String()}})
+	c, err := silent.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	began := time.Now()
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > streamTimeout/2 {
+		t.Errorf("Close took %v", took)
 	}
 }
 

@@ -84,6 +84,13 @@ func TestPresence(t *testing.T) {
 	}
 	step(time.Hour)
 	n.is(t, "us", Alive)
+
+	step(0, said("c", "c~1", 1, 1))
+	(*delegate)(n).NotifyJoin(&memberlist.Node{Name: "c~1", Addr: []byte{127, 0, 0, 1}, Port: 4})
+	step(0)
+	(*delegate)(n).NotifyLeave(&memberlist.Node{Name: "c~1"})
+	step(0)
+	n.is(t, "c", Lost) // at once: grace is for those who were never members
 }
 
 // Two nodes of one name, or a clock that went back: our present word counts, and there is no storm.
