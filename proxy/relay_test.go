@@ -189,10 +189,12 @@ func TestClientsOutliveTheirBroker(t *testing.T) {
 		joined.Wait()
 	}
 	each(func(i int) {
-		if conns[i], err = net.Dial("tcp", ln.Addr().String()); err != nil {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
 			t.Error(err)
 			return
 		}
+		conns[i] = c
 		readers[i] = bufio.NewReader(conns[i])
 		if got := ask(i, "one"); got != "one from epoch 1" {
 			t.Errorf("client %d got %q", i, got)

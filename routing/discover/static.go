@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/understudy-mq/understudy/health"
 	"github.com/understudy-mq/understudy/routing"
@@ -87,13 +88,14 @@ func parseURI(uri string) (routing.Endpoint, error) {
 }
 
 func parseHost(u *url.URL) (health.Target, error) {
-	host, port := strings.ToLower(u.Hostname()), uint64(DefaultPort)
+	host, port := u.Hostname(), uint64(DefaultPort)
 	if host == "" {
 		return "", errors.New("names no host: write stomp://host:port")
 	}
-	if addr, err := netip.ParseAddr(host); err == nil {
-		host = addr.Unmap().String() // one spelling for each address, since targets are compared
-	} else if strings.ContainsAny(host, " :%/?#[]@\\\"<>,;") || strings.HasPrefix(host, ".") || len(host) > 253 {
+	// One spelling for each host, since targets are compared.
+	if addr, err := netip.ParseAddr(host); err == nil && isName(addr.Zone()+"x") {
+		host = addr.Unmap().String()
+	} else if host = strings.ToLower(host); !isName(host) || host[0] == '.' || len(host) > 253 {
 		return "", fmt.Errorf("host %q is neither a name nor an address", host)
 	}
 	if text := u.Port(); text != "" {
@@ -103,6 +105,13 @@ func parseHost(u *url.URL) (health.Target, error) {
 		}
 	}
 	return health.Target(net.JoinHostPort(host, strconv.FormatUint(port, 10))), nil
+}
+
+// isName is generous: what resolvers take, underscores and letters of other alphabets included, and nothing that a URI or an address is made of.
+func isName(s string) bool {
+	return !strings.ContainsFunc(s, func(c rune) bool {
+		return !unicode.IsLetter(c) && !unicode.IsDigit(c) && c != '.' && c != '-' && c != '_'
+	})
 }
 
 func parseQuery(u *url.URL, ep *routing.Endpoint) error {
