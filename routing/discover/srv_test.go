@@ -59,7 +59,9 @@ func TestLookup(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			n := startNameserver(t, tt.zone...)
+			n.mu.Lock()
 			n.extra = records(t, tt.extra)
+			n.mu.Unlock()
 			got, err := n.resolver().lookup(t.Context(), service, nil)
 			if !errors.Is(err, tt.err) || show(got.endpoints) != tt.want {
 				t.Fatalf("got  %s, %v\nwant %s, %v", show(got.endpoints), err, tt.want, tt.err)
