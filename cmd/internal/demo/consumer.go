@@ -13,9 +13,10 @@ import (
 // How a consumer works.
 const (
 	prefetch     = 500
-	quickWork    = 5 * time.Millisecond   // the longest that most messages take
-	slowWork     = 200 * time.Millisecond // the longest that one in slowOneIn takes: longer than a take-over
-	slowOneIn    = 16
+	quickWork    = 5 * time.Millisecond // the longest that most messages take
+	slowWork     = 2 * time.Second      // the longest that one in slowOneIn takes: longer than a take-over
+	slowOneIn    = 64
+	slowInOrder  = 200 * time.Millisecond // slowWork where acknowledgements are cumulative, and the others wait for it
 	ackTick      = time.Millisecond
 	cumulativeOf = 8 // with ack:client, how many messages one ACK covers at most
 )
@@ -85,6 +86,9 @@ func (c *consumer) work() time.Duration {
 	longest := quickWork
 	if c.rng.IntN(slowOneIn) == 0 {
 		longest = slowWork
+		if c.mode == stomp.AckClient {
+			longest = slowInOrder
+		}
 	}
 	return time.Duration(c.rng.Int64N(int64(longest)))
 }

@@ -119,7 +119,7 @@ func TestDemoCountsMessages(t *testing.T) {
 // The negative control: without the sidecar the same clients fail, or the demo would prove nothing.
 func TestDemoDirect(t *testing.T) {
 	r, out := play(t, Config{Kills: 2, Interval: 200 * time.Millisecond, Receipts: true, Direct: true})
-	if r.Clean() || r.Verdict != "failed" || r.ClientsReconnected != 10 || !strings.Contains(out, "lost its connection") || !strings.Contains(out, "never confirmed") {
+	if r.Clean() || r.Verdict != "failed" || r.ClientsReconnected < 8 || !strings.Contains(out, "lost its connection") || !strings.Contains(out, "never confirmed") {
 		t.Errorf("%+v", r)
 	}
 }

@@ -16,6 +16,7 @@ const (
 	service  = "_stomp._tcp.mq.example"
 	ttl      = 1 // seconds; the brokers of a demo may move from port to port
 	dnsStart = 5 * time.Second
+	dnsPorts = 20 // how many ports are tried
 )
 
 // nameServer is a DNS server with the SRV records of the demo's brokers. All have the same priority: whichever is active serves.
@@ -29,14 +30,9 @@ type nameServer struct {
 
 // startDNS listens on a free loopback port, UDP and TCP; close must be called.
 func startDNS() (*nameServer, error) {
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	udp, tcp, err := bindBoth()
 	if err != nil {
-		return nil, fmt.Errorf("listen for DNS: %w", err)
-	}
-	tcp, err := net.Listen("tcp", udp.LocalAddr().String())
-	if err != nil {
-		udp.Close()
-		return nil, fmt.Errorf("listen for DNS: %w", err)
+		return nil, err
 	}
 	s := &nameServer{ports: map[string]uint16{}, addr: udp.LocalAddr().String()}
 	mux := dns.NewServeMux()
@@ -59,6 +55,23 @@ func startDNS() (*nameServer, error) {
 		}
 	}
 	return s, nil
+}
+
+// bindBoth binds one port for UDP and TCP. That it is free for one does not say that it is for the other.
+func bindBoth() (net.PacketConn, net.Listener, error) {
+	var err error
+	for range dnsPorts {
+		var udp net.PacketConn
+		var tcp net.Listener
+		if tcp, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			break
+		}
+		if udp, err = net.ListenPacket("udp", tcp.Addr().String()); err == nil {
+			return udp, tcp, nil
+		}
+		tcp.Close()
+	}
+	return nil, nil, fmt.Errorf("listen for DNS: %w", err)
 }
 
 // set publishes where a host's broker listens.

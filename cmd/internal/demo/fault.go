@@ -10,20 +10,22 @@ import (
 // inFlightWait bounds the wait for a moment with something in the air.
 const inFlightWait = 10 * time.Second
 
+// freshSend is the age up to which a SEND is certainly still on its way: less than what a sync to disk takes.
+const freshSend = 200 * time.Microsecond
+
 // fault kills the active broker (or breaks the connections to it) at a moment when a SEND is unconfirmed and a MESSAGE unacknowledged, waits
 // until every client has heard of the new epoch, and brings the killed one back as standby.
 func (r *run) fault(ctx context.Context) error {
-	if err := r.awaitInFlight(ctx); err != nil {
+	victim, heir := r.cluster.members[r.active], r.cluster.members[1-r.active]
+	before, err := r.awaitInFlight(ctx)
+	if err != nil {
 		return err
 	}
-	victim, heir := r.cluster.members[r.active], r.cluster.members[1-r.active]
 	r.silence.begin(r.listeners())
 	defer r.silence.end()
-	before := r.ledger.snapshot()
 	at := time.Now()
 	var sends, unacked int
 	var claimed time.Time
-	var err error
 	if r.cfg.Fault == FaultReset {
 		n := victim.front.reset()
 		sends, unacked = r.ledger.still(before)
@@ -35,9 +37,11 @@ func (r *run) fault(ctx context.Context) error {
 		sends, unacked = r.ledger.still(before)
 		<-victim.process.gone
 		dead := time.Now()
+		r.serving("nobody")
 		r.say("KILL   %s (pid %d, SIGKILL): %d sends unconfirmed, %d messages unacknowledged", victim.host, pid, sends, unacked)
 		if r.epoch, claimed, err = r.cluster.awaitActive(ctx, heir); err == nil {
 			r.active = 1 - r.active
+			r.serving("%s epoch %d", heir.host, r.epoch)
 			r.say("ACTIVE %s, epoch %d, %.1f ms after the kill", heir.host, r.epoch, milliseconds(claimed.Sub(at)))
 		}
 		if claimed.Before(dead) {
@@ -59,24 +63,24 @@ func (r *run) fault(ctx context.Context) error {
 	return r.revive(ctx, victim)
 }
 
-// awaitInFlight waits for the moment. Two of each are asked for where clients can have that many, so that one that is settled during
-// the system call does not leave the fault without any.
-func (r *run) awaitInFlight(ctx context.Context) error {
-	sends := min(2, r.cfg.Producers)
-	deadline := time.Now().Add(inFlightWait)
+// awaitInFlight waits for the moment, and returns what is in the air then. Sends that have only just begun are waited for, so that they are not
+// confirmed in the little time that is left until the fault; a load that has none is taken as it is after a while.
+func (r *run) awaitInFlight(ctx context.Context) (inFlight, error) {
+	began := time.Now()
 	for {
-		s, u := r.ledger.flying()
-		if s >= sends && u >= 2 {
-			return nil
+		f := r.ledger.snapshot()
+		waited := time.Since(began)
+		if len(f.unacked) >= 2 && (f.fresh(freshSend) > 0 || len(f.sends) > 0 && waited > inFlightWait/2) {
+			return f, nil
 		}
-		if r.brokenClients() > 0 {
-			return errClients
+		switch {
+		case r.brokenClients() > 0:
+			return f, errClients
+		case waited > inFlightWait:
+			return f, fmt.Errorf("no fault was brought about: in %v there never was a moment with a SEND unconfirmed and 2 messages unacknowledged; raise --rate", inFlightWait)
 		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("no fault was brought about: in %v there never was a moment with %d sends unconfirmed and 2 messages unacknowledged; raise --rate", inFlightWait, sends)
-		}
-		if !sleepUntil(ctx, r.produced, time.Now().Add(100*time.Microsecond)) {
-			return errors.Join(ctx.Err(), errNoMore)
+		if !sleepUntil(ctx, r.produced, time.Now().Add(50*time.Microsecond)) {
+			return f, errors.Join(ctx.Err(), errNoMore)
 		}
 	}
 }

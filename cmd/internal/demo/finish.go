@@ -67,9 +67,19 @@ func (r *run) report(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			r.say("       %s", last.line(r.ledger.totals(), now))
+			r.mu.Lock()
+			serves := r.serves
+			r.mu.Unlock()
+			r.say("       %-17s %s", serves, last.line(r.ledger.totals(), now))
 		}
 	}
+}
+
+// serving notes who serves now.
+func (r *run) serving(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.serves = fmt.Sprintf(format, args...)
 }
 
 // endProduction waits for the producers: to do their share, or to stop where there is no number or no sense in going on. What hangs in the
@@ -205,15 +215,15 @@ func (r *run) conclude(ctx context.Context, err error, dir string) {
 	res.Epoch, res.DurationMS = r.epoch, time.Since(r.timeline.start).Milliseconds()
 	res.fill(r.cfg, sum, lost, r.silences)
 	res.text(r.cfg.Out)
-	r.cleanUp(dir)
+	r.cleanUp(ctx, dir)
 	if r.cfg.JSON {
 		_ = res.json(r.cfg.Out)
 	}
 }
 
 // cleanUp removes the folder, or says where it is and how the logs end.
-func (r *run) cleanUp(dir string) {
-	failed := !r.result.Clean() && !r.cfg.Direct // the negative control is meant to fail
+func (r *run) cleanUp(ctx context.Context, dir string) {
+	failed := !r.result.Clean() && !r.cfg.Direct && ctx.Err() == nil // the negative control is meant to fail, and Ctrl-C is no failure
 	if !failed && !r.cfg.Keep {
 		_ = os.RemoveAll(dir)
 		return

@@ -19,10 +19,10 @@ type record struct {
 // there. It knows nothing of brokers; the verdict is arithmetic on it.
 type ledger struct {
 	mu        sync.Mutex
-	producers [][]record           // by producer, then seq-1
-	highest   map[[2]int]int       // consumer, producer: the highest number first delivered there
-	open      map[message]struct{} // sent and unsettled: no receipt yet or, without receipts, not received yet
-	unacked   map[message]struct{} // delivered and not acknowledged by the consumer yet; with auto: sent and not delivered yet
+	producers [][]record            // by producer, then seq-1
+	highest   map[[2]int]int        // consumer, producer: the highest number first delivered there
+	open      map[message]time.Time // sent (when) and unsettled: no receipt yet or, without receipts, not received yet
+	unacked   map[message]struct{}  // delivered and not acknowledged by the consumer yet; with auto: sent and not delivered yet
 	receipts  bool
 	auto      bool
 	progress  time.Time
@@ -41,7 +41,7 @@ type counts struct {
 // owe no acknowledgement, and a message is in the air until it is delivered.
 func newLedger(producers int, receipts, auto bool) *ledger {
 	return &ledger{
-		producers: make([][]record, producers), highest: map[[2]int]int{}, open: map[message]struct{}{},
+		producers: make([][]record, producers), highest: map[[2]int]int{}, open: map[message]time.Time{},
 		unacked: map[message]struct{}{}, receipts: receipts, auto: auto, progress: time.Now(),
 	}
 }
@@ -52,7 +52,7 @@ func (l *ledger) send(producer int) message {
 	defer l.mu.Unlock()
 	l.producers[producer] = append(l.producers[producer], record{})
 	m := message{producer, len(l.producers[producer])}
-	l.open[m] = struct{}{}
+	l.open[m] = time.Now()
 	if l.auto {
 		l.unacked[m] = struct{}{}
 	}
@@ -152,11 +152,21 @@ func (l *ledger) missing(limit int) (some []message, n int, progress time.Time) 
 
 // inFlight is what was in the air at one moment.
 type inFlight struct {
-	sends   map[message]struct{}
+	sends   map[message]time.Time
 	unacked map[message]struct{}
 }
 
-// flying reports how much is in the air, cheaply.
+// fresh counts the sends that were begun no longer ago than age: those that are hardly confirmed in the next moment.
+func (f inFlight) fresh(age time.Duration) (n int) {
+	for _, at := range f.sends {
+		if time.Since(at) <= age {
+			n++
+		}
+	}
+	return n
+}
+
+// flying reports how much is in the air.
 func (l *ledger) flying() (sends, unacked int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -167,7 +177,7 @@ func (l *ledger) flying() (sends, unacked int) {
 func (l *ledger) snapshot() inFlight {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	f := inFlight{make(map[message]struct{}, len(l.open)), make(map[message]struct{}, len(l.unacked))}
+	f := inFlight{make(map[message]time.Time, len(l.open)), make(map[message]struct{}, len(l.unacked))}
 	maps.Copy(f.sends, l.open)
 	maps.Copy(f.unacked, l.unacked)
 	return f

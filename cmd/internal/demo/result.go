@@ -88,7 +88,11 @@ func (r *Result) text(w io.Writer) {
 	fmt.Fprintf(&b, "  messages     %d sent, %d confirmed, %d received (%.0f/s, %d octets each, ack:%s)\n",
 		r.Sent, r.Confirmed, r.Received, r.RatePerSecond, r.Config.Payload, r.Config.Ack)
 	fmt.Fprintf(&b, "  %-12s %d, with %d sends unconfirmed and %d messages unacknowledged in the air, in all\n", faults, r.Kills, r.InFlight.Sends, r.InFlight.Unacked)
-	fmt.Fprintf(&b, "  silence      p50 %.1f ms, max %.1f ms, over every client and every fault\n", r.Silence.P50, r.Silence.Max)
+	if r.Kills > 0 && r.Silence.Max == 0 {
+		b.WriteString("  silence      without end: no client heard anything after the fault\n")
+	} else {
+		fmt.Fprintf(&b, "  silence      p50 %.1f ms, max %.1f ms, over every client and every fault\n", r.Silence.P50, r.Silence.Max)
+	}
 	fmt.Fprintf(&b, "  hidden work  %d sends played again, %d redeliveries not shown to clients\n", r.Resends, r.RedeliveriesHidden)
 	fmt.Fprintf(&b, "  connections  %d of %d clients lost theirs\n", r.ClientsReconnected, r.Config.Producers+r.Config.Consumers)
 	for _, p := range r.Problems {

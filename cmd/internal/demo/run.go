@@ -31,14 +31,17 @@ type run struct {
 	cluster   cluster
 	producers []*producer
 	consumers []*consumer
-	active    int           // index of the active broker
-	epoch     uint64        //
+	active    int // index of the active broker
+	epoch     uint64
 	stop      chan struct{} // closed: producers finish
 	produced  chan struct{} // closed: producers have finished
 	working   sync.WaitGroup
 	silences  []time.Duration
-	mu        sync.Mutex // guards result.Problems
 	result    Result
+
+	mu     sync.Mutex
+	serves string // who serves now, for the timeline
+
 }
 
 // Run runs the demo. The Result is filled in as far as the run came; the error says why it could not judge, for example because a
@@ -94,6 +97,7 @@ func (r *run) play(ctx context.Context) error {
 		return err
 	}
 	r.epoch = state.Epoch
+	r.serving("broker-a epoch %d", r.epoch)
 	r.say("UP     broker-a active (epoch %d, pid %d), broker-b stands by (pid %d), one journal", r.epoch,
 		r.cluster.members[0].process.pid(), r.cluster.members[1].process.pid())
 	if !r.cfg.Direct {

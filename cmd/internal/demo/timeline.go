@@ -37,7 +37,7 @@ type rates struct {
 func (r *rates) line(now counts, at time.Time) string {
 	s := at.Sub(r.at).Seconds()
 	per := func(a, b int) string { return fmt.Sprintf("%5.0f/s", float64(a-b)/s) }
-	text := fmt.Sprintf("sent %s  confirmed %s  received %s   total %d / %d / %d", per(now.sent, r.last.sent),
+	text := fmt.Sprintf("sent %s  confirmed %s  received %s  total %d / %d / %d", per(now.sent, r.last.sent),
 		per(now.confirmed, r.last.confirmed), per(now.received, r.last.received), now.sent, now.confirmed, now.received)
 	r.last, r.at = now, at
 	return text
