@@ -194,7 +194,7 @@ func (b *stompBroker) resolveOne(c *bconn, a txAck, r *record) {
 
 // held is the message that an acknowledgement names, and for plain cumulative subscriptions those delivered before it.
 func (b *stompBroker) held(sub *subscription, id string) (list []*message) {
-	for _, m := range sub.claims { // granted, and not delivered again yet
+	for _, m := range sub.owed { // not delivered again yet
 		if m.id == id && m.holder == sub && m.live {
 			return []*message{m}
 		}

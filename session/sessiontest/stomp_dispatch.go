@@ -1,6 +1,7 @@
 package sessiontest
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +18,7 @@ type subscription struct {
 	prefetch int // 0 is none
 	unacked  int
 	ready    bool       // its RECEIPT has gone out
-	claims   []*message // granted, to be delivered again
+	owed     []*message // held, lost on the way, to be delivered again
 	sent     []*message // in the order of delivery; some are settled
 	wanted   []claim    // to be decided
 	receipt  string     // receipt-id line of its RECEIPT, "" for none
@@ -151,12 +152,12 @@ func (b *stompBroker) grant(c *bconn, s *subscription) string {
 		if b.script.Fault != ServesClaimed {
 			m.holder, m.claimed = s, cl
 		}
-		s.claims = append(s.claims, m)
+		s.sent = append(s.sent, m)
 		s.unacked++
 	}
 	s.wanted = nil
 	if old != nil {
-		b.release(old, false)
+		b.resend(old, s)
 	}
 	if c.sess.absent {
 		c.sess.deadline = max(c.sess.deadline, b.w.Now()+b.script.Reclaim)
@@ -187,15 +188,28 @@ func (b *stompBroker) liftGate(x *bsession, name string) {
 	}
 }
 
+// resend hands on what a subscription held before the break and did not claim: it was lost on the way, and is delivered again in its place.
+func (b *stompBroker) resend(old, s *subscription) {
+	for _, m := range append(old.sent, old.owed...) {
+		if m.holder == old && m.live {
+			m.holder, m.redelivered, m.claimed = s, true, claim{}
+			s.owed = append(s.owed, m)
+			s.unacked++
+		}
+	}
+	slices.SortFunc(s.owed, func(x, y *message) int { return x.lsn - y.lsn })
+	old.sent, old.owed, old.unacked = nil, nil, 0
+}
+
 // release gives what a subscription holds back to its queue; late means that its session was away for too long.
 func (b *stompBroker) release(s *subscription, late bool) {
-	for _, m := range append(s.sent, s.claims...) {
+	for _, m := range append(s.sent, s.owed...) {
 		if m.holder == s && m.live {
 			m.holder, m.redelivered = nil, true
 			m.item.moved = m.item.moved || late
 		}
 	}
-	s.sent, s.claims, s.unacked = nil, nil, 0
+	s.sent, s.owed, s.unacked = nil, nil, 0
 	b.pending = true
 }
 
@@ -218,8 +232,15 @@ func (b *stompBroker) unsubscribe(c *bconn, f *frame.Frame) {
 	b.receipt(c, f, "")
 }
 
-// gated reports whether the queue waits for absent sessions.
+// gated reports whether the queue waits for absent sessions, or for claims that are not decided.
 func (b *stompBroker) gated(dest int) bool {
+	for _, c := range b.conns {
+		for _, s := range c.subs {
+			if s.dest == dest && s.waits {
+				return true
+			}
+		}
+	}
 	for _, g := range b.gates {
 		if g.dest == dest {
 			return true
@@ -242,12 +263,11 @@ func (b *stompBroker) othersGate(x *bsession, dest int) bool {
 func (b *stompBroker) dispatch() bool {
 	for _, c := range b.conns {
 		for _, s := range c.subs {
-			if s.ready && len(s.claims) > 0 {
-				m := s.claims[0]
-				s.claims = s.claims[1:]
-				if m.holder == s && m.live || b.script.Fault == ServesClaimed {
+			for s.ready && len(s.owed) > 0 {
+				m := s.owed[0]
+				s.owed = s.owed[1:]
+				if m.holder == s && m.live {
 					s.unacked--
-					m.redelivered = true
 					b.deliver(s, m)
 					return true
 				}
@@ -261,7 +281,7 @@ func (b *stompBroker) dispatch() bool {
 			continue
 		}
 		for _, m := range b.queues[dest] {
-			if !m.live || m.holder != nil || m.lsn > b.durable {
+			if !m.live || m.holder != nil || max(m.lsn, m.given) > b.durable {
 				continue
 			}
 			if s := b.consumer(dest); s != nil {
@@ -279,7 +299,7 @@ func (b *stompBroker) consumer(dest int) *subscription {
 	var pick *subscription
 	n := 0
 	consider := func(s *subscription) {
-		if s.dest == dest && s.ready && (s.prefetch == 0 || s.unacked < s.prefetch) && len(s.claims) == 0 {
+		if s.dest == dest && s.ready && (s.prefetch == 0 || s.unacked < s.prefetch) && len(s.owed) == 0 {
 			if n++; b.w.Rand.IntN(n) == 0 {
 				pick = s
 			}

@@ -149,6 +149,9 @@ func (b *ledger) rivalled(it *item) {
 // settled judges an acknowledgement that the broker applies.
 func (b *ledger) settled(it *item, sub string, nack bool) {
 	x := b.subs[sub]
+	if b.script.Nameless {
+		x = b.subs["/"+strconv.Itoa(it.dest)]
+	}
 	switch {
 	case !nack && x != nil && x.mode == Auto && x.ended:
 		// With the UNSUBSCRIBE said, what is on its way is consumed, as it is without a sidecar.

@@ -11,7 +11,7 @@ const (
 	AppliesTwice              // a repeated effect is applied again
 	ForgetsCursor             // CONNECTED says cursor 0 after a break
 	IgnoresClaims             // claims are granted to nobody, and not reported gone
-	ServesClaimed             // a granted claim is given to the next consumer as well
+	ServesClaimed             // a claimed message is given to the next consumer all the same
 	LosesDurable              // a crash loses the last durable records
 	ConfirmsEarly             // the cursor RECEIPT does not wait for the sync
 	KeepsGhost                // a lower attempt goes on after CONNECTED
@@ -48,6 +48,7 @@ type message struct {
 	head  []byte // header lines of the SEND that consumers see, as they stood on the wire
 	sized bool   // has content-length
 	lsn   int
+	given int  // the record of the NACK that gave it back
 	live  bool // in its queue: stored and not acknowledged
 
 	ordinal     uint64 // of its last delivery in this epoch
@@ -126,7 +127,7 @@ func (s *store) apply(r *record, lsn int) {
 		s.dead++
 	}
 	for _, m := range r.nack {
-		m.holder, m.redelivered = nil, true
+		m.holder, m.redelivered, m.given = nil, true, lsn
 		if m.nacks++; m.nacks >= 3 {
 			m.live = false // dead letter
 		}
@@ -182,6 +183,7 @@ func (s *store) recover(n int) {
 	for _, m := range s.messages {
 		m.item.applied, m.item.durable = 0, false
 		m.live, m.holder, m.ordinal, m.nacks, m.redelivered, m.lsn = false, nil, 0, 0, false, 0
+		m.given = 0
 	}
 	for i := range s.queues {
 		s.queues[i] = s.queues[i][:0]

@@ -89,6 +89,7 @@ func (c *stompClient) subscribe(dst []byte, o *Op) []byte {
 		c.book.shared[o.Dest] = true
 	}
 	c.book.subs[s.id] = s
+	c.book.subs["/"+strconv.Itoa(s.dest)] = s // by which a nameless one is found; there is only one of each
 	dst = c.name(append(dst, "SUBSCRIBE\n"...), s, true)
 	if o.Mode != Auto || c.w.Rand.Chance(50) {
 		dst = frame.AppendHeader(dst, "ack", o.Mode.String())
