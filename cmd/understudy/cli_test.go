@@ -58,7 +58,7 @@ func TestUsage(t *testing.T) {
 		{"remote gossip", append(broker, "--gossip-listen", "192.0.2.1:7946"), "", 2, []string{"--gossip-listen", "--allow-remote"}},
 		{"gossip to elsewhere from loopback", append(broker, "--gossip-join", "192.0.2.1:7946"), "", 2, []string{"--gossip-join", "192.0.2.1:7946", "--gossip-listen"}},
 		{"bad peer", append(broker, "--gossip-join", "somewhere"), "", 2, []string{"--gossip-join", "somewhere", "host:port"}},
-		{"bad gossip key", append(sidecar, "--gossip-listen", "127.0.0.1:0", "--gossip-key", "c2VjcmV0"), "", 1, []string{"key", "16, 24 or 32"}},
+		{"bad gossip key", append(sidecar, "--gossip-listen", "127.0.0.1:0", "--gossip-key", "c2VjcmV0"), "", 2, []string{"--gossip-key", "16, 24 or 32"}},
 		{"unreadable key file", append(sidecar, "--gossip-key", "@"+filepath.Join(dir, "absent")), "", 2, []string{"--gossip-key", "cannot be read"}},
 		{"port without host", []string{"broker", "--data-dir", dir, "--listen", "61613"}, "", 2, []string{"--listen", `"61613"`, "host:port"}},
 		{"every address to gossip", []string{"broker", "--data-dir", dir, "--listen", "0.0.0.0:0", "--allow-remote", "--gossip-listen", "127.0.0.1:0"}, "", 2,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -57,6 +58,9 @@ func (v *values) gossip() gossipSettings {
 				v.check(&ops.UsageError{Flag: "gossip-key", Value: k, Hint: "cannot be read: " + err.Error()})
 			}
 			k = strings.TrimSpace(string(text))
+		}
+		if key, err := base64.StdEncoding.DecodeString(k); err != nil || len(key) != 16 && len(key) != 24 && len(key) != 32 {
+			v.fail("gossip-key", "", "must be 16, 24 or 32 octets in base64, for example from: openssl rand -base64 32")
 		}
 		g.keys = append(g.keys, k)
 	}
