@@ -71,7 +71,7 @@ func (s *store) openGate(sub *subscription) {
 
 // claim settles who holds what of sub's queue, after a break. What the session holds and does not claim was lost on the way: it is sent
 // again to the same subscription, in its place, for others may have had later messages already. A claim is granted if the message is there and
-// nobody holds it by a better right.
+// nobody holds it by a better right; it is not sent, for the client has it.
 func (s *store) claim(sub *subscription) {
 	claims := make(map[msgID]basis, len(sub.claims))
 	for _, c := range sub.claims {
@@ -80,6 +80,7 @@ func (s *store) claim(sub *subscription) {
 	for h := sub.first; h != nil; h = h.next {
 		if _, claimed := claims[h.msg.id]; claimed {
 			delete(claims, h.msg.id)
+			h.claimed = true
 			s.count.claimsGranted.Inc()
 		}
 	}
@@ -100,6 +101,7 @@ func (s *store) claim(sub *subscription) {
 		}
 		m.redelivered = true
 		sub.take(m, s.newHold(), c.basis)
+		m.hold.claimed, m.hold.ordinal = true, uint64(m.ordinal)
 		s.count.claimsGranted.Inc()
 	}
 	s.indexed = append(s.indexed, sub.queue)

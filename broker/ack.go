@@ -63,9 +63,9 @@ func (s *store) acknowledge(p *peer, r *request) {
 	}
 	holds := s.upTo(p, t.hold)
 	if r.command == frame.Nack {
-		if _, ok := s.nothing(p, r, false); ok {
+		if lsn, ok := s.nothing(p, r, false); ok {
 			for _, h := range holds {
-				s.requeue(h)
+				s.giveBack(h, lsn)
 			}
 			s.count.nacks.Add(len(holds))
 		}

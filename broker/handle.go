@@ -262,7 +262,7 @@ func (s *store) fanOut(m *message) {
 	}
 }
 
-// drain sends what there was no room for before: messages held by claims, or a topic's.
+// drain sends what there was no room for before: messages that a session holds and was lost on the way, or a topic's.
 func (s *store) drain(sub *subscription) {
 	for h := sub.first; h != nil && sub.owed > 0; h = h.next {
 		if !h.owed {

@@ -132,8 +132,11 @@ type message struct {
 	lsn   journal.LSN
 	seg   journal.Segment
 	pos   uint64 // place in the queue, in memory only
-	split int32  // where in data the body begins
-	index uint32 // which message of its record
+	// notBefore is the record of the effect that gave the message back, if a sidecar did: dispatched any earlier, a crash could leave the
+	// message in its client's hands twice, refused and not refused.
+	notBefore journal.LSN
+	split     int32  // where in data the body begins
+	index     uint32 // which message of its record
 	// ordinal counts the deliveries in this epoch.
 	ordinal     uint32
 	state       msgState

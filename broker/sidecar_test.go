@@ -200,10 +200,12 @@ func TestBlipKeepsMessagesForTheSession(t *testing.T) {
 	if gone, ok := r.headers["understudy-gone"]; ok {
 		t.Fatalf("got gone %s, want every claim granted", gone)
 	}
-	c.message("one", "redelivered", "true", "understudy-delivery", "2")
-	c.message("two", "redelivered", "true", "understudy-delivery", "2")
+	c.quiet() // the client has them
 	c.effect(4, "ACK", "subscription:s", "message-id:"+sessionX+`\c1`)
 	other.quiet()
+	if n := s.Status().Messages; n != 2 {
+		t.Fatalf("got %d messages after the ACK of one of three, want 2", n)
+	}
 }
 
 // What was on its way when the connection broke was never seen by the client: it is not claimed, and comes again to the same client, not to
@@ -222,9 +224,20 @@ func TestUnclaimedMessagesComeAgainInPlace(t *testing.T) {
 	other.message("three")
 	c, _ = s.sidecar(sessionX, 2)
 	c.subscribe("s", "/queue/a", "client-individual", "prefetch-count:2", claims(sessionX+":1=1.1"))
-	c.message("one", "redelivered", "true")
-	c.message("two", "redelivered", "true")
+	c.message("two", "redelivered", "true", "understudy-delivery", "2")
 	other.quiet()
+}
+
+// Were it given again before its NACK is durable, a crash would leave the client with a message both refused and not.
+func TestRefusedMessageComesAgainWhenTheRefusalIsDurable(t *testing.T) {
+	s := serving(t)
+	c, _ := s.sidecar(sessionX, 1)
+	c.effect(1, "SEND", "destination:/queue/a", "=one")
+	c.subscribe("s", "/queue/a", "client-individual")
+	c.message("one")
+	c.write(text("NACK", "understudy-effect:2", "subscription:s", "message-id:"+sessionX+`\c1`))
+	c.cursor(2) // comes first
+	c.message("one", "redelivered", "true", "understudy-delivery", "2")
 }
 
 func TestWindowEndsAndMessagesGoToOthers(t *testing.T) {
@@ -292,10 +305,10 @@ func TestGateHoldsRecoveredMessagesForAbsentSessions(t *testing.T) {
 	free.message("free")
 	c, _ = s.sidecar(sessionX, 2, "understudy-cursor:4")
 	c.subscribe("s", "/queue/a", "client-individual", "prefetch-count:1", claims(sessionX+":2=1.1"))
-	c.message("two", "redelivered", "true")
 	other.message("one")
 	other.message("three")
 	other.message("four")
+	c.quiet()
 }
 
 func TestGateOpensWhenTheWindowIsOver(t *testing.T) {
@@ -369,17 +382,16 @@ func TestHigherClaimWins(t *testing.T) {
 			if first == sessionY {
 				y, _ = s.sidecar(sessionY, 2)
 				y.subscribe("s", "/queue/a", "client-individual", claims(id+"=1.2"))
-				y.message("one", "redelivered", "true")
 				x, _ = s.sidecar(sessionX, 2)
 				x.subscribeGone("s", "/queue/a", id, id+"=1.1")
 			} else {
 				x, _ = s.sidecar(sessionX, 2)
 				x.subscribe("s", "/queue/a", "client-individual", claims(id+"=1.1"))
-				x.message("one", "redelivered", "true")
 				y, _ = s.sidecar(sessionY, 2)
 				y.subscribe("s", "/queue/a", "client-individual", claims(id+"=1.2"))
-				y.message("one", "redelivered", "true", "understudy-delivery", "2")
 			}
+			x.quiet()
+			y.quiet()
 			x.effect(2, "ACK", "subscription:s", "message-id:"+sessionX+`\c1`) // the loser's
 			if n := s.Status().Messages; n != 1 {
 				t.Fatalf("got %d messages after the loser's ACK, want 1", n)
@@ -473,7 +485,6 @@ func TestTransactionOfALostConnectionIsAborted(t *testing.T) {
 	c.leave()
 	c, _ = s.sidecar(sessionX, 2)
 	c.subscribe("s", "/queue/a", "client-individual", claims(sessionX+":1=1.1"))
-	c.message("one", "redelivered", "true")
 	c.write(tx)
 	if r := c.effect(2, "COMMIT", "transaction:t"); r.headers["understudy-rolled-back"] != "" {
 		t.Fatalf("got %v, want the replayed transaction committed", r)

@@ -206,7 +206,7 @@ func (s *store) queue(name []byte) *queue {
 func (s *store) dispatch(q *queue) {
 	for {
 		m := q.peek()
-		if m == nil || m.lsn > s.through || q.gated(m) {
+		if m == nil || max(m.lsn, m.notBefore) > s.through || q.gated(m) {
 			return
 		}
 		sub := q.turn()
@@ -280,6 +280,14 @@ func (s *store) requeue(h *hold) {
 	s.drop(h)
 	m.queue.putBack(m)
 	s.soil(m.queue)
+}
+
+// giveBack is requeue for a message that the effect recorded at lsn gives back.
+func (s *store) giveBack(h *hold, lsn journal.LSN) {
+	q := h.msg.queue
+	h.msg.notBefore = lsn
+	s.requeue(h)
+	s.when(lsn, pend{queue: q})
 }
 
 // drop takes a hold from its subscription, which may have credit for it.

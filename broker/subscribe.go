@@ -110,7 +110,7 @@ func (sub *subscription) name(p *peer, given bool, epoch uint64) {
 }
 
 // start dispatches to a subscription for the first time on this connection: the RECEIPT, with the claims that were not granted, then what it
-// holds by claims that were, then what its turn brings.
+// holds and did not claim, then what its turn brings.
 func (s *store) start(p *peer, sub *subscription, receipt []byte) {
 	if sub.gone || !sub.present || sub.session.peer != p || p.deaf() {
 		return
@@ -128,6 +128,10 @@ func (s *store) start(p *peer, sub *subscription, receipt []byte) {
 	sub.active = true
 	if sub.queue != nil {
 		for _, h := range sub.byPlace() {
+			if h.claimed {
+				h.claimed = false
+				continue
+			}
 			h.owed = true
 			sub.owed++
 		}

@@ -40,7 +40,7 @@ type subscription struct {
 	away time.Time // when the wait for it began; zero: nothing waits
 
 	claims []claim // from SUBSCRIBE to the start of dispatch
-	owed   int     // of what it holds by claims, not sent yet
+	owed   int     // of what it holds, to be sent again
 
 	// Of a topic: what a slow connection has not taken yet.
 	backlog      ring[*message]
@@ -56,7 +56,8 @@ type hold struct {
 	ack        uint64 // the number in its ack header
 	basis      basis  // what its right to the message rests on: a delivery of an earlier epoch, or of this one
 	ordinal    uint64 // of its delivery in this epoch
-	owed       bool   // granted by a claim, and not sent yet
+	claimed    bool   // on this connection: the client has it, nothing is to be sent
+	owed       bool   // lost on the way to the client, and not sent again yet
 	tx         *transaction
 }
 

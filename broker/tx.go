@@ -148,7 +148,7 @@ func (s *store) apply(t *transaction, lsn journal.LSN, seg journal.Segment) {
 	for _, a := range t.acks {
 		m := a.hold.msg
 		if a.nack {
-			s.requeue(a.hold)
+			s.giveBack(a.hold, lsn)
 			continue
 		}
 		s.drop(a.hold)

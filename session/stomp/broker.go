@@ -39,23 +39,45 @@ func (r *Recorder) fromBroker(f *frame.Frame, in session.Buf, out *session.Out) 
 // message shows a MESSAGE to the client, unless the client holds it already, or has left its subscription.
 func (r *Recorder) message(f *frame.Frame, in session.Buf, out *session.Out) {
 	subID, id := f.Value("subscription"), f.Value("message-id")
-	ordinal := ordinal(f)
-	if slot, ok := r.held.redelivered(subID, id); ok {
-		d := r.held.at(slot)
-		d.epoch, d.ordinal = r.epoch, ordinal
-		r.stats.hidden++
-		return
-	}
 	sub := r.subs.get(subID)
 	// Before its RECEIPT a subscription has no messages: these belong to an older one with the same id.
 	if sub == nil || sub.closing || sub.pending != 0 || r.stage != talking {
+		return
+	}
+	if slot, ok := r.held.returned(subID, id); ok && r.recognise(slot, ordinal(f), out) {
+		return
+	}
+	if r.late.has(subID, id) {
+		r.stats.hidden++
+		r.ackAgain(sub, id, out)
 		return
 	}
 	if sub.full() || len(sub.withheld) > 0 {
 		sub.withheld = append(sub.withheld, in.Keep())
 		return
 	}
-	r.deliver(sub, f, in, ordinal, out)
+	r.deliver(sub, f, in, ordinal(f), out)
+}
+
+// recognise takes a message that had gone elsewhere and comes back while the client still has something to say of it. The client is
+// not shown it again: what it holds is valid again, what it has acknowledged in vain is acknowledged now.
+func (r *Recorder) recognise(slot int32, ordinal uint64, out *session.Out) bool {
+	d := r.held.at(slot)
+	if d.state == nacking {
+		return false // the client gave it back; this may be for it
+	}
+	r.held.regain(slot, r.epoch, ordinal)
+	r.stats.hidden++
+	if d.state == acking {
+		// Whether the acknowledgement under way came before or after this delivery only the broker knows; a second one harms nobody.
+		r.ackAgain(d.sub, d.id.bytes(), out)
+	}
+	return true
+}
+
+// ackAgain acknowledges a message that is not in the table.
+func (r *Recorder) ackAgain(sub *subscription, id []byte, out *session.Out) {
+	r.settleWith(entry{kind: ackEntry, at: out.Now, target: ackTarget{slot: none, id: bytes.Clone(id), sub: sub.id}}, out)
 }
 
 // deliver shows a MESSAGE and remembers that the client holds it.
@@ -173,6 +195,9 @@ func (r *Recorder) settle(cursor uint64, rolledBack []byte, out *session.Out) {
 		case e.tx != nil:
 			r.finish(e.tx)
 		case e.target.slot != none && (e.kind == ackEntry || e.kind == nackEntry):
+			if d := r.held.at(e.target.slot); d.gone && e.kind == ackEntry {
+				r.late.add(d.sub.id, d.id.bytes())
+			}
 			r.held.remove(e.target.slot)
 		}
 	})

@@ -21,20 +21,20 @@ const (
 
 // delivery is one message that the client was shown and that is not settled. It lives in a slot of the table.
 type delivery struct {
-	state    deliveryState
-	awaiting bool // claimed on the current connection: its redelivery must be hidden
-	gone     bool // a claim was not granted: nothing the client says of it has an effect any more
-	sub      *subscription
-	id       octets // message-id
-	key      octets // what the client will name it by: the ack header in 1.2; empty: id
-	epoch    uint64 // of the connection that delivered it last
-	ordinal  uint64 // of that delivery
-	serial   uint64 // tells this use of the slot from later ones
-	tx       *transaction
-	hash     uint64
-	prev     int32 // shown before it on the same subscription
-	next     int32 // shown after it
-	chain    int32 // next in the hash chain, or in the free list
+	state   deliveryState
+	claimed bool // on the current connection, and not answered yet
+	gone    bool // a claim was not granted: nothing the client says of it has an effect, unless it comes back
+	sub     *subscription
+	id      octets // message-id
+	key     octets // what the client will name it by: the ack header in 1.2; empty: id
+	epoch   uint64 // of the connection that delivered it last
+	ordinal uint64 // of that delivery
+	serial  uint64 // tells this use of the slot from later ones
+	tx      *transaction
+	hash    uint64
+	prev    int32 // shown before it on the same subscription
+	next    int32 // shown after it
+	chain   int32 // next in the hash chain, or in the free list
 }
 
 // octets is a short string held in place, so that remembering an id costs no allocation.
@@ -68,11 +68,10 @@ type deliveries struct {
 	count int // unacked ones
 	used  int
 	added uint64
-	// claimed finds by message-id what was claimed on the current connection; nil when nothing is awaited.
-	claimed map[claimKey]int32
+	gone  map[goneKey]int32 // what is gone; nil when nothing is
 }
 
-type claimKey struct{ sub, id string }
+type goneKey struct{ sub, id string }
 
 const none = int32(-1)
 
@@ -93,7 +92,7 @@ func (t *deliveries) add(sub *subscription, id, key []byte, epoch, ordinal uint6
 	}
 	d := &t.slots[slot]
 	t.added++
-	d.state, d.sub, d.epoch, d.ordinal, d.serial, d.tx, d.awaiting, d.gone = unacked, sub, epoch, ordinal, t.added, nil, false, false
+	d.state, d.sub, d.epoch, d.ordinal, d.serial, d.tx, d.claimed, d.gone = unacked, sub, epoch, ordinal, t.added, nil, false, false
 	d.id.set(id)
 	d.key.set(key)
 	if key == nil {
@@ -159,10 +158,10 @@ func (t *deliveries) remove(slot int32) {
 		}
 		t.slots[head].chain = d.chain
 	}
-	if d.awaiting {
-		delete(t.claimed, claimKey{string(d.sub.id), string(d.id.bytes())})
+	if d.gone {
+		delete(t.gone, goneKey{string(d.sub.id), string(d.id.bytes())})
 	}
-	d.state, d.sub, d.tx, d.awaiting = free, nil, nil, false
+	d.state, d.sub, d.tx = free, nil, nil
 	d.id.long, d.key.long = nil, nil
 	d.chain = t.free
 	t.free = slot
@@ -229,39 +228,59 @@ func (t *deliveries) of(sub *subscription) iter.Seq2[int32, *delivery] {
 	}
 }
 
-// claim marks a slot as awaited on the current connection. Of two slots for one message the later wins: the earlier one was NACKed.
-func (t *deliveries) claim(slot int32) {
-	if t.claimed == nil {
-		t.claimed = map[claimKey]int32{}
+// lose marks a slot as gone: its message is no longer this client's.
+func (t *deliveries) lose(slot int32) {
+	if t.gone == nil {
+		t.gone = map[goneKey]int32{}
 	}
 	d := &t.slots[slot]
-	key := claimKey{string(d.sub.id), string(d.id.bytes())}
-	if earlier, ok := t.claimed[key]; ok {
-		t.slots[earlier].awaiting = false
-	}
-	d.awaiting = true
-	t.claimed[key] = slot
+	d.gone = true
+	t.gone[goneKey{string(d.sub.id), string(d.id.bytes())}] = slot
 }
 
-// redelivered finds the claimed slot that a MESSAGE answers, and takes the claim back.
-func (t *deliveries) redelivered(sub, id []byte) (int32, bool) {
-	if len(t.claimed) == 0 {
+// returned finds the gone slot whose message a MESSAGE brings back.
+func (t *deliveries) returned(sub, id []byte) (int32, bool) {
+	if len(t.gone) == 0 {
 		return none, false
 	}
-	slot, ok := t.claimed[claimKey{string(sub), string(id)}]
-	if ok {
-		delete(t.claimed, claimKey{string(sub), string(id)})
-		t.slots[slot].awaiting = false
-	}
+	slot, ok := t.gone[goneKey{string(sub), string(id)}]
 	return slot, ok
 }
 
-// disclaim forgets all claims: their connection is gone.
-func (t *deliveries) disclaim() {
-	for _, slot := range t.claimed {
-		t.slots[slot].awaiting = false
+// regain takes back that a slot is gone.
+func (t *deliveries) regain(slot int32, epoch, ordinal uint64) {
+	d := &t.slots[slot]
+	delete(t.gone, goneKey{string(d.sub.id), string(d.id.bytes())})
+	d.gone, d.epoch, d.ordinal = false, epoch, ordinal
+}
+
+// lateAcks remembers messages that the client acknowledged when they were somebody else's already. Should one come back it is acknowledged
+// again and not shown. The oldest are forgotten.
+type lateAcks struct {
+	known map[goneKey]bool
+	order []goneKey
+}
+
+const maxLateAcks = 1024
+
+func (l *lateAcks) add(sub, id []byte) {
+	k := goneKey{string(sub), string(id)}
+	if l.known[k] {
+		return
 	}
-	t.claimed = nil
+	if l.known == nil {
+		l.known = map[goneKey]bool{}
+	}
+	if len(l.order) == maxLateAcks {
+		delete(l.known, l.order[0])
+		l.order = append(l.order[:0], l.order[1:]...)
+	}
+	l.known[k] = true
+	l.order = append(l.order, k)
+}
+
+func (l *lateAcks) has(sub, id []byte) bool {
+	return len(l.known) > 0 && l.known[goneKey{string(sub), string(id)}]
 }
 
 // autoAcks is the queue of messages shown on ack:auto subscriptions, in stream order, waiting for the client's kernel to have had them.

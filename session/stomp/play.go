@@ -185,6 +185,7 @@ func (r *Recorder) greetClient(f *frame.Frame, out *session.Out) {
 		return
 	}
 	r.greeted = true
+	r.beats.heardClient = out.Now // before it is told the intervals a client cannot keep them
 	b := append(r.scratch[:0], "CONNECTED\n"...)
 	for name, value := range f.Headers {
 		if !bytes.HasPrefix(name, []byte(frame.PairedPrefix)) && string(name) != "heart-beat" && string(name) != "content-length" {
@@ -280,7 +281,6 @@ func (r *Recorder) Down(why error, out *session.Out) {
 		sub.discard()
 	}
 	r.log.asked = r.log.base
-	r.held.disclaim()
 	r.farewell.sent = false
 	r.enter(parked, out)
 	switch {

@@ -123,6 +123,7 @@ type Recorder struct {
 	subs      subscriptions
 	held      deliveries
 	auto      autoAcks
+	late      lateAcks
 
 	clientQueued uint64 // octets ever queued for the client
 	beats        beats

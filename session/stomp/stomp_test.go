@@ -59,20 +59,20 @@ func TestReceiptLostIsAnsweredByTheNextLogin(t *testing.T) {
 	k.toClient("RECEIPT\nreceipt-id:r1\n\n^@")
 }
 
-func TestRedeliveryIsHiddenAndTheLateAckTranslated(t *testing.T) {
+func TestHeldMessagesAreClaimedAndTheirAcksStillWork(t *testing.T) {
 	k := subscribed(t, "client-individual")
 	k.broker(message("m1", "a1") + message("m2", "a2"))
 	k.toClient(strings.ReplaceAll(message("m1", "a1")+message("m2", "a2"), "\x00", "^@"))
 	k.down()
 	k.up("2", "0", "")
 	k.toBroker("SUBSCRIBE\nreceipt:u1\nack:client-individual\nunderstudy-claims:m1=1.1,m2=1.1\nid:s\ndestination:/queue/q\nack:client-individual\n\n^@")
-	k.broker("RECEIPT\nreceipt-id:u1\n\n^@" + strings.Replace(message("m1", "b1"), "\n", "\nunderstudy-delivery:2\n", 1) + message("m2", "b2") + message("m3", "b3"))
+	k.broker("RECEIPT\nreceipt-id:u1\n\n^@" + message("m3", "b3"))
 	k.toClient(message("m3", "b3"))
 	k.client("ACK\nid:a1\n\n^@")
 	k.toBroker("ACK\nunderstudy-effect:1\nsubscription:s\nmessage-id:m1\n\n^@")
 	k.down()
 	k.up("2", "0", "")
-	k.toBroker("SUBSCRIBE\nreceipt:u1\nack:client-individual\nunderstudy-claims:m1=2.2,m2=2.1,m3=2.1\nid:s\ndestination:/queue/q\nack:client-individual\n\n^@" +
+	k.toBroker("SUBSCRIBE\nreceipt:u1\nack:client-individual\nunderstudy-claims:m1=1.1,m2=1.1,m3=2.1\nid:s\ndestination:/queue/q\nack:client-individual\n\n^@" +
 		"ACK\nunderstudy-effect:1\nsubscription:s\nmessage-id:m1\n\n^@")
 	if r := k.report(); r.Hidden != 2 {
 		t.Fatalf("hidden %d, want 2", r.Hidden)
@@ -85,7 +85,7 @@ func TestCumulativeAckMeansWhatWasShown(t *testing.T) {
 	k.down()
 	k.up("2", "0", "")
 	// The next broker sends one of higher priority first; the client's ACK of m2 must not touch it.
-	k.broker("RECEIPT\nreceipt-id:u1\n\n^@" + message("m3", "b3") + message("m1", "b1") + message("m2", "b2"))
+	k.broker("RECEIPT\nreceipt-id:u1\n\n^@" + message("m3", "b3"))
 	k.skip()
 	k.client("ACK\nid:a2\nreceipt:r\n\n^@")
 	k.toBroker("ACK\nunderstudy-effect:1\nsubscription:s\nmessage-id:m1\n\n^@ACK\nunderstudy-effect:2\nsubscription:s\nmessage-id:m2\n\n^@")
@@ -187,8 +187,54 @@ func TestAutoAckDeliveryIsHiddenAfterATakeover(t *testing.T) {
 	k.up("2", "0", "")
 	k.toBroker("SUBSCRIBE\nreceipt:u1\nack:client-individual\nunderstudy-claims:m1=1.1\nid:s\ndestination:/queue/q\nack:auto\n\n^@" +
 		"ACK\nunderstudy-effect:1\nsubscription:s\nmessage-id:m1\n\n^@")
-	k.broker("RECEIPT\nreceipt-id:u1\n\n^@" + message("m1", "b1"))
+	k.broker("RECEIPT\nreceipt-id:u1\n\n^@")
+	if r := k.report(); r.Hidden != 1 {
+		t.Fatalf("hidden %d", r.Hidden)
+	}
+}
+
+func TestMessageThatComesBackIsRecognised(t *testing.T) {
+	for _, tc := range []struct {
+		name, client, want string // what the client says while the message is gone; what the broker is sent when it comes back
+	}{
+		{"still held", "", ""},
+		{"acknowledged in vain", "ACK\nid:a1\n\n^@", "ACK\nunderstudy-effect:2\nsubscription:s\nmessage-id:m1\n\n^@"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for _, settled := range []bool{false, true} {
+				k := subscribed(t, "client-individual")
+				k.broker(message("m1", "a1"))
+				k.down()
+				k.up("2", "0", "")
+				k.broker("RECEIPT\nreceipt-id:u1\nunderstudy-gone:m1\n\n^@")
+				k.client(tc.client)
+				if settled && tc.client != "" {
+					k.broker("RECEIPT\nreceipt-id:understudy\nunderstudy-cursor:1\n\n^@")
+				}
+				k.skip()
+				k.broker(message("m1", "b1"))
+				k.toClient("")
+				k.toBroker(tc.want)
+				if tc.client == "" {
+					k.client("ACK\nid:a1\n\n^@")
+					k.toBroker("ACK\nunderstudy-effect:1\nsubscription:s\nmessage-id:m1\n\n^@")
+				}
+			}
+		})
+	}
+}
+
+func TestPrefetchCountsWhatIsGone(t *testing.T) {
+	k := live(t, Config{})
+	k.client("SUBSCRIBE\nid:s\ndestination:/queue/q\nack:client-individual\nprefetch-count:1\n\n^@")
+	k.broker("RECEIPT\nreceipt-id:u1\n\n^@" + message("m1", "a1"))
+	k.down()
+	k.up("2", "0", "")
+	k.skip()
+	k.broker("RECEIPT\nreceipt-id:u1\nunderstudy-gone:m1\n\n^@" + message("m2", "b2"))
 	k.toClient("")
+	k.client("ACK\nid:a1\n\n^@")
+	k.toClient(message("m2", "b2"))
 }
 
 func TestDisconnectIsDrainedFirst(t *testing.T) {

@@ -164,16 +164,12 @@ func (r *Recorder) playSubscribe(sub *subscription, out *session.Out) {
 
 // appendClaims lists what the client holds on sub, and what it has acknowledged without our knowing that this is durable.
 func (r *Recorder) appendClaims(b []byte, sub *subscription) []byte {
-	for slot, d := range r.held.of(sub) {
-		if !d.gone {
-			r.held.claim(slot)
-		}
-	}
 	start := len(b)
 	for _, d := range r.held.of(sub) {
-		if !d.awaiting {
+		if d.gone {
 			continue
 		}
+		d.claimed = true
 		if len(b) == start {
 			b = append(b, frame.HeaderClaims+":"...)
 		} else {
@@ -191,13 +187,24 @@ func (r *Recorder) appendClaims(b []byte, sub *subscription) []byte {
 	return b
 }
 
-// subscribed takes the broker's RECEIPT of a SUBSCRIBE: claims that were not granted will not come again.
+// subscribed takes the broker's RECEIPT of a SUBSCRIBE: what it does not call gone is the client's as before, and is not delivered again.
 func (r *Recorder) subscribed(sub *subscription, f *frame.Frame, out *session.Out) {
 	sub.pending = 0
-	for id := range bytes.SplitSeq(f.Value(frame.HeaderGone), []byte{','}) {
-		if slot, ok := r.held.redelivered(sub.id, id); ok {
-			r.held.at(slot).gone = true
+	gone := map[string]bool{}
+	if list, ok := f.Get(frame.HeaderGone); ok {
+		for id := range bytes.SplitSeq(list, []byte{','}) {
+			gone[string(id)] = true
 		}
+	}
+	for slot, d := range r.held.of(sub) {
+		switch {
+		case !d.claimed:
+		case gone[string(d.id.bytes())]:
+			r.held.lose(slot)
+		default:
+			r.stats.hidden++
+		}
+		d.claimed = false
 	}
 	if sub.wants != nil {
 		r.receipt(out, sub.wants)

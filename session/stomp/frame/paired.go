@@ -40,10 +40,11 @@ const (
 	HeaderDelivery = "understudy-delivery"
 	// HeaderClaims: SUBSCRIBE → in a replay. Comma-separated message-id=epoch.ordinal, one per message, of the deliveries that the client holds
 	// unacknowledged on this subscription (or whose acknowledgement is not yet known to be durable), with the epoch and ordinal under
-	// which each was last delivered to it. A granted claim is delivered again on this subscription, with redelivered:true.
+	// which each was last delivered to it. A granted claim is held by the subscription as before and is not delivered again: the client
+	// has it. What the subscription held and does not claim was lost on the way and is delivered again, to it.
 	HeaderClaims = "understudy-claims"
 	// HeaderGone: RECEIPT of a SUBSCRIBE ←. Comma-separated message ids whose claims were not granted: acknowledged already, expired, unknown, or
-	// held elsewhere by a higher (epoch, ordinal). The RECEIPT precedes the subscription's first MESSAGE.
+	// held elsewhere by a higher (epoch, ordinal). All others are granted. The RECEIPT precedes the subscription's first MESSAGE.
 	HeaderGone = "understudy-gone"
 	// HeaderError: ERROR ←. One of the Code constants: what the sidecar, not its client, has to deal with.
 	HeaderError = "understudy-error"
@@ -72,5 +73,6 @@ const (
 
 // In a sidecar session an ACK or NACK names its message by the headers message-id and subscription, in every protocol version. One that
 // names a message which the subscription does not hold is applied as nothing: the cursor passes it, and it is counted.
+// A message that a NACK, or a COMMIT with a NACK in it, gives back is delivered again only when that effect is durable.
 // The message-id of a message sent through a sidecar is session:effect, and session:effect:index inside a transaction (index from 0
 // over the transaction's SENDs; effect is that of its COMMIT).
