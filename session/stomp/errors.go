@@ -58,6 +58,14 @@ func (r *Recorder) fail(out *session.Out, code string, cause error, message, ext
 			acks = append(acks, string(r.targetID(e)))
 		}
 	}
+	for _, sub := range r.subs.list {
+		if sub.wants != nil {
+			receipts = append(receipts, string(sub.wants))
+		}
+	}
+	if r.farewell.receipt != nil {
+		receipts = append(receipts, string(r.farewell.receipt))
+	}
 	var b strings.Builder
 	b.WriteString("ERROR\nmessage:" + clean(message) + "\n" + errorCode + ":" + code + "\n")
 	list := func(name string, ids []string) {

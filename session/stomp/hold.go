@@ -141,7 +141,7 @@ func (r *Recorder) tickHold(out *session.Out) {
 	if out.Now.Before(deadline) {
 		return
 	}
-	if r.stage == leaving {
+	if r.farewell.gone {
 		r.end(out, "hold-timeout", nil)
 		return
 	}

@@ -30,6 +30,7 @@ type entry struct {
 	doubt   bool   // sent on a connection that broke
 	sent    bool   // sent on the current connection
 	effect  uint64 // 0: not an effect
+	order   uint64 // when it was said, on the log's count
 	receipt uint64 // number of the receipt asked of the broker on the current connection, for entries that are not effects
 	wants   bool   // the client's receipt is still to be answered
 	idOff   int32  // the client's receipt id inside frame
@@ -82,12 +83,17 @@ type journal struct {
 	done    int    // settled entries still in the slice
 	live    int    // effects that are not settled
 	size    int    // octets charged to the window
+	count   uint64 // of what the client said
 }
 
 // Each entry is charged this much besides its octets.
 const entryCost = 64
 
+// tick counts something that the client said and that has a place in the order of a replay.
+func (l *journal) tick() uint64 { l.count++; return l.count }
+
 func (l *journal) add(e entry) *entry {
+	e.order = l.tick()
 	l.entries = append(l.entries, e)
 	if e.effect != 0 {
 		l.live++

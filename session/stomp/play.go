@@ -199,20 +199,18 @@ func (r *Recorder) greetClient(f *frame.Frame, out *session.Out) {
 	r.appendClient(out, b)
 }
 
-// replay plays, in the client's order, its subscriptions and then the log. A subscription whose id an older one still uses follows that
-// one's UNSUBSCRIBE.
+// replay plays subscriptions and log, merged into the order in which the client spoke.
 func (r *Recorder) replay(out *session.Out) {
 	for t := range r.unplayables {
 		r.fail(out, "not-resumable", nil, "transaction "+clean(t.id)+" was too large to be kept and is rolled back", "")
 		return
 	}
-	for _, sub := range r.subs.list {
-		if !r.subs.deferred(sub) {
-			r.playSubscribe(sub, out)
-		}
-	}
+	subs := r.subs.list
 	for i := 0; i < len(r.log.entries); i++ {
 		e := &r.log.entries[i]
+		for ; len(subs) > 0 && subs[0].order < e.order; subs = subs[1:] {
+			r.playSubscribe(subs[0], out)
+		}
 		if e.done || r.stage == leaving && e.tx != nil && r.txs[e.tx.id] == e.tx {
 			continue // an open transaction of a client that has left is not wanted any more
 		}
@@ -221,23 +219,11 @@ func (r *Recorder) replay(out *session.Out) {
 		}
 		r.stats.played++
 		r.emit(e, out)
-		if e.kind == unsubscribeEntry {
-			r.playDeferred(e.sub, out)
-		}
+	}
+	for _, sub := range subs {
+		r.playSubscribe(sub, out)
 	}
 	r.takeLeave(out)
-}
-
-// playDeferred plays the subscription that takes over the id of one that just ended.
-func (r *Recorder) playDeferred(old *subscription, out *session.Out) {
-	after := false
-	for _, sub := range r.subs.list {
-		if after && !sub.played && bytes.Equal(sub.id, old.id) {
-			r.playSubscribe(sub, out)
-			return
-		}
-		after = after || sub == old
-	}
 }
 
 // unplayables yields transactions that were begun on an earlier connection and cannot be played again.
@@ -277,7 +263,7 @@ func (r *Recorder) Down(why error, out *session.Out) {
 		e.sent, e.receipt = false, 0
 	}
 	for _, sub := range r.subs.list {
-		sub.pending, sub.played = 0, false
+		sub.pending = 0
 		sub.discard()
 	}
 	r.log.asked = r.log.base

@@ -29,7 +29,7 @@ type subscription struct {
 	wants   []byte // the client's receipt id, nil once answered or if none was asked
 	at      time.Time
 	pending uint64 // number of our receipt on the current connection; 0: answered
-	played  bool   // SUBSCRIBE is on the current connection
+	order   uint64 // when it was made, on the log's count
 	closing bool   // UNSUBSCRIBE seen: nothing more is shown
 	left    bool   // and answered; kept only while a transaction acknowledges what it delivered
 	// prefetch is how many messages the client asked to hold at most, 0 if it did not say. The broker keeps to it; what the client holds
@@ -134,6 +134,7 @@ func (r *Recorder) subscribe(f *frame.Frame, in session.Buf, out *session.Out) {
 		return
 	}
 	sub.frame = own(in)
+	sub.order = r.log.tick()
 	r.subs.list = append(r.subs.list, sub)
 	r.subs.byID[string(sub.id)] = sub
 	if r.phase >= replaying {
@@ -145,7 +146,7 @@ func (r *Recorder) subscribe(f *frame.Frame, in session.Buf, out *session.Out) {
 // the first of repeated headers wins. [STOMP 1.2 Repeated Header Entries]
 func (r *Recorder) playSubscribe(sub *subscription, out *session.Out) {
 	r.receipts++
-	sub.pending, sub.played = r.receipts, true
+	sub.pending = r.receipts
 	b := append(r.scratch[:0], "SUBSCRIBE\n"...)
 	b = append(b, "receipt:u"...)
 	b = strconv.AppendUint(b, sub.pending, 10)
@@ -271,17 +272,4 @@ func (r *Recorder) retire(sub *subscription) {
 		}
 	}
 	r.subs.remove(sub)
-}
-
-// deferred reports whether sub has to wait for the UNSUBSCRIBE of an older subscription with its id.
-func (s *subscriptions) deferred(sub *subscription) bool {
-	for _, x := range s.list {
-		if x == sub {
-			return false
-		}
-		if bytes.Equal(x.id, sub.id) {
-			return true
-		}
-	}
-	return false
 }
