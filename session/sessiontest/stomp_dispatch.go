@@ -135,7 +135,8 @@ func (b *stompBroker) grant(c *bconn, s *subscription) string {
 	var gone []string
 	for _, cl := range s.wanted {
 		m, known := b.find(s.dest, cl.id)
-		refused := !known || !m.live || m.holder != nil && m.holder != old && !cl.beats(m.claimed)
+		refused := !known || !m.live || m.holder != nil && m.holder != old && !cl.beats(m.claimed) ||
+			m.given > b.durable // by a NACK that was accepted, and is not known to be
 		if b.script.Fault == IgnoresClaims || known && m.holder == s {
 			continue // claimed twice: under two deliveries
 		}

@@ -128,7 +128,7 @@ const NumQueues = 3
 func RandomScript(r *Rand, n int) Script {
 	s := Script{
 		Version: frame.Version(r.Between(0, 2)), Pipelined: r.Chance(20), Hold: 20 * time.Second, Reclaim: 2 * time.Second,
-		Forgets: r.Chance(50), TxFrees: r.Chance(50), Queues: make([]Queue, NumQueues),
+		Forgets: r.Chance(50), TxFrees: r.Chance(50), Prompt: r.Chance(30), Queues: make([]Queue, NumQueues),
 	}
 	s.Nameless = s.Version == frame.V10 && r.Chance(50)
 	if r.Chance(60) {
