@@ -138,20 +138,23 @@ func TestStaleOwnerNamesItsEvidence(t *testing.T) {
 	}
 }
 
+// flap loses the target a and sees it come back, n times, a second each; it returns the time after it, and the last verdict.
+func flap(d *Detector, n int, epoch uint64, now time.Duration) (time.Duration, Verdict) {
+	var v Verdict
+	for range n {
+		now += time.Second
+		d.Observe(Evidence{Target: "a", Kind: DialFailed, At: at(now)})
+		now += time.Second
+		v = d.Observe(Evidence{Target: "a", Kind: ProbeActive, At: at(now), Store: "s", Epoch: epoch}).Verdict
+	}
+	return now, v
+}
+
+func good(d *Detector, epoch uint64, now time.Duration) Verdict {
+	return d.Observe(Evidence{Target: "a", Kind: ConnLive, At: at(now), Store: "s", Epoch: epoch}).Verdict
+}
+
 func TestFlapGuard(t *testing.T) {
-	flap := func(d *Detector, n int, epoch uint64, now time.Duration) (time.Duration, Verdict) {
-		var v Verdict
-		for range n {
-			now += time.Second
-			d.Observe(Evidence{Target: "a", Kind: DialFailed, At: at(now)})
-			now += time.Second
-			v = d.Observe(Evidence{Target: "a", Kind: ProbeActive, At: at(now), Store: "s", Epoch: epoch}).Verdict
-		}
-		return now, v
-	}
-	good := func(d *Detector, epoch uint64, now time.Duration) Verdict {
-		return d.Observe(Evidence{Target: "a", Kind: ConnLive, At: at(now), Store: "s", Epoch: epoch}).Verdict
-	}
 	setup := func(limits Thresholds) (*Detector, time.Duration, Verdict) {
 		d := NewDetector(limits)
 		d.Add("a", epoch0)
@@ -198,9 +201,11 @@ func TestFlapGuard(t *testing.T) {
 	if _, _, v := setup(Thresholds{FlapLimit: -1}); v.State != Active {
 		t.Errorf("guard switched off: %v", v.State)
 	}
+}
 
-	// Lost connections to a broker that lives are no flaps, and neither is a chain of take-overs.
-	d = NewDetector(Thresholds{})
+// Lost connections to a broker that lives are no flaps, and neither is a chain of take-overs.
+func TestWhatIsNoFlap(t *testing.T) {
+	d := NewDetector(Thresholds{})
 	d.Add("a", epoch0)
 	for i := range time.Duration(20) {
 		good(d, 1, i*time.Second)
@@ -209,7 +214,7 @@ func TestFlapGuard(t *testing.T) {
 	if v := good(d, 1, 20*time.Second); v.State != Active {
 		t.Errorf("after 20 broken connections: %v", v.State)
 	}
-	now = 20 * time.Second
+	now, v := 20*time.Second, Verdict{}
 	for e := uint64(2); e < 10; e++ {
 		if now, v = flap(d, 1, e, now); v.State != Active {
 			t.Errorf("after take-over %d: %v", e, v.State)
