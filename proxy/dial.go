@@ -50,13 +50,8 @@ func (l *link) dial(ctx context.Context, t relay.Try) (net.Conn, error) {
 		delay = 0
 		l.walk.Tried(next)
 		conn, err := l.connect(ctx, t, prev, next)
-		switch {
-		case conn != nil:
-			return conn, nil
-		case ctx.Err() != nil:
-			return nil, context.Cause(ctx)
-		case errors.Is(err, errBetter):
-			l.walk.Fresh()
+		if conn != nil || ctx.Err() != nil {
+			return conn, err
 		}
 	}
 }
@@ -113,8 +108,8 @@ func (l *link) pause(ctx context.Context, t relay.Try, prev health.Target, delay
 	defer timer.Stop()
 	for {
 		view, choice, _ := l.choose(t, prev)
-		if _, news := l.walk.News(choice); news {
-			l.walk.Fresh()
+		if r, news := l.walk.News(choice); news {
+			l.walk.Fresh(r)
 			return nil
 		}
 		if over, err := l.await(ctx, view, timer.C); over || err != nil {

@@ -90,12 +90,14 @@ func (w *Walk) Next(c Choice) (next Ranked, ok bool) {
 }
 
 // Tried notes an attempt of this round.
-func (w *Walk) Tried(r Ranked) {
+func (w *Walk) Tried(r Ranked) { w.note(r, w.round) }
+
+func (w *Walk) note(r Ranked, round int) {
 	if w.tried == nil || len(w.tried) > maxTried {
 		w.tried = make(map[health.Target]attempt)
 	}
 	a := w.tried[r.Target]
-	a.round = w.round
+	a.round = round
 	if r.Rank <= Active {
 		a.active, a.epoch = true, max(a.epoch, r.Verdict.Epoch)
 	}
@@ -108,8 +110,12 @@ func (w *Walk) Over() { w.round, w.failures = w.round+1, w.failures+1 }
 // Failures is the number of rounds in a row that led nowhere.
 func (w *Walk) Failures() int { return w.failures }
 
-// Fresh ends the round because there is News, and forgets its failures; what was tried stays known.
-func (w *Walk) Fresh() { w.round, w.failures = w.round+1, 0 }
+// Fresh ends the round because of news, and forgets its failures; what was tried stays known. The news is used up, even if the next Choice
+// no longer has it: else a verdict that flaps fast enough would start round after round without a pause.
+func (w *Walk) Fresh(news Ranked) {
+	w.note(news, w.round)
+	w.round, w.failures = w.round+1, 0
+}
 
 // Reset begins afresh: the session was live for a while.
 func (w *Walk) Reset() { *w = Walk{} }

@@ -89,7 +89,9 @@ func TestWalkNews(t *testing.T) {
 	news(active, true) // it was tried as a standby
 	w.Over()
 	w.Over()
-	w.Fresh()
+	found, _ := w.News(choice(active))
+	w.Fresh(found)
+	news(active, false) // used up
 	if w.Failures() != 0 {
 		t.Fatalf("%d failures after news", w.Failures())
 	}
@@ -123,8 +125,8 @@ func TestWalkIsBounded(t *testing.T) {
 				w.Tried(next)
 				continue
 			}
-			if _, news := w.News(c); news {
-				w.Fresh()
+			if r, news := w.News(c); news {
+				w.Fresh(r)
 				unpaced++
 				continue
 			}

@@ -137,3 +137,17 @@ func TestTableConcurrently(t *testing.T) {
 	writers.Wait()
 	reader.Wait()
 }
+
+// What each parked session does at each change: 3 candidates.
+func BenchmarkViewAndChoose(b *testing.B) {
+	verdicts := map[health.Target]health.Verdict{"a:1": {State: health.Down}, "b:1": {State: health.Standby}, "c:1": {State: health.Active, Store: storeA, Epoch: 4}}
+	table := NewTable(TableConfig{Verdicts: func() (map[health.Target]health.Verdict, <-chan struct{}) { return verdicts, nil }})
+	table.Set("static", []Endpoint{{Target: "a:1", Weight: 1}, {Target: "b:1", Weight: 1}, {Target: "c:1", Weight: 1}})
+	w, rnd := Wants{Store: storeA, Epochs: map[string]uint64{storeA: 3}}, seeded(1)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Choose("a:1", table.View().Candidates, w, rnd); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

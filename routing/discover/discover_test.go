@@ -143,11 +143,13 @@ func TestLifeOfAName(t *testing.T) {
 			t.Errorf("%s: known %q, status %+v", tt.name, known.says(source), status())
 		}
 	}
-	n.set(append(recordB, recordA...)...)
-	refreshed("two", func() bool { return known.says(source) == one+" "+two })
-	if status().Err != nil {
-		t.Errorf("the fault is over, and still said: %v", status().Err)
+	n.set(recordA[0], recordB[0], recordB[1])
+	refreshed("the address of a host is gone", func() bool { return known.says(source) == one+" "+two })
+	if s := status(); s.Err == nil || !strings.Contains(s.Err.Error(), "a.mq.example") {
+		t.Errorf("status does not say so: %v", s.Err)
 	}
+	n.set(append(recordB, recordA...)...)
+	refreshed("two", func() bool { return known.says(source) == one+" "+two && status().Err == nil })
 	n.set(recordB...)
 	refreshed("one removed", func() bool { return known.says(source) == two })
 	n.set(noDot)
