@@ -42,7 +42,7 @@ func (s *store) park(c *session) {
 		if !sub.present {
 			continue
 		}
-		sub.present, sub.active, sub.claims, sub.away = false, false, nil, s.now
+		sub.present, sub.active, sub.refused, sub.away = false, false, nil, s.now
 		for sub.backlog.len() > 0 { // nobody is there to get a topic's messages
 			sub.backlog.pop()
 		}
@@ -71,40 +71,55 @@ func (s *store) openGate(sub *subscription) {
 
 // claim settles who holds what of sub's queue, after a break. What the session holds and does not claim was lost on the way: it is sent
 // again to the same subscription, in its place, for others may have had later messages already. A claim is granted if the message is there and
-// nobody holds it by a better right; it is not sent, for the client has it.
-func (s *store) claim(sub *subscription) {
-	claims := make(map[msgID]basis, len(sub.claims))
-	for _, c := range sub.claims {
+// nobody holds it by a better right; it is not sent, for the client has it. A refusal rests on records that are durable when it is told:
+// what the session acknowledges after this is not gone, for that may be lost.
+func (s *store) claim(sub *subscription, all []claim) {
+	claims := make(map[msgID]basis, len(all))
+	for _, c := range all {
 		claims[c.id] = c.basis
 	}
+	sub.owed = 0
 	for h := sub.first; h != nil; h = h.next {
-		if _, claimed := claims[h.msg.id]; claimed {
+		_, h.claimed = claims[h.msg.id]
+		h.owed = false // an earlier connection may have left before it was sent
+		if h.claimed {
 			delete(claims, h.msg.id)
-			h.claimed = true
 			s.count.claimsGranted.Inc()
 		}
 	}
-	for _, c := range sub.claims {
+	for _, c := range all {
 		if _, open := claims[c.id]; !open {
 			continue
 		}
 		delete(claims, c.id)
-		m := sub.queue.find(c.id)
-		if m == nil || m.state == done {
-			continue
+		if s.grant(sub, c) {
+			s.count.claimsGranted.Inc()
+		} else {
+			sub.refused = append(sub.refused, c.id)
 		}
-		if m.hold != nil {
-			if !m.hold.yields(c.basis, s.epoch) {
-				continue
-			}
-			s.drop(m.hold)
-		}
-		m.redelivered = true
-		sub.take(m, s.newHold(), c.basis)
-		m.hold.claimed, m.hold.ordinal = true, uint64(m.ordinal)
-		s.count.claimsGranted.Inc()
 	}
-	s.indexed = append(s.indexed, sub.queue)
+}
+
+// grant gives a message to the subscription that claims it, if it may.
+func (s *store) grant(sub *subscription, c claim) bool {
+	q := sub.queue
+	if q.index == nil {
+		s.indexed = append(s.indexed, q)
+	}
+	m := q.find(c.id)
+	if m == nil || m.state == done || m.hold != nil && !m.hold.yields(c.basis, s.epoch) {
+		return false
+	}
+	if h := m.hold; h != nil {
+		if h.claimed { // its holder was granted it, and has not been told yet
+			h.sub.refused = append(h.sub.refused, c.id)
+		}
+		s.drop(h)
+	}
+	m.redelivered = true
+	sub.take(m, s.newHold(), c.basis)
+	m.hold.claimed, m.hold.ordinal = true, uint64(m.ordinal)
+	return true
 }
 
 // tick looks after sessions that are away.

@@ -48,9 +48,8 @@ func (s *store) subscribe(p *peer, r *request) {
 		s.start(p, sub, r.receipt)
 		return
 	}
-	sub.claims = r.claims
 	if sub.queue != nil {
-		s.claim(sub)
+		s.claim(sub, r.claims)
 		s.admitBack(sub)
 	}
 	// Waiting for everything appended so far, not for the subscription's record only: an answer that a claim is gone rests on an ACK.
@@ -124,7 +123,7 @@ func (s *store) start(p *peer, sub *subscription, receipt []byte) {
 		s.count.receipts.Inc()
 		s.touch(p)
 	}
-	sub.claims = nil
+	sub.refused = nil
 	sub.active = true
 	if sub.queue != nil {
 		for _, h := range sub.byPlace() {
@@ -140,30 +139,21 @@ func (s *store) start(p *peer, sub *subscription, receipt []byte) {
 	}
 }
 
-// appendGone names the claims that sub does not hold now.
+// appendGone names the claims that were refused.
 func (s *store) appendGone(b []byte, sub *subscription) []byte {
-	sep := frame.HeaderGone + ":"
-	for _, c := range sub.claims {
-		if m := sub.find(c.id); m != nil && m.hold != nil && m.hold.sub == sub {
-			continue
+	for i, id := range sub.refused {
+		if i == 0 {
+			b = append(b, frame.HeaderGone+":"...)
+		} else {
+			b = append(b, ',')
 		}
-		b = append(b, sep...)
-		b = c.id.append(b, sub.session.peer.version)
-		sep = ","
+		b = id.append(b, sub.session.peer.version)
 		s.count.claimsGone.Inc()
 	}
-	if sep == "," {
+	if len(sub.refused) > 0 {
 		b = append(b, '\n')
 	}
 	return b
-}
-
-// find looks a message up in sub's queue.
-func (sub *subscription) find(id msgID) *message {
-	if sub.queue == nil {
-		return nil
-	}
-	return sub.queue.find(id)
 }
 
 // byPlace puts what sub holds into the order of the queue and returns it.

@@ -39,8 +39,8 @@ type subscription struct {
 	gate bool      // recovered messages of its queue wait for it
 	away time.Time // when the wait for it began; zero: nothing waits
 
-	claims []claim // from SUBSCRIBE to the start of dispatch
-	owed   int     // of what it holds, to be sent again
+	refused []msgID // claims that its RECEIPT will say are gone
+	owed    int     // of what it holds, to be sent again
 
 	// Of a topic: what a slow connection has not taken yet.
 	backlog      ring[*message]
