@@ -36,7 +36,9 @@ func (j *Journal) commitAll() error {
 		}
 		through := b.last
 		j.opt.Durable(through)
+		j.mu.Lock()
 		j.settle(b)
+		j.mu.Unlock()
 	}
 }
 
@@ -103,10 +105,8 @@ func (j *Journal) commit(b *batch) error {
 	return nil
 }
 
-// settle does what a durable batch allows: reuse its buffer, decide which segments go, remove those whose end is durable.
+// settle does what a durable batch allows: reuse its buffer, decide which segments go, remove those whose end is durable. The caller holds mu.
 func (j *Journal) settle(b *batch) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
 	j.stats.Batches++
 	j.stats.Records += uint64(b.records)
 	j.stats.Bytes += uint64(len(b.buf))

@@ -92,7 +92,7 @@ func (w *world) apply(o op) {
 // survive writes what a crash leaves into a directory: all (the process died), or what was synced and of the rest a random part (the machine
 // died): each name and each sector for itself. Marks are never synced: with lost they are gone altogether.
 func (w *world) survive(t testing.TB, rng *rand.Rand, all bool, keep float64) string {
-	dir := t.TempDir()
+	dir := quickDir(t)
 	names := maps.Clone(w.files)
 	if !all {
 		names = maps.Clone(w.synced)
@@ -227,7 +227,7 @@ func TestCrashAnywhere(t *testing.T) {
 		tp.add(event{acked: through})
 		s.tell(func() { s.acked = through })
 	}
-	j, err := Open(t.Context(), t.TempDir(), opt, nil)
+	j, err := Open(t.Context(), quickDir(t), opt, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ func TestEveryFaultIsFinal(t *testing.T) {
 	faults := map[opKind]int{}
 	for n := int64(1); ; n++ {
 		f := &failing{n: n, err: []error{syscall.EIO, syscall.ENOSPC}[n%2]}
-		dir := t.TempDir()
+		dir := quickDir(t)
 		wl := workload{live: map[int]Segment{}}
 		s, err := reopen(t, dir, Options{SegmentBytes: 8 << 10, before: f.before}, nil)
 		var acked LSN

@@ -7,10 +7,21 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
 var errInjected = errors.New("injected")
+
+// quickDir is a directory in memory where the machine has one: for tests that make thousands of stores and build their crashes themselves.
+func quickDir(t testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "journal")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
 
 // stored is a store on disk as its owner left it, to be copied and hurt.
 type stored struct {
@@ -24,7 +35,7 @@ func payload(i int) string { return fmt.Sprintf("record-%04d-%s", i, strings.Rep
 
 // newImage writes n records, each acknowledged.
 func newImage(t testing.TB, segment int64, n int) *stored {
-	im := &stored{dir: filepath.Join(t.TempDir(), "store"), segment: segment}
+	im := &stored{dir: filepath.Join(quickDir(t), "store"), segment: segment}
 	s := mustOpen(t, im.dir, Options{SegmentBytes: segment}, nil)
 	for i := range n {
 		lsn, _ := s.add(payload(i), Account{Live: 1})
@@ -40,16 +51,15 @@ func newImage(t testing.TB, segment int64, n int) *stored {
 
 // newTorn writes acked records, then one batch of n more that is written and never synced: the disk fails at that moment.
 func newTorn(t testing.TB, segment int64, acked, n int) *stored {
-	im := &stored{dir: filepath.Join(t.TempDir(), "store"), segment: segment}
+	im := &stored{dir: filepath.Join(quickDir(t), "store"), segment: segment}
 	hold := make(chan struct{})
 	arrived := make(chan struct{}, 1)
-	stage := 0
+	var stage atomic.Int32
 	before := func(o op) error {
-		if o.kind != opSync || stage == 0 {
+		if o.kind != opSync || stage.Load() == 0 {
 			return nil
 		}
-		stage++
-		if stage == 2 { // the batch before: while it hangs, the last one fills
+		if stage.Add(1) == 2 { // the batch before: while it hangs, the last one fills
 			arrived <- struct{}{}
 			<-hold
 			return nil
@@ -61,9 +71,7 @@ func newTorn(t testing.TB, segment int64, acked, n int) *stored {
 		lsn, _ := s.add(payload(i), Account{Live: 1})
 		s.durable(lsn)
 	}
-	s.mu.Lock() // orders stage for the race detector: the commit goroutine told us of its last batch under this lock
-	stage = 1
-	s.mu.Unlock()
+	stage.Store(1)
 	last, _ := s.add(payload(acked-1), Account{Live: 1})
 	<-arrived
 	for i := range n {
@@ -83,7 +91,7 @@ func newTorn(t testing.TB, segment int64, acked, n int) *stored {
 }
 
 func (im *stored) copy(t testing.TB) string {
-	dir := t.TempDir()
+	dir := quickDir(t)
 	list, err := os.ReadDir(im.dir)
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ type janitor struct {
 	urgent bool // the commit goroutine is waiting: reserve the space and leave the zeros
 	doomed []doomed
 	litter []string
+	busy   bool // removing
 	stop   bool
 }
 
@@ -75,10 +76,11 @@ func (j *Journal) janitorLoop() {
 			j.ready.Signal()
 		case len(j.jan.litter) > 0:
 			names := j.jan.litter
-			j.jan.litter = nil
+			j.jan.litter, j.jan.busy = nil, true
 			j.mu.Unlock()
 			err := j.unlink(names)
 			j.mu.Lock()
+			j.jan.busy = false
 			if err != nil {
 				j.setTrouble(fmt.Errorf("delete segments: %w", err))
 			}

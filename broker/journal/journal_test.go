@@ -19,6 +19,7 @@ type store struct {
 	change chan struct{}
 	acked  LSN
 	failed []error
+	base   LSN  // first number that is counted in Stats.Records
 	late   bool // acknowledged after it had failed
 }
 
@@ -46,6 +47,9 @@ func reopen(t testing.TB, dir string, opt Options, visit func(Record) (Account, 
 		return nil, err
 	}
 	s.Journal = j
+	j.mu.Lock()
+	s.base = j.ledger.list[len(j.ledger.list)-1].first
+	j.mu.Unlock()
 	t.Cleanup(func() { j.Close() })
 	return s, nil
 }

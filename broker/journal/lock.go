@@ -187,10 +187,11 @@ func (l *lockFile) write() error {
 }
 
 // own tells candidates our epoch.
-func (l *lockFile) own(m *markFile) {
+func (l *lockFile) own(m *markFile) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.epoch, l.me.Epoch = m, m.epoch
+	return l.write()
 }
 
 // claimed is our epoch's file, once we have an epoch.

@@ -51,7 +51,9 @@ func (j *Journal) start(visit func(Record) (Account, error)) error {
 	if j.epoch, j.mark, err = claim(j.disk, top); err != nil {
 		return err
 	}
-	j.lock.own(j.mark)
+	if err := j.lock.own(j.mark); err != nil {
+		return err
+	}
 	claimed := time.Now()
 	r := &recovery{disk: j.disk, log: j.log, store: j.store, ours: j.epoch, visit: visit}
 	if r.mark, err = lastMark(j.disk, j.epoch); err != nil {
@@ -118,9 +120,7 @@ func (j *Journal) takeOver(r *recovery) error {
 		return err
 	}
 	j.jan.litter = append(j.jan.litter, r.litter...)
-	j.recycle(b)
-	j.drop()
-	j.show()
+	j.settle(b)
 	j.workers.Add(1)
 	go j.janitorLoop()
 	go j.commitLoop()
