@@ -86,6 +86,7 @@ func TestTakeOverIsSeenCountedAndSaid(t *testing.T) {
 		w.broker("b:1", standby, accept)
 		time.AfterFunc(20*time.Millisecond, func() { w.verdict("b:1", ownerOf(4)) })
 		time.Sleep(20 * time.Millisecond)
+		synctest.Wait() // the verdict comes at the same instant
 		w.lives(l, relay.Try{}, "b:1", session.Report{State: "run", Store: "s", Epoch: 4, Takeovers: 1, Hidden: 2, Resent: 7, ReplayedFrames: 9,
 			LastSilence: 30 * time.Millisecond})
 

@@ -84,7 +84,9 @@ func (c *Conn) followBroker(ctx context.Context) {
 		err = c.readBroker()
 		t.Last = name
 		live := false
-		t.Err, live = c.down(err)
+		if t.Err, live = c.down(err); t.Err == nil {
+			return // the session ended, and left the broker itself
+		}
 		kind := Refused
 		if t.Failures++; live {
 			kind, t.Failures = Lost, 0
@@ -132,7 +134,8 @@ func (c *Conn) readBroker() error {
 	return errClosed
 }
 
-// down reports the loss of the broker connection: the reason for which it was left, if it was, else how it ended.
+// down reports the loss of the broker connection: the reason for which it was left, if it was, else how it ended; nil if it went with the
+// session.
 func (c *Conn) down(err error) (why error, live bool) {
 	if errors.Is(err, io.EOF) {
 		err = errClosed
@@ -148,6 +151,8 @@ func (c *Conn) down(err error) (why error, live bool) {
 		live, c.live = c.live, false
 		if c.fault == nil {
 			c.rec.Down(err, out)
+		} else {
+			err = nil
 		}
 	})
 	return err, live

@@ -41,8 +41,8 @@ type EventKind uint8
 const (
 	Dialled EventKind = iota // connection made, login queued
 	Live                     // replay confirmed
-	Lost                     // was live, now gone: Err says why
-	Refused                  // gone before it was live: Err says why
+	Lost                     // was live, now gone: Err says why. Not told of a leg that goes with its session
+	Refused                  // gone before it was live: Err says why. Likewise
 	Ended                    // the session is over: Err says why, nil for an orderly end
 )
 

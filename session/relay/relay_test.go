@@ -231,7 +231,7 @@ func TestLostBrokerIsReplaced(t *testing.T) {
 	for _, e := range k.events {
 		kinds = append(kinds, e.Kind)
 	}
-	want := []EventKind{Live, Dialled, Lost, Live, Dialled, Lost, Live, Dialled, Lost, Ended}
+	want := []EventKind{Live, Dialled, Lost, Live, Dialled, Lost, Live, Dialled, Ended}
 	if len(kinds) != len(want) {
 		t.Fatalf("events %v", kinds)
 	}
