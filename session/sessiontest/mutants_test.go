@@ -10,7 +10,7 @@ import (
 
 // recorder is the one under test, set as the script says.
 func recorder(s *Script, id string) session.Recorder {
-	return stomp.New(stomp.Config{Session: id, Hold: s.Hold, Window: s.Window})
+	return stomp.New(stomp.Config{Session: id, Hold: s.Hold, HoldIdle: s.Hold * IdleHold, Window: s.Window})
 }
 
 // TestMutants puts defects into the broker model and the shell and asks that each is noticed: verdicts that cannot fail prove nothing.

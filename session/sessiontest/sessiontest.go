@@ -23,6 +23,8 @@ type Client interface {
 	Step(dst []byte) []byte
 	// Wake is when the program wants its next Step; ok is false while it only waits for octets.
 	Wake() (at time.Duration, ok bool)
+	// Reading is false while the program leaves alone what arrives; it has a Wake then.
+	Reading() bool
 	// Taken hands over octets that reached the program's kernel.
 	Taken(p []byte)
 	// Leaving says what the program has done to its end of the connection. It never goes back.

@@ -116,3 +116,67 @@ func report(what string, c Case, r Result) string {
 	small := c.Shrink(recorder, 1500)
 	return fmt.Sprintf("%s: %v\n%v\n%s", what, r.Violations[0], small, RunSTOMP(small, recorder, true).Transcript)
 }
+
+// TestTwice breaks each short conversation somewhere, and then the second connection at every octet: the cuts are in the login and in the replay.
+func TestTwice(t *testing.T) {
+	cuts, twice := 0, 0
+	for i, s := range short {
+		c := Case{Seed: uint64(i), Script: Script{
+			Version: frame.V12, Ops: s.ops, End: EndDrained, Queues: queues(s.loaded), Hold: 20 * time.Second, Reclaim: 2 * time.Second, Prompt: i%2 == 0,
+		}}
+		c.Script.Queues[0].Rival = i%3 == 0
+		plain := RunSTOMP(c, recorder, false)
+		r := NewRand(uint64(i))
+		for w, way := range ways {
+			if (w+i)%len(ways) > 1 || testing.Short() && (w+i)%len(ways) > 0 {
+				continue
+			}
+			for octet := range 1200 {
+				before := ways[r.IntN(len(ways))]
+				before.Link, before.Down, before.Octet = 1, r.Chance(50), r.IntN(plain.Up)
+				way.Link, way.Down, way.Octet = 2, octet%2 == 0, octet/2
+				if before.Down {
+					before.Octet = r.IntN(plain.Down)
+				}
+				cuts++
+				c.Faults = []Fault{before, way}
+				res := RunSTOMP(c, recorder, false)
+				if res.Struck == 2 {
+					twice++
+				}
+				if len(res.Violations) > 0 {
+					t.Error(report(s.name+", twice", c, res))
+					break
+				}
+			}
+		}
+	}
+	t.Logf("%d runs, %d of them broken twice", cuts, twice)
+}
+
+// TestLeaving breaks each short conversation at every seventh octet, and lets the client leave while there is no broker: the session must be closed, and
+// nothing that was confirmed lost.
+func TestLeaving(t *testing.T) {
+	runs := 0
+	for i, s := range short {
+		c := Case{Seed: uint64(i), Script: Script{
+			Version: frame.V11, Ops: s.ops, End: EndDrained, Queues: queues(s.loaded), Hold: 20 * time.Second, Reclaim: 2 * time.Second, Forgets: i%2 == 0,
+		}}
+		plain := RunSTOMP(c, recorder, false)
+		for _, kind := range []FaultKind{Reset, Crash, Stall} {
+			for octet := 0; octet < plain.Up+plain.Down; octet += 7 {
+				f := Fault{Kind: kind, Link: 1, Octet: octet, Downtime: 400 * time.Millisecond, Durable: 50, Leave: true}
+				if octet >= plain.Up {
+					f.Down, f.Octet = true, octet-plain.Up
+				}
+				runs++
+				c.Faults = []Fault{f}
+				if r := RunSTOMP(c, recorder, false); len(r.Violations) > 0 {
+					t.Error(report(s.name+", leaving", c, r))
+					break
+				}
+			}
+		}
+	}
+	t.Logf("%d runs", runs)
+}

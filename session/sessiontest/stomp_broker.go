@@ -18,7 +18,8 @@ type stompBroker struct {
 	book   *ledger
 	script *Script
 	refuse int
-	serial int // of messages that plain clients sent
+	serial int    // of messages that plain clients sent
+	proven uint64 // the last epoch that the sidecar has certainly seen in CONNECTED
 
 	conns   []*bconn
 	absent  []*subscription // of sessions that are away, with what they held
@@ -57,7 +58,8 @@ type connState uint8
 const (
 	fresh connState = iota
 	running
-	mute // accepted, and will never answer
+	stale // answered with an epoch that is over
+	mute  // accepted, and will never answer
 	over
 )
 
@@ -93,7 +95,7 @@ func newStompBroker(w *World, script *Script, book *ledger) *stompBroker {
 			b.supply = append(b.supply, supply{dest: dest, left: q.Trickle, at: w.Rand.Span(0, 50*time.Millisecond)})
 		}
 		if q.Rival {
-			b.rivals = append(b.rivals, &subscription{name: "rival", dest: dest, prefetch: w.Rand.Between(1, 4), mode: Individual, rival: true, droppy: q.Droppy})
+			b.rivals = append(b.rivals, &subscription{name: "rival", dest: dest, prefetch: w.Rand.Between(1, 4), mode: Individual, rival: true, droppy: q.Droppy, paired: q.Paired})
 		}
 	}
 	b.sync()
@@ -166,10 +168,17 @@ func (b *stompBroker) handle(c *bconn, f *frame.Frame) {
 	if b.w.Tracing() {
 		b.w.Tracef("broker %d <- %s", c.link, brief(f.Raw))
 	}
-	if c.state == fresh {
+	switch c.state {
+	case fresh:
 		b.login(c, f)
 		return
+	case stale:
+		if f.Command != frame.Disconnect {
+			b.w.Fail("stale-epoch", "link %d: %s was sent to an owner of epoch %d, and epoch %d was seen", c.link, f.Command, b.epoch-1, b.epoch)
+		}
+		return
 	}
+	b.proven = b.epoch
 	switch f.Command {
 	case frame.Send:
 		b.send(c, f)
@@ -258,12 +267,12 @@ func (b *stompBroker) loginSession(c *bconn, f *frame.Frame, id string) {
 		b.protocol(c, "CONNECT wants store %q", want)
 		return
 	}
+	x := b.session(id)
 	if b.refuse > 0 {
 		b.refuse--
-		b.turnAway(c)
+		b.turnAway(c, x)
 		return
 	}
-	x := b.session(id)
 	if x != nil && attempt <= x.attempt {
 		b.failure(c, frame.CodeStaleAttempt, "a higher attempt was connected")
 		return
@@ -356,17 +365,25 @@ func rolledAfter(x *bsession, after, upTo uint64) string {
 	return list
 }
 
-// turnAway refuses a login in one of the ways that occur.
-func (b *stompBroker) turnAway(c *bconn) {
-	switch b.w.Rand.IntN(4) {
-	case 0:
+// turnAway refuses a login in one of the ways that occur. x is nil if the session has not been here.
+func (b *stompBroker) turnAway(c *bconn, x *bsession) {
+	switch way := b.w.Rand.IntN(6); {
+	case way == 0:
 		b.w.Tracef("broker %d: closes", c.link)
 		c.state = over
 		b.w.Hangup(c.link)
 		b.Lost(c.link)
-	case 1:
+	case way == 1:
 		b.w.Tracef("broker %d: falls silent", c.link)
 		c.state = mute
+	case way == 2 && b.proven == b.epoch:
+		// An owner that was put to sleep before this epoch and woke up. The sidecar has seen this epoch: it must not stay.
+		c.state = stale
+		b.say(c, "CONNECTED\nversion:"+c.version.String()+"\nserver:model/1\n"+frame.HeaderStore+":"+storeUUID+"\n"+
+			frame.HeaderEpoch+":"+strconv.FormatUint(b.epoch-1, 10)+"\n"+frame.HeaderCursor+":"+strconv.FormatUint(x.cursor, 10)+"\n\n\x00")
+	case way == 3 && x != nil && b.proven > 0:
+		// A standby that does not know the user yet. The login was good before, so this is not for the client to hear.
+		b.failure(c, "", "access refused")
 	default:
 		b.failure(c, frame.CodeStandby, "this server does not own the store")
 	}
@@ -375,7 +392,10 @@ func (b *stompBroker) turnAway(c *bconn) {
 // failure sends an ERROR and closes.
 func (b *stompBroker) failure(c *bconn, code, text string) {
 	b.w.Tracef("broker %d -> ERROR %s", c.link, code)
-	b.w.Send(c.link, []byte("ERROR\n"+frame.HeaderError+":"+code+"\nmessage:"+text+"\n\n\x00"))
+	if code != "" {
+		code = frame.HeaderError + ":" + code + "\n"
+	}
+	b.w.Send(c.link, []byte("ERROR\n"+code+"message:"+text+"\n\n\x00"))
 	c.state = over
 	b.w.Hangup(c.link)
 	b.Lost(c.link)

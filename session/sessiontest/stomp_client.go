@@ -19,6 +19,7 @@ type stompClient struct {
 	phase  phase
 	pc     int
 	at     time.Duration // nothing is done before
+	deaf   time.Duration // nothing is read before
 	until  time.Duration // how long the operation at pc waits for a message
 	leave  Leave
 	closed bool
@@ -101,11 +102,14 @@ func newStompClient(w *World, script *Script, book *ledger, broker *stompBroker)
 
 func (c *stompClient) Leaving() Leave { return c.leave }
 
+// Reading is false while the program is busy with something else.
+func (c *stompClient) Reading() bool { return c.deaf <= c.w.Now() }
+
 // Quit makes the program go away at once, whatever it was doing.
 func (c *stompClient) Quit() {
 	if c.phase < done && c.leave == Stay {
 		c.w.Tracef("client: leaves")
-		c.goAway(Abort)
+		c.goAway([...]Leave{Gone, Abort}[c.w.Rand.IntN(2)])
 	}
 }
 
@@ -154,17 +158,16 @@ func (c *stompClient) Closed() {
 
 // excused reports that the recorder had reason to give up: no broker for as long as it may hold.
 func (c *stompClient) excused() bool {
-	owed := c.book.outage()
-	if live, _ := c.w.Live(); !live && len(c.requests) > 0 {
-		owed = max(owed, c.w.Now()-c.requests[0].at)
+	if live, _ := c.w.Live(); live {
+		return false
 	}
-	return owed >= c.script.Hold-time.Second
+	return c.book.outage() >= c.script.Hold*IdleHold-time.Second || len(c.requests) > 0 && c.w.Now()-c.requests[0].at >= c.script.Hold-time.Second
 }
 
 // Wake is when the program has something to do.
 func (c *stompClient) Wake() (at time.Duration, ok bool) {
 	if c.leave != Stay {
-		return 0, false
+		return c.deaf, c.leave == Half && c.deaf > c.w.Now()
 	}
 	earliest := func(t time.Duration) {
 		if !ok || t < at {
@@ -184,7 +187,10 @@ func (c *stompClient) Wake() (at time.Duration, ok bool) {
 			earliest(c.lastOut + c.beat)
 		}
 		if c.expect > 0 {
-			earliest(c.lastIn + c.expect*5/2)
+			earliest(max(c.lastIn, c.deaf) + c.expect*5/2)
+		}
+		if c.deaf > c.w.Now() {
+			earliest(c.deaf)
 		}
 		if len(c.requests) > 0 {
 			earliest(c.requests[0].at + c.script.Hold + 10*time.Second)
@@ -232,7 +238,7 @@ func (c *stompClient) Step(dst []byte) []byte {
 
 // watch judges what did not happen.
 func (c *stompClient) watch(now time.Duration) {
-	if c.expect > 0 && c.lastIn+c.expect*5/2 <= now && c.failure == "" {
+	if c.expect > 0 && max(c.lastIn, c.deaf)+c.expect*5/2 <= now && c.failure == "" {
 		c.w.Fail("silence", "nothing has come for %v, and heart-beats were promised every %v", now-c.lastIn, c.expect)
 	}
 	if len(c.requests) > 0 && now-c.requests[0].at >= c.script.Hold+10*time.Second {

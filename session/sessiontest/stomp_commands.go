@@ -337,8 +337,11 @@ func (b *stompBroker) outcome(c *bconn, t *transaction, n uint64) record {
 	return r
 }
 
-// undo notes that what a transaction acknowledged is held as before; the client will be told.
+// undo notes that nothing of a transaction happened: what it acknowledged is held as before.
 func (b *stompBroker) undo(c *bconn, t *transaction) {
+	for _, m := range t.sends {
+		m.item.aborted = true
+	}
 	for _, a := range t.acks {
 		if sub := c.sub(a.sub); sub != nil {
 			for _, m := range b.held(sub, a.id) {

@@ -26,7 +26,9 @@ type subscription struct {
 	plain    bool       // of a client without a sidecar
 	rival    bool
 	droppy   bool
-	actAt    time.Duration
+	paired   bool          // rival: with a sidecar
+	actAt    time.Duration // rival: when it acknowledges
+	back     time.Duration // rival: when it comes back and claims what is wanted; 0 if it is there
 }
 
 type claim struct {
@@ -110,7 +112,7 @@ func (b *stompBroker) subscribe(c *bconn, f *frame.Frame) {
 	}
 	b.append(record{sess: c.sess, sub: s.name, dest: dest})
 	b.liftGate(c.sess, s.name)
-	if s.waits = b.othersGate(c.sess, dest) && len(s.wanted) > 0; !s.waits {
+	if s.waits = b.script.Waits && b.othersGate(c.sess, dest) && len(s.wanted) > 0; !s.waits {
 		b.decide(c, s)
 	}
 }
@@ -314,7 +316,7 @@ func (b *stompBroker) consumer(dest int) *subscription {
 		}
 	}
 	for _, s := range b.rivals {
-		s.ready = true
+		s.ready = s.back == 0
 		consider(s)
 	}
 	return pick

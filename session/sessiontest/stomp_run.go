@@ -52,7 +52,7 @@ func RunSTOMP(c Case, make Factory, trace bool) Result {
 	id := fmt.Sprintf("%016x%016x", c.Seed, w.Rand.Uint64())
 	w.Run(make(&script, id), client, broker)
 	if len(w.Failures) == 0 {
-		judgeEnd(w, book, broker, client)
+		judgeEnd(w, &script, book, broker, client)
 	}
 	return Result{
 		Violations: w.Failures, Struck: w.Struck, Links: w.Links, Frames: client.frames + client.wrote, Up: w.Moved[session.Broker][0],
@@ -62,13 +62,16 @@ func RunSTOMP(c Case, make Factory, trace bool) Result {
 }
 
 // judgeEnd looks at what is left when everything has come to rest.
-func judgeEnd(w *World, book *ledger, broker *stompBroker, client *stompClient) {
-	book.final(client.drained, broker.stored())
+func judgeEnd(w *World, script *Script, book *ledger, broker *stompBroker, client *stompClient) {
+	closed := script.End == EndClose && client.pc == len(script.Ops) && client.failure == "" && w.EndCode == "client-closed"
+	book.final(client.drained || closed, broker.stored())
 	if client.drained {
 		book.unacked(broker.left())
 	}
 	for _, x := range broker.sessions {
-		if !x.closed && client.failure == "" && (client.drained || w.EndCode == "client-closed") && !client.excused() {
+		// One that never got beyond CONNECT holds nothing, and may be left to run out.
+		used := x.accepted > 0 || len(x.subs) > 0
+		if used && !x.closed && client.failure == "" && !client.excused() {
 			w.Fail("unclosed", "the client is gone and its session was not closed at the broker (the recorder ended with %q)", w.EndCode)
 		}
 	}

@@ -23,9 +23,10 @@ const (
 	OpAbort
 	OpIdle
 	OpReceipts // wait for all receipts
+	OpDeaf     // leave alone what arrives, for a while
 )
 
-var opNames = [...]string{"subscribe", "unsubscribe", "send", "ack", "nack", "begin", "commit", "abort", "idle", "receipts"}
+var opNames = [...]string{"subscribe", "unsubscribe", "send", "ack", "nack", "begin", "commit", "abort", "idle", "receipts", "deaf"}
 
 // AckMode is a subscription's.
 type AckMode uint8
@@ -95,11 +96,11 @@ func (e Ending) String() string {
 
 // Queue is a destination of a Script.
 type Queue struct {
-	Loaded   int  // messages of another producer that are there at the beginning
-	Trickle  int  // and those that arrive later
-	Rival    bool // another consumer, without a sidecar
-	Droppy   bool // the rival loses its connection now and then
-	Dispatch int  // per cent of broker steps spent on dispatch; 0 means all that can be
+	Loaded  int  // messages of another producer that are there at the beginning
+	Trickle int  // and those that arrive later
+	Rival   bool // another consumer, without a sidecar
+	Droppy  bool // the rival loses its connection now and then
+	Paired  bool // the rival has a sidecar: after a crash it comes back and claims what it held
 }
 
 // Script is one client's conversation, and the world it finds.
@@ -116,10 +117,14 @@ type Script struct {
 	Reclaim   time.Duration // the broker's window
 	Forgets   bool          // the broker keeps nothing of a session that was closed
 	Prompt    bool          // the broker answers CONNECT before everything that it accepted is durable
+	Waits     bool          // the broker decides claims only when every absent session has made its own
 	TxFrees   bool          // an acknowledgement in an open transaction no longer counts against the prefetch
 	Plain     bool          // the other end of the link has no sidecar: for recorders that only pass octets on
 	Fault     Mutation      // what is wrong with this broker, to prove the verdicts
 }
+
+// IdleHold is how many times longer than Script.Hold the recorder is to hold a client to which nothing is owed.
+const IdleHold = 3
 
 // NumQueues is how many destinations a random Script uses; the last has no consumer.
 const NumQueues = 3
@@ -128,7 +133,7 @@ const NumQueues = 3
 func RandomScript(r *Rand, n int) Script {
 	s := Script{
 		Version: frame.Version(r.Between(0, 2)), Pipelined: r.Chance(20), Hold: 20 * time.Second, Reclaim: 2 * time.Second,
-		Forgets: r.Chance(50), TxFrees: r.Chance(50), Prompt: r.Chance(30), Queues: make([]Queue, NumQueues),
+		Forgets: r.Chance(50), TxFrees: r.Chance(50), Prompt: r.Chance(30), Waits: r.Chance(50), Queues: make([]Queue, NumQueues),
 	}
 	s.Nameless = s.Version == frame.V10 && r.Chance(50)
 	if r.Chance(60) {
@@ -138,7 +143,7 @@ func RandomScript(r *Rand, n int) Script {
 		s.Window = r.Between(600, 20_000)
 	}
 	for i := range s.Queues[:NumQueues-1] {
-		s.Queues[i] = Queue{Loaded: r.Between(0, n/8), Trickle: r.Between(0, n/8), Rival: r.Chance(30), Droppy: r.Chance(30)}
+		s.Queues[i] = Queue{Loaded: r.Between(0, n/8), Trickle: r.Between(0, n/8), Rival: r.Chance(40), Droppy: r.Chance(30), Paired: r.Chance(50)}
 	}
 	g := opGen{Rand: r, script: &s, sendOnly: r.Chance(10)}
 	for len(s.Ops) < n {
@@ -202,7 +207,7 @@ func (g *opGen) next() {
 	case p < 48:
 		g.add(Op{Kind: OpIdle, Wait: g.Span(0, 300*time.Millisecond)})
 	case p < 49:
-		g.add(Op{Kind: OpReceipts})
+		g.add(Op{Kind: [...]OpKind{OpReceipts, OpDeaf}[g.IntN(2)], Wait: g.Span(0, 3*time.Second)})
 	default:
 		size := g.Between(4, 40)
 		if g.Chance(4) {

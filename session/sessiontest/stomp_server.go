@@ -125,6 +125,9 @@ func (b *stompBroker) Crash(keep int) {
 // succeed is the take-over by the next epoch, on the first n records.
 func (b *stompBroker) succeed(n int) {
 	b.conns, b.absent, b.gates, b.syncAt = nil, nil, nil, 0
+	for _, r := range b.rivals {
+		b.loseRival(r)
+	}
 	b.recover(n)
 	b.upAt = max(b.w.downUntil, b.w.Now())
 	b.w.Tracef("broker: epoch %d begins with %d records", b.epoch, n)
@@ -135,11 +138,14 @@ func (b *stompBroker) succeed(n int) {
 			b.gates = append(b.gates, gate{x, j.name, j.dest, until})
 		}
 	}
-	if dest := b.w.Rand.IntN(len(b.queues)); b.w.Rand.Chance(15) { // somebody else is away as well
-		b.gates = append(b.gates, gate{nil, "", dest, b.upAt + b.w.Rand.Span(0, b.script.Reclaim)})
+	if dest := b.w.Rand.IntN(len(b.queues)); b.w.Rand.Chance(15) { // somebody else is away as well, and holds nothing
+		b.gates = append(b.gates, gate{nil, "somebody", dest, b.upAt + b.w.Rand.Span(0, b.script.Reclaim)})
 	}
 	for _, r := range b.rivals {
-		r.sent, r.unacked = nil, 0
+		if r.paired {
+			b.gates = append(b.gates, gate{nil, r.name, r.dest, until})
+			r.back = b.upAt + b.w.Rand.Span(0, b.script.Reclaim*5/4)
+		}
 	}
 	b.pending = true
 }
@@ -180,6 +186,11 @@ func (b *stompBroker) Wake() (at time.Duration, ok bool) {
 	for _, r := range b.rivals {
 		if r.unacked > 0 {
 			earliest(max(r.actAt, b.upAt))
+		}
+	}
+	for _, r := range b.rivals {
+		if r.back > 0 {
+			earliest(r.back)
 		}
 	}
 	for _, g := range b.gates {
@@ -229,6 +240,9 @@ func (b *stompBroker) timers(now time.Duration) {
 		}
 	}
 	for _, r := range b.rivals {
+		if r.back > 0 && r.back <= now {
+			b.returnRival(r)
+		}
 		if r.unacked > 0 && r.actAt <= now && b.upAt <= now {
 			b.rival(r)
 		}
@@ -300,6 +314,39 @@ func (b *stompBroker) rival(r *subscription) {
 	}
 	r.sent, r.unacked = nil, 0
 	b.dirty()
+}
+
+// loseRival is the other consumer at the end of an epoch: one with a sidecar remembers what it held.
+func (b *stompBroker) loseRival(r *subscription) {
+	r.wanted = r.wanted[:0]
+	for _, m := range r.sent {
+		if r.paired && m.holder == r && m.live {
+			r.wanted = append(r.wanted, claim{m.id, b.epoch, m.ordinal})
+		}
+	}
+	r.sent, r.unacked = nil, 0
+}
+
+// returnRival lets it claim. It may take a message from a session whose claim was granted before, by an earlier delivery.
+func (b *stompBroker) returnRival(r *subscription) {
+	r.back = 0
+	for _, cl := range r.wanted {
+		m, _ := b.find(r.dest, cl.id)
+		if m == nil || !m.live || m.holder != nil && !cl.beats(m.claimed) {
+			continue
+		}
+		if m.holder != nil {
+			m.holder.unacked--
+			m.item.moved = true
+		}
+		b.w.Tracef("broker: the other consumer comes back with %s", m.item.key())
+		m.holder, m.claimed = r, cl
+		r.sent = append(r.sent, m)
+		r.unacked++
+	}
+	b.liftGate(nil, r.name)
+	r.actAt = b.w.Now() + b.w.Rand.Span(0, 10*time.Millisecond)
+	b.pending = true
 }
 
 // plainAck finds what a client without a sidecar acknowledges.

@@ -14,7 +14,7 @@ func (c *stompClient) talk(dst []byte) []byte {
 		return c.ending(dst)
 	}
 	now, o := c.w.Now(), &c.script.Ops[c.pc]
-	if o.Wait > 0 && c.until == 0 {
+	if o.Wait > 0 && c.until == 0 && o.Kind != OpDeaf && o.Kind != OpReceipts {
 		c.until = now + o.Wait
 		if o.Kind != OpAck && o.Kind != OpNack {
 			c.at = c.until
@@ -46,6 +46,8 @@ func (c *stompClient) perform(dst []byte, o *Op) []byte {
 		return c.ack(dst, o, c.pick(o))
 	case OpBegin, OpCommit, OpAbort:
 		return c.transaction(dst, o)
+	case OpDeaf:
+		c.deaf = c.w.Now() + o.Wait
 	}
 	return dst
 }

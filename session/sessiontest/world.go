@@ -83,6 +83,11 @@ func (w *World) Live() (bool, time.Duration) {
 	return false, w.downSince
 }
 
+// AllRead reports whether the recorder has been given everything that the client wrote.
+func (w *World) AllRead() bool {
+	return w.toSidecar.len() == 0 && w.shell.in[session.Client].len() == 0
+}
+
 // Fail notes a violation; the run ends.
 func (w *World) Fail(kind, format string, args ...any) {
 	v := Violation{Kind: kind, Text: fmt.Sprintf(format, args...), At: w.now}
@@ -204,7 +209,7 @@ func (w *World) clientActs() {
 	if !w.closed && leaving == Stay && w.toSidecar.len() < wireRoom && w.due(c.Wake()) {
 		w.act(clientSteps)
 	}
-	if w.toClient.len() > 0 && leaving < Gone {
+	if w.toClient.len() > 0 && leaving < Gone && c.Reading() {
 		w.act(clientTakes)
 	}
 	if w.leaveAt > 0 && w.leaveAt <= w.now {
@@ -255,7 +260,7 @@ func (w *World) shellActs() {
 		w.act(shellWritesClient)
 	}
 	if s.ended {
-		if !s.queued(session.Client) && (w.toClient.len() == 0 || w.client.Leaving() >= Gone) {
+		if !s.queued(session.Client) && w.toClient.len() == 0 || w.client.Leaving() >= Gone {
 			w.act(shellFinishes)
 		}
 		return
