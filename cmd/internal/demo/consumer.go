@@ -69,7 +69,7 @@ func (c *consumer) consume() {
 		c.run.silence.note(c.index)
 		m, ok := identify(c.run.cfg.Seed, msg.Body, c.run.cfg.Payload)
 		if !ok {
-			c.run.ledger.phantom()
+			c.run.ledger.phantom(c.number)
 			continue
 		}
 		c.run.ledger.receive(c.number, m)

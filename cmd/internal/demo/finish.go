@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 )
@@ -119,17 +117,9 @@ func (r *run) drain(ctx context.Context) error {
 		return missing == 0 && unacked == 0 && idle > settle || idle > r.cfg.DrainTimeout, nil
 	})
 	if some, n, _ := r.ledger.missing(maxMissing); n > 0 && err == nil {
-		r.say("LOST   %d messages did not arrive within %v, the first of them %v", n, r.cfg.DrainTimeout, names(some))
+		r.say("LOST   %d messages did not arrive within %v, the first of them %v", n, r.cfg.DrainTimeout, some)
 	}
 	return err
-}
-
-func names(messages []message) string {
-	all := make([]string, len(messages))
-	for i, m := range messages {
-		all[i] = strconv.Itoa(m.producer) + ":" + strconv.Itoa(m.seq)
-	}
-	return strings.Join(all, ", ")
 }
 
 // disconnect has every client leave as it should; those that are broken are cut off.
@@ -206,6 +196,9 @@ func (r *run) conclude(ctx context.Context, err error, dir string) {
 	}
 	if res.Kills < r.cfg.Kills && err == nil {
 		r.problem(fmt.Sprintf("only %d of %d faults were brought about", res.Kills, r.cfg.Kills))
+	}
+	for _, odd := range r.ledger.oddities() {
+		r.problem(odd)
 	}
 	_, lost, _ := r.ledger.missing(0)
 	sum := r.ledger.totals()

@@ -1,13 +1,18 @@
 package demo
 
 import (
+	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 )
 
 // message identifies one message of the run: its producer, and its number there, from 1.
 type message struct{ producer, seq int }
+
+// String is producer:seq, as bodies begin.
+func (m message) String() string { return fmt.Sprintf("%d:%d", m.producer, m.seq) }
 
 // record is what is known of one message.
 type record struct {
@@ -25,9 +30,14 @@ type ledger struct {
 	unacked   map[message]struct{}  // delivered and not acknowledged by the consumer yet; with auto: sent and not delivered yet
 	receipts  bool
 	auto      bool
+	began     time.Time
 	progress  time.Time
 	sum       counts
+	odd       []string // what went wrong, in words; the first maxOdd
 }
+
+// maxOdd bounds what is remembered in words: where everything goes wrong a few examples do.
+const maxOdd = 10
 
 // counts are the ledger's totals.
 type counts struct {
@@ -42,7 +52,7 @@ type counts struct {
 func newLedger(producers int, receipts, auto bool) *ledger {
 	return &ledger{
 		producers: make([][]record, producers), highest: map[[2]int]int{}, open: map[message]time.Time{},
-		unacked: map[message]struct{}{}, receipts: receipts, auto: auto, progress: time.Now(),
+		unacked: map[message]struct{}{}, receipts: receipts, auto: auto, began: time.Now(), progress: time.Now(),
 	}
 }
 
@@ -79,6 +89,7 @@ func (l *ledger) receive(consumer int, m message) {
 	r := l.find(m)
 	if r == nil {
 		l.sum.phantom++
+		l.note("consumer %d received %v, which was never sent", consumer, m)
 		return
 	}
 	if l.auto {
@@ -88,6 +99,7 @@ func (l *ledger) receive(consumer int, m message) {
 	}
 	if r.received++; r.received > 1 {
 		l.sum.duplicated++
+		l.note("consumer %d received %v, which had been received before", consumer, m)
 		return
 	}
 	l.sum.received++
@@ -97,16 +109,32 @@ func (l *ledger) receive(consumer int, m message) {
 	key := [2]int{consumer, m.producer}
 	if m.seq < l.highest[key] {
 		l.sum.reordered++
+		l.note("consumer %d received %v after %v", consumer, m, message{m.producer, l.highest[key]})
 	} else {
 		l.highest[key] = m.seq
 	}
 }
 
 // phantom writes down a delivery that is none of ours.
-func (l *ledger) phantom() {
+func (l *ledger) phantom(consumer int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sum.phantom++
+	l.note("consumer %d received a body that nobody sent", consumer)
+}
+
+// note puts into words what went wrong; the caller holds mu.
+func (l *ledger) note(format string, args ...any) {
+	if len(l.odd) < maxOdd {
+		l.odd = append(l.odd, fmt.Sprintf("%.3fs ", time.Since(l.began).Seconds())+fmt.Sprintf(format, args...))
+	}
+}
+
+// oddities are the first things that went wrong, in words, with the time since the ledger was begun.
+func (l *ledger) oddities() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.odd)
 }
 
 // acknowledge writes down that a consumer's acknowledgement has left it.
