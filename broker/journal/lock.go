@@ -20,10 +20,11 @@ const (
 // lockFile is LOCK: the lock that keeps a second owner away while the first lives, and the pulse by which candidates see that it does. It is never
 // renamed or deleted. It is not what makes a store safe (that is the epoch); it keeps owners from fencing each other for nothing.
 type lockFile struct {
-	file  *os.File
-	mu    sync.Mutex
-	me    pulse
-	epoch *markFile
+	file   *os.File
+	before pulse // the last owner's; zero if there was none, or none that could be read
+	mu     sync.Mutex
+	me     pulse
+	epoch  *markFile
 }
 
 // acquire polls for the lock until it has it or ctx ends. Polling, because a blocked wait for a lock can neither be cancelled nor ranked.
@@ -41,7 +42,11 @@ func acquire(ctx context.Context, d *disk, opt Options, log *slog.Logger) (*lock
 		c.file.Close()
 		return nil, err
 	}
-	l := &lockFile{file: c.file, me: me}
+	before, err := readPulse(c.file)
+	if err != nil {
+		before = pulse{}
+	}
+	l := &lockFile{file: c.file, me: me, before: before}
 	if err := l.beat(); err != nil {
 		l.file.Close()
 		return nil, err
@@ -192,6 +197,12 @@ func (l *lockFile) own(m *markFile) error {
 	defer l.mu.Unlock()
 	l.epoch, l.me.Epoch = m, m.epoch
 	return l.write()
+}
+
+// witnessed says that the mark of an epoch is exact: its owner was the last, and wrote it on this machine since it was started, so that what that
+// process had handed to the kernel is what we read, though it may not be on the disk.
+func (l *lockFile) witnessed(epoch uint64) bool {
+	return l.before.Boot != "" && l.before.Boot == l.me.Boot && l.before.Epoch == epoch && epoch != 0
 }
 
 // claimed is our epoch's file, once we have an epoch.

@@ -59,6 +59,7 @@ func (j *Journal) start(visit func(Record) (Account, error)) error {
 	if r.mark, err = lastMark(j.disk, j.epoch); err != nil {
 		return err
 	}
+	r.exact = j.lock.witnessed(r.mark.epoch)
 	if err := r.run(); err != nil {
 		return err
 	}
@@ -157,7 +158,8 @@ func (j *Journal) pulse() error {
 	return j.lock.beat()
 }
 
-// Close syncs what is pending, stops, and releases the lock. It is the orderly end of an owner. It returns what Failed was told, if anything.
+// Close syncs what is pending, stops, and releases the lock. It is the orderly end of an owner. It returns what Failed was told, if anything,
+// else what went wrong after the last record was safe.
 func (j *Journal) Close() error {
 	j.closing.Do(func() {
 		j.mu.Lock()
@@ -187,6 +189,9 @@ func (j *Journal) stop(failed error) error {
 	j.chores.Signal()
 	j.mu.Unlock()
 	j.workers.Wait()
+	if failed == nil {
+		failed = j.trouble // too late for Failed: all that was appended is durable
+	}
 	for _, m := range j.jan.made { // prepared for nothing
 		if m.file != nil {
 			m.file.Close()

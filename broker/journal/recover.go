@@ -34,6 +34,7 @@ type recovery struct {
 	store uuid
 	ours  uint64 // epoch
 	mark  mark
+	exact bool // nothing beyond mark was acknowledged
 	visit func(Record) (Account, error)
 	buf   []byte
 

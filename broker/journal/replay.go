@@ -49,12 +49,27 @@ func (r *recovery) inspect(p place) (found, error) {
 		from = sc.off
 		c.end = sc.off
 	}
+	if r.complete(&c) {
+		sc.size = min(sc.size, from+maxBatch)
+	}
 	c.beyond, err = sc.search(from)
 	if err != nil {
 		return c, r.unreadable(sc, err)
 	}
 	c.proof = max(c.proof, c.beyond.durable)
 	return c, nil
+}
+
+// complete says that nothing acknowledged can be missing from c, so that what lies behind its end matters only to the curious. To read a
+// segment to its end would be most of the time that a take-over takes.
+func (r *recovery) complete(c *found) bool {
+	if !r.exact {
+		return false
+	}
+	if c.begun {
+		return c.epoch == r.mark.epoch && c.last >= r.mark.lsn
+	}
+	return c.id > r.mark.segment
 }
 
 // open reads header and records.
