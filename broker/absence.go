@@ -37,6 +37,10 @@ func (s *store) windowEnd(away time.Time) time.Time {
 func (s *store) park(c *session) {
 	s.abortAll(c.peer)
 	c.peer, c.absent = nil, s.now
+	if !c.recorded {
+		delete(s.sessions, c.id) // it has done nothing that could be asked for
+		return
+	}
 	s.waiting[c] = struct{}{}
 	for _, sub := range c.subs {
 		if !sub.present {

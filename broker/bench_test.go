@@ -102,18 +102,20 @@ func BenchmarkDispatch(b *testing.B) {
 	send := []byte(text("SEND", "destination:/queue/bench", "="+strings.Repeat("x", 1024)))
 	b.ReportAllocs()
 	acks := uint64(0)
+	answers := make([][]byte, 100)
 	for b.Loop() {
 		b.StopTimer()
-		for range 100 {
+		for i := range answers {
 			feed(s, p, d, &parser, send)
+			acks++
+			answers[i] = []byte(text("ACK", fmt.Sprintf("id:7.1.1.%d", acks)))
 		}
 		b.StartTimer()
 		s.advance(log.lsn)
 		s.flush()
 		p.out = p.out[:0]
-		for range 100 {
-			acks++
-			feed(s, p, d, &parser, []byte(text("ACK", fmt.Sprintf("id:7.1.1.%d", acks))))
+		for _, ack := range answers {
+			feed(s, p, d, &parser, ack)
 		}
 		s.advance(log.lsn)
 		s.flush()

@@ -62,6 +62,8 @@ type Config struct {
 	MaxPrefetch      int   // and at most; 65536
 	MaxConnections   int   // 20000
 	MaxSubscriptions int   // of one connection; 1000
+	MaxSessions      int   // of sidecars, absent ones included; 100000
+	MaxQueues        int   // that hold something or are listened to; 100000
 	MaxTransactions  int   // open ones of one connection; 1000
 	MaxRecord        int   // octets of a journal record, which bounds messages and transactions; 16 MiB
 	MaxMemory        int64 // octets of messages in memory; 256 MiB
@@ -108,8 +110,7 @@ type Status struct {
 	Queues      int           //
 	Messages    int           // in queues, held ones included
 	Bytes       int64         // octets of messages
-	Takeover    time.Duration // from when the lock was ours to serving
-	Recovery    time.Duration // of that, reading the journal
+	Recovery    time.Duration // from the first record read to serving
 	Recovered   int           // journal records it read
 	Err         error         // stopped: what ended it, nil for an orderly end
 }
@@ -132,8 +133,9 @@ func (c *Config) validate() error {
 		"HeartBeat.Grace": int64(c.HeartBeat.Grace), "ConnectTimeout": int64(c.ConnectTimeout), "LingerTimeout": int64(c.LingerTimeout),
 		"FullTimeout": int64(c.FullTimeout), "Limits.Command": int64(c.Limits.Command), "Limits.Headers": int64(c.Limits.Headers),
 		"Limits.Block": int64(c.Limits.Block), "Limits.Body": int64(c.Limits.Body), "Prefetch": int64(c.Prefetch), "MaxPrefetch": int64(c.MaxPrefetch),
-		"MaxConnections": int64(c.MaxConnections), "MaxSubscriptions": int64(c.MaxSubscriptions), "MaxTransactions": int64(c.MaxTransactions),
-		"MaxRecord": int64(c.MaxRecord), "MaxMemory": c.MaxMemory, "MaxPending": c.MaxPending, "MaxOut": int64(c.MaxOut),
+		"MaxConnections": int64(c.MaxConnections), "MaxSubscriptions": int64(c.MaxSubscriptions), "MaxSessions": int64(c.MaxSessions), "MaxQueues": int64(c.MaxQueues),
+		"MaxTransactions": int64(c.MaxTransactions),
+		"MaxRecord":       int64(c.MaxRecord), "MaxMemory": c.MaxMemory, "MaxPending": c.MaxPending, "MaxOut": int64(c.MaxOut),
 		"MaxBacklog": int64(c.MaxBacklog), "SegmentBytes": c.SegmentBytes,
 	} {
 		if v < 0 {
@@ -158,6 +160,8 @@ func (c Config) withDefaults() Config {
 	def(&c.MaxPrefetch, 65536)
 	def(&c.MaxConnections, 20000)
 	def(&c.MaxSubscriptions, 1000)
+	def(&c.MaxSessions, 100000)
+	def(&c.MaxQueues, 100000)
 	def(&c.MaxTransactions, 1000)
 	def(&c.MaxRecord, 16<<20)
 	def(&c.MaxMemory, 256<<20)

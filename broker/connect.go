@@ -147,8 +147,10 @@ func (s *store) resume(p *peer, h *hello) *fault {
 		if h.cursor > 0 {
 			return lost(h.cursor, 0)
 		}
+		if len(s.sessions) >= s.cfg.MaxSessions {
+			return faultf("too many sessions", "this store has %d sessions, the limit", len(s.sessions))
+		}
 		c = &session{id: h.session, subs: map[string]*subscription{}}
-		s.sessions[c.id] = c
 	} else if h.attempt <= c.attempt {
 		f := faultf("stale attempt", "attempt %d of this session is or was connected; this is attempt %d", c.attempt, h.attempt)
 		f.code = frame.CodeStaleAttempt
@@ -170,7 +172,7 @@ func (s *store) resume(p *peer, h *hello) *fault {
 		s.count.resumed.Inc()
 	}
 	c.peer, c.attempt, c.hold, c.closed, c.fresh = p, h.attempt, h.hold, false, false
-	p.session = c
+	p.session, s.sessions[c.id] = c, c
 	return nil
 }
 

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -107,6 +108,47 @@ func TestConnectionsAreLimited(t *testing.T) {
 	c.leave()
 	eventually(t, "a connection is free", func() bool { return s.Status().Connections < 2 })
 	s.connected("1.2")
+}
+
+func TestSessionsAndQueuesAreLimited(t *testing.T) {
+	s := serving(t, func(c *Config) { c.MaxSessions, c.MaxQueues = 2, 2 })
+	for n := range 5 { // one that has done nothing is forgotten when it leaves
+		c, _ := s.sidecar(fmt.Sprintf("%032x", n), 1)
+		c.leave()
+		eventually(t, "the session is forgotten", func() bool { return s.Status().Sessions == 0 })
+	}
+	c, _ := s.sidecar(sessionX, 1)
+	c.effect(1, "SEND", "destination:/queue/a", "=one")
+	c.leave()
+	s.sidecar(sessionY, 1)
+	d := s.dial()
+	d.connectSidecar(fmt.Sprintf("%032x", 9), 1)
+	d.refused("too many sessions")
+	for command, headers := range map[string][]string{"SEND": {"destination:/queue/c"}, "SUBSCRIBE": {"id:1", "destination:/queue/c"}} {
+		d := s.connected("1.2")
+		d.sent("/queue/b", "two")
+		d.sent("/topic/c", "no queue")
+		d.send(command, headers...)
+		d.refused("too many queues")
+	}
+}
+
+// A client far ahead of the disk is not read, and loses nothing by it.
+func TestClientAheadOfTheDiskIsHeldBack(t *testing.T) {
+	s := serving(t, func(c *Config) { c.MaxPending = 1 })
+	c := s.connected("1.2")
+	var b strings.Builder
+	const n = 2000
+	for i := range n {
+		b.WriteString(text("SEND", "destination:/queue/a", fmt.Sprint("receipt:", i), "=x"))
+	}
+	go func() { _, _ = c.nc.Write([]byte(b.String())) }()
+	for i := range n {
+		c.expect("RECEIPT", "receipt-id", fmt.Sprint(i))
+	}
+	if got := s.Status().Messages; got != n {
+		t.Fatalf("got %d messages, want %d", got, n)
+	}
 }
 
 func TestFullMemoryHoldsBackThenRefuses(t *testing.T) {

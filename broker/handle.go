@@ -33,6 +33,11 @@ func (s *store) handle(p *peer, r *request) {
 			return
 		}
 	}
+	if r.dest != nil && len(s.queues) >= s.cfg.MaxQueues && !strings.HasPrefix(string(r.dest), topicPrefix) && s.queues[string(r.dest)] == nil &&
+		(r.command == frame.Send || r.command == frame.Subscribe) {
+		s.refuse(p, r.receipt, faultf("too many queues", "this store has %d queues, the limit", len(s.queues)))
+		return
+	}
 	if (p.sidecar && r.isEffect() || r.command == frame.Subscribe) && !s.introduce(p, r) {
 		return
 	}

@@ -57,7 +57,6 @@ func (s *Server) register(set *metricSet) {
 	gauge("understudy_broker_epoch", func(st Status) float64 { return float64(st.Epoch) })
 	gauge("understudy_broker_recovery_seconds", func(st Status) float64 { return st.Recovery.Seconds() })
 	gauge("understudy_broker_recovery_records", func(st Status) float64 { return float64(st.Recovered) })
-	gauge("understudy_broker_takeover_seconds", func(st Status) float64 { return st.Takeover.Seconds() })
 	for _, role := range []Role{Standby, Recovering, Active, Stopped} {
 		gauge(`understudy_broker_role{role="`+string(role)+`"}`, func(st Status) float64 {
 			if st.Role == role {

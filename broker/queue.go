@@ -39,6 +39,9 @@ func (q *queue) putBack(m *message) {
 		m.inBack = true
 		heap.Push(&q.back, m)
 	}
+	if q.index != nil {
+		q.index[m.id] = m // its holder may have left the queue before the index was built
+	}
 }
 
 // peek returns the message that is next, or nil.

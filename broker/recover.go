@@ -178,6 +178,9 @@ func (rc *recovery) session(rd *reader, kind byte) {
 func (rc *recovery) subscription(rd *reader, c *session) {
 	sub := &subscription{id: string(rd.text()), dest: string(rd.text()), session: c}
 	sub.mode, sub.prefetch = ackMode(rd.octet()), int(rd.uint())
+	if sub.mode > ackEach {
+		rd.fail()
+	}
 	c.subs[sub.id] = sub
 }
 

@@ -216,7 +216,7 @@ func (s *Server) activate(st *store, rc *recovery, took time.Duration) {
 	messages, sessions := st.messages, len(st.sessions)
 	s.unlock()
 	s.become(Active, func(status *Status) {
-		status.Store, status.Epoch, status.Recovered, status.Recovery, status.Takeover = st.uuid, st.epoch, rc.records, took, took
+		status.Store, status.Epoch, status.Recovered, status.Recovery = st.uuid, st.epoch, rc.records, took
 		status.Owner = journal.Owner{}
 	})
 	s.cfg.Logger.Info("store is ours", "store", st.uuid, "epoch", st.epoch, "records", rc.records, "messages", messages, "sessions", sessions,

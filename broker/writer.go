@@ -9,6 +9,7 @@ import (
 // connection is dead; then it closes the sending side, or all of it, which frees the reader.
 func (c *conn) writeLoop() {
 	beat := time.NewTimer(time.Hour)
+	beat.Stop() // until a heart-beat is agreed
 	defer beat.Stop()
 	var out []byte
 	for {
