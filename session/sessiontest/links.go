@@ -42,6 +42,12 @@ func (w *World) mine(l *link) {
 	if s.queued(session.Broker) && l.toBroker.len() < wireRoom && (!l.broken || l.stalled) && !l.hung {
 		w.act(shellWritesBroker)
 	}
+	if l.stalled && l.thawAt > 0 && l.thawAt <= w.now {
+		// In login and replay a recorder may be more patient; once it runs, what comes now is from somebody who was replaced.
+		state := w.state()
+		l.stalled, l.woken, l.broken = false, state == "run" || state == "drain", true
+		w.Tracef("link %d: wakes up with %d octets; the recorder is in state %s", l.id, l.toShell.len(), state)
+	}
 	if l.stalled {
 		return
 	}
@@ -98,7 +104,11 @@ func (w *World) readBroker(l *link) {
 	if n > 0 {
 		l.got += n
 		w.Moved[session.Broker][1] += n
+		before := w.shell.backlog()
 		w.shell.read(session.Broker, l.toShell.pop(n))
+		if l.woken && w.shell.backlog() > before {
+			w.Fail("woken", "the client is sent what came from a server after a silence in which it was replaced")
+		}
 	}
 	if due && w.shell.link == l && w.shell.move == nil {
 		w.strike(l)
@@ -128,6 +138,12 @@ func (w *World) strike(l *link) {
 		for _, o := range w.links {
 			o.gone, o.broken, o.toBroker = true, true, fifo{}
 		}
+	case Freeze:
+		w.broker.Crash(f.Durable)
+		if w.Rand.Chance(50) { // the machine of the sidecar was stopped as well: its timers are as late as the octets
+			w.lagUntil = w.now + f.Notice
+		}
+		l.stalled, l.gone, l.thawAt, l.toBroker = true, true, w.now+f.Notice, fifo{}
 	case Handover:
 		w.broker.Handover()
 	}

@@ -85,10 +85,11 @@ const (
 	Crash                     // the server dies; the next one has what was durable
 	Stall                     // octets stop moving, and nobody is told
 	Handover                  // the server says that its store moves
+	Freeze                    // the server stops, its successor takes over, and after Notice what it had sent arrives all the same
 )
 
 func (k FaultKind) String() string {
-	return [...]string{"reset", "crash", "stall", "handover"}[k]
+	return [...]string{"reset", "crash", "stall", "handover", "freeze"}[k]
 }
 
 // Fault strikes one link at an octet.

@@ -182,6 +182,15 @@ func (s *shell) write(leg session.Leg, room int) []byte {
 
 func (s *shell) queued(leg session.Leg) bool { return len(s.queue[leg]) > 0 }
 
+// backlog is the number of octets that wait for the client.
+func (s *shell) backlog() int {
+	n := -s.skip[session.Client]
+	for _, b := range s.queue[session.Client] {
+		n += b.Len()
+	}
+	return n
+}
+
 // tell reports written octets that the recorder does not know of yet.
 func (s *shell) tell(leg session.Leg) {
 	s.told[leg] = s.wrote[leg]
@@ -238,7 +247,7 @@ func (s *shell) wake() (time.Duration, bool) {
 	if s.out.Wake.IsZero() || s.ended {
 		return 0, false
 	}
-	return s.out.Wake.Sub(Start), true
+	return max(s.out.Wake.Sub(Start), s.w.lagUntil), true
 }
 
 // close ends everything and returns what is wrong with the chunks.

@@ -161,6 +161,9 @@ func (c *stompClient) excused() bool {
 	if live, _ := c.w.Live(); live {
 		return false
 	}
+	if c.frames == 0 && c.w.Now() >= c.script.Hold-time.Second {
+		return true // CONNECT is a request as well
+	}
 	return c.book.outage() >= c.script.Hold*IdleHold-time.Second || len(c.requests) > 0 && c.w.Now()-c.requests[0].at >= c.script.Hold-time.Second
 }
 
@@ -187,7 +190,7 @@ func (c *stompClient) Wake() (at time.Duration, ok bool) {
 			earliest(c.lastOut + c.beat)
 		}
 		if c.expect > 0 {
-			earliest(max(c.lastIn, c.deaf) + c.expect*5/2)
+			earliest(max(c.lastIn, c.deaf, c.w.Lag()) + c.expect*5/2)
 		}
 		if c.deaf > c.w.Now() {
 			earliest(c.deaf)
@@ -238,7 +241,7 @@ func (c *stompClient) Step(dst []byte) []byte {
 
 // watch judges what did not happen.
 func (c *stompClient) watch(now time.Duration) {
-	if c.expect > 0 && max(c.lastIn, c.deaf)+c.expect*5/2 <= now && c.failure == "" {
+	if c.expect > 0 && max(c.lastIn, c.deaf, c.w.Lag())+c.expect*5/2 <= now && c.failure == "" {
 		c.w.Fail("silence", "nothing has come for %v, and heart-beats were promised every %v", now-c.lastIn, c.expect)
 	}
 	if len(c.requests) > 0 && now-c.requests[0].at >= c.script.Hold+10*time.Second {

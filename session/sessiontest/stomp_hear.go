@@ -60,9 +60,9 @@ func (c *stompClient) message(f *frame.Frame) {
 		c.w.Fail("ghost", "%s was sent in a transaction that was not committed, and is delivered", it.key())
 		return
 	case s == nil && c.knew(id):
-		// It crossed the UNSUBSCRIBE. On an ack:auto subscription it is consumed all the same.
+		// It crossed the UNSUBSCRIBE. On an ack:auto subscription it may be consumed all the same.
 		if old := c.book.subs[id]; old != nil && old.mode == Auto {
-			it.taken, it.auto, it.acked = true, true, true
+			it.taken, it.auto = true, true
 		}
 		return
 	case s == nil:

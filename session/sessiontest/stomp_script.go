@@ -126,6 +126,9 @@ type Script struct {
 // IdleHold is how many times longer than Script.Hold the recorder is to hold a client to which nothing is owed.
 const IdleHold = 3
 
+// SilenceLimit is how long a broker may be silent before the recorder is to leave it, unread.
+const SilenceLimit = 2500 * time.Millisecond
+
 // NumQueues is how many destinations a random Script uses; the last has no consumer.
 const NumQueues = 3
 

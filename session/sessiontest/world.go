@@ -27,6 +27,8 @@ type link struct {
 	hung     bool // the broker closed it behind what it sent
 	gone     bool // the broker knows of the end
 	stalled  bool
+	thawAt   time.Duration // stalled: when it moves again; 0 is never
+	woken    bool          // it did, long after its server was replaced
 	noticeAt time.Duration // broken: when the broker learns it, once toBroker is empty
 }
 
@@ -52,6 +54,7 @@ type World struct {
 	toClient  fifo
 	links     []*link
 	downUntil time.Duration
+	lagUntil  time.Duration // no Tick before
 	leaveAt   time.Duration // the client is told to quit; 0 = never
 	live      bool
 	liveSince time.Duration
@@ -83,6 +86,9 @@ func (w *World) Live() (bool, time.Duration) {
 	return false, w.downSince
 }
 
+// Lag is until when the sidecar's timers were late.
+func (w *World) Lag() time.Duration { return w.lagUntil }
+
 // AllRead reports whether the recorder has been given everything that the client wrote.
 func (w *World) AllRead() bool {
 	return w.toSidecar.len() == 0 && w.shell.in[session.Client].len() == 0
@@ -98,6 +104,12 @@ func (w *World) Fail(kind, format string, args ...any) {
 		w.shell.rec.Report(&r)
 		w.Tracef("the recorder says %+v", r)
 	}
+}
+
+func (w *World) state() string {
+	var r session.Report
+	w.shell.rec.Report(&r)
+	return r.State
 }
 
 // Tracing tells whether Tracef does anything.
@@ -191,6 +203,7 @@ func (w *World) advance() bool {
 	at(w.leaveAt, w.leaveAt > 0)
 	for _, l := range w.links {
 		at(l.noticeAt, l.broken && !l.gone)
+		at(l.thawAt, l.stalled && l.thawAt > 0)
 	}
 	if !ok || next > maxTime {
 		w.Fail("hang", "nothing moves any more; client waits for %q, session ended %v, broker settled %v",
