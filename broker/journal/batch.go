@@ -39,7 +39,7 @@ func (j *Journal) Append(e Entry) (LSN, Segment, error) {
 		flags, j.cur.headEnd = flagOpens, j.cur.next
 	}
 	lsn := j.put(e.Type, flags, e.Payload)
-	j.ledger.note(j.cur.id, lsn, e.Account)
+	j.ledger.note(j.cur.id, e.Account)
 	if !j.cur.asked && j.cur.off > j.cur.limit/8 {
 		j.cur.asked = true
 		j.ask(j.cur.id + 1)
@@ -80,8 +80,8 @@ func (j *Journal) head() ([]Entry, error) {
 // opening group; all of it is one batch, and until that is whole on disk the segment was never begun.
 func (j *Journal) roll(head []Entry) {
 	old := j.ledger.list[len(j.ledger.list)-1]
-	gone := j.deletable() // before the seal: the old segment's head, not the new one's, is what is durable
 	j.ledger.seal(j.cur.next-1, j.cur.off)
+	gone := j.ledger.dead() // the new head replaces what was in theirs, and says so by leaving them out of its manifest
 	j.ledger.remove(gone)
 	j.sealFill()
 	j.begin(place{j.epoch, old.id + 1}, old.sealed, head)
@@ -100,8 +100,8 @@ func (j *Journal) begin(p place, prev sealed, head []Entry) {
 	j.cur.headEnd = ^LSN(0) // open: nothing closes the group yet
 	j.put(typeManifest, 0, manifest)
 	for _, e := range head {
-		lsn := j.put(e.Type, 0, e.Payload)
-		j.ledger.note(p.id, lsn, e.Account)
+		j.put(e.Type, 0, e.Payload)
+		j.ledger.note(p.id, e.Account)
 	}
 	j.cur.limit = max(j.opt.SegmentBytes, 2*j.cur.off)
 }

@@ -116,18 +116,9 @@ func (j *Journal) settle(b *batch) {
 	j.show()
 }
 
-// deletable lists what the ledger lets go, provided that the current segment's head, which replaces theirs, is durable.
-func (j *Journal) deletable() []*account {
-	durable := LSN(j.durable.Load())
-	if j.cur.headEnd > durable {
-		return nil
-	}
-	return j.ledger.dead(durable)
-}
-
 // drop records which segments are not needed any more. Where the record does not fit, the manifest of the next segment says the same.
 func (j *Journal) drop() {
-	gone := j.deletable()
+	gone := j.ledger.dead()
 	if len(gone) == 0 {
 		return
 	}

@@ -71,6 +71,7 @@ func newTorn(t testing.TB, segment int64, acked, n int) *stored {
 		lsn, _ := s.add(payload(i), Account{Live: 1})
 		s.durable(lsn)
 	}
+	s.idle() // no segment is being prepared
 	stage.Store(1)
 	last, _ := s.add(payload(acked-1), Account{Live: 1})
 	<-arrived

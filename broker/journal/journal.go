@@ -157,7 +157,7 @@ type tip struct {
 	off     int64 // end of the last record
 	limit   int64 // roll rather than grow beyond
 	next    LSN
-	headEnd LSN  // last LSN of the opening group: the segment counts once this is durable
+	headEnd LSN  // last LSN of the opening group
 	asked   bool // the janitor was told to prepare the next segment
 }
 

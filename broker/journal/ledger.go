@@ -4,18 +4,17 @@ import "slices"
 
 // account is what the ledger knows of a segment.
 type account struct {
-	sealed            // end and last count once it is closed
-	closed  bool      // a later segment was begun
-	live    int       // things in it that nothing has ended
-	touched LSN       // the last record that ended something in it
-	refs    []Segment // other segments that its endings refer to and that existed then; sorted
+	sealed           // end and last count once it is closed
+	closed bool      // a later segment was begun
+	live   int       // things in it that nothing has ended
+	refs   []Segment // other segments that its endings refer to and that existed then; sorted
 }
 
 // ledger decides which segments can be deleted. It is pure. Segments are in LSN order and the last is the current one.
 //
-// A segment goes when nothing in it is live, each record that ended something in it is durable (so that the ending is found at the next recovery), and no
-// ending in it refers to a segment that stays. The last rule holds for two that refer to each other as well: both stay, which wastes
-// space and loses nothing, until one is moved; it cannot happen while things are ended after they were begun.
+// A segment goes when nothing in it is live and no ending in it refers to a segment that stays. The ledger may run ahead of what is durable: that a segment
+// goes is said by a record that follows all that led to it, its file goes when that record is durable, and recovery keeps or loses a record
+// together with all that follow.
 type ledger struct {
 	list  []*account
 	dirty bool // something changed that may let a segment go
@@ -53,7 +52,7 @@ func (l *ledger) find(id Segment) *account {
 }
 
 // note books a record of segment id.
-func (l *ledger) note(id Segment, lsn LSN, a Account) {
+func (l *ledger) note(id Segment, a Account) {
 	own := l.find(id)
 	own.live += a.Live
 	for _, end := range a.Ends {
@@ -62,7 +61,6 @@ func (l *ledger) note(id Segment, lsn LSN, a Account) {
 			continue // deleted already: cannot come back
 		}
 		s.live--
-		s.touched = lsn
 		if s.live == 0 {
 			l.dirty = true
 		}
@@ -81,9 +79,8 @@ func (a *account) refer(id Segment) {
 	}
 }
 
-// dead lists the segments that can go together, oldest first, given what is durable. The caller makes that decision durable before it touches a file,
-// and tells remove.
-func (l *ledger) dead(durable LSN) []*account {
+// dead lists the segments that can go together, oldest first. The caller makes that decision durable before it touches a file, and tells remove.
+func (l *ledger) dead() []*account {
 	if !l.dirty {
 		return nil
 	}
@@ -93,10 +90,6 @@ func (l *ledger) dead(durable LSN) []*account {
 		again = false
 		for _, a := range l.list {
 			if !a.closed || a.live != 0 || slices.Contains(out, a) {
-				continue
-			}
-			if a.touched > durable || a.last > durable {
-				l.dirty = true
 				continue
 			}
 			if !slices.ContainsFunc(a.refs, func(id Segment) bool { return l.stays(id, out) }) {

@@ -363,6 +363,30 @@ func TestFrozenOwnerIsKilled(t *testing.T) {
 	t.Logf("frozen owner ended and taken over in %v (heart-beat silent for %v)", took, opt.TakeoverAfter)
 }
 
+// A PID alone says nothing: the process must have started when the owner did, and still be silent at the last look.
+func TestKillIsSure(t *testing.T) {
+	p := startHelper(t, t.TempDir())
+	p.said("acked ")
+	pid := p.cmd.Process.Pid
+	start, err := startTime(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	yes, no := func() bool { return true }, func() bool { return false }
+	if err := killProcess(pid, start+1, yes); err == nil || !strings.Contains(err.Error(), "not the owner") {
+		t.Errorf("another process: %v", err)
+	}
+	if err := killProcess(pid, start, no); err == nil || !strings.Contains(err.Error(), "came back") {
+		t.Errorf("no more silent: %v", err)
+	}
+	before := p.acked()
+	p.wait("life", func() bool { return p.lines[len(p.lines)-1] != fmt.Sprint("acked ", before) })
+	if err := killProcess(pid, start, yes); err != nil {
+		t.Error(err)
+	}
+	p.gone()
+}
+
 // TestStrictWaits: without Kill a stopped owner keeps its store, and the operator is told.
 func TestStrictWaits(t *testing.T) {
 	dir := t.TempDir()

@@ -145,9 +145,8 @@ func (r *recovery) replay(s sealed) error {
 	if o.first != s.first {
 		return bad("header and manifest differ")
 	}
-	sc.size = s.end // what a stale owner added is no part of the log
 	r.ledger.begin(s.place, s.first)
-	for sc.off < s.end {
+	for sc.off < s.end { // what a stale owner added behind is no part of the log
 		at := sc.off
 		h, payload, ok, err := sc.step()
 		if err != nil {
@@ -175,7 +174,7 @@ func (r *recovery) deliver(s sealed, at int64, h head, payload []byte) error {
 	if err != nil {
 		return fmt.Errorf("replay record %d at offset %d of %s: %w", h.lsn, at, r.disk.at(s.name()), err)
 	}
-	r.ledger.note(s.id, h.lsn, a)
+	r.ledger.note(s.id, a)
 	r.records++
 	return nil
 }
