@@ -6,9 +6,9 @@ import "time"
 // written after the call, in order. Now is set before each call.
 type Out struct {
 	Now time.Time
-	// Reading tells the recorder whether the shell has been waiting for octets from the leg all along since the last call: silence of a
-	// leg that nobody reads is no evidence.
-	Reading [2]bool
+	// Listening is since when the shell has been waiting for octets of each leg; zero while it does something else. Silence of a leg that
+	// nobody listens to is no evidence.
+	Listening [2]time.Time
 
 	// Wake is when Tick is wanted; zero means never. The recorder sets it; it stays until changed.
 	Wake time.Time

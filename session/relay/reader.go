@@ -37,7 +37,7 @@ func (c *Conn) awaitReadable(l session.Leg) bool {
 	for c.out.Pause[l] && c.fault == nil {
 		c.changed.Wait()
 	}
-	c.legs[l].reading = c.fault == nil
+	c.legs[l].since = time.Now()
 	return c.fault == nil
 }
 
@@ -46,7 +46,7 @@ func (c *Conn) readOnce(l, natural session.Leg) error {
 	in := &c.legs[l].in
 	err := in.fill()
 	c.step(natural, func(out *session.Out) {
-		c.legs[l].reading = false
+		c.legs[l].since = time.Time{}
 		if c.fault == nil && in.have() > 0 && (l == session.Client || c.moving == nil) {
 			took, want := c.rec.Feed(l, in.unread(), out)
 			in.took(took, want)
@@ -119,7 +119,7 @@ func (c *Conn) up(conn net.Conn, name string, attempt uint64) bool {
 		leg.conn, leg.name, leg.raw, leg.written, leg.arrived, leg.gone = conn, name, socketOf(conn), 0, 0, false
 		leg.in.release()
 		leg.in.init(c.pool, &c.mu, conn)
-		c.moving, c.live, leg.reading = nil, false, true
+		c.moving, c.live, leg.since = nil, false, out.Now
 		c.rec.Up(session.Peer{Name: name, Attempt: attempt}, out)
 	})
 	return ok

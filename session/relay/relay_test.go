@@ -22,18 +22,10 @@ type pipe struct {
 	eof     func(half bool, out *session.Out)
 	wrote   func(leg session.Leg, total uint64, out *session.Out)
 	up      func(p session.Peer, out *session.Out)
-	mu      sync.Mutex
-	history []string
 	parked  []session.Buf
 	connect bool
 }
 
-func (p *pipe) note(s string) { p.mu.Lock(); p.history = append(p.history, s); p.mu.Unlock() }
-func (p *pipe) seen() []string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return append([]string(nil), p.history...)
-}
 
 func (p *pipe) Feed(leg session.Leg, in session.Buf, out *session.Out) (int, int) {
 	if p.feed != nil {
@@ -54,7 +46,6 @@ func (p *pipe) Wrote(leg session.Leg, total uint64, out *session.Out) {
 }
 
 func (p *pipe) Up(peer session.Peer, out *session.Out) {
-	p.note("up")
 	p.connect = true
 	if p.up != nil {
 		p.up(peer, out)
@@ -67,9 +58,8 @@ func (p *pipe) Up(peer session.Peer, out *session.Out) {
 	out.Live = true
 }
 
-func (p *pipe) Down(error, *session.Out) { p.note("down"); p.connect = false }
+func (p *pipe) Down(error, *session.Out) { p.connect = false }
 func (p *pipe) ClientEOF(half bool, out *session.Out) {
-	p.note("eof")
 	if p.eof != nil {
 		p.eof(half, out)
 		return

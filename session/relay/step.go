@@ -11,12 +11,12 @@ import (
 type leg struct {
 	conn    net.Conn // nil while there is none
 	name    string
-	raw     socket // for what only sockets can tell
-	writing bool   // a goroutine is draining the queue
-	reading bool   // its reader waits for octets
-	written uint64 // octets the kernel took since the leg came up
-	arrived uint64 // octets reported by Wrote
-	gone    bool   // write errors were reported, what is queued is discarded
+	raw     socket    // for what only sockets can tell
+	writing bool      // a goroutine is draining the queue
+	since   time.Time // when its reader began to wait for octets; zero while it does something else
+	written uint64    // octets the kernel took since the leg came up
+	arrived uint64    // octets reported by Wrote
+	gone    bool      // write errors were reported, what is queued is discarded
 
 	in input // owned by the reader, chunk references under mu
 	vec
@@ -41,7 +41,7 @@ func (c *Conn) step(natural session.Leg, call func(out *session.Out)) {
 	}
 	now := time.Now()
 	c.out.Now = now
-	c.out.Reading = [2]bool{c.legs[session.Client].reading, c.legs[session.Broker].reading}
+	c.out.Listening = [2]time.Time{c.legs[session.Client].since, c.legs[session.Broker].since}
 	call(&c.out)
 	live := c.obey(now)
 	var event Event

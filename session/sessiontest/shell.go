@@ -52,8 +52,18 @@ type shell struct {
 // before prepares out for a call.
 func (s *shell) before() {
 	s.out.Now = Start.Add(s.w.now)
-	s.out.Reading[session.Client] = !s.paused[session.Client] && !s.eof
-	s.out.Reading[session.Broker] = !s.paused[session.Broker] && s.link != nil
+	s.listen(session.Client, !s.paused[session.Client] && !s.eof)
+	s.listen(session.Broker, !s.paused[session.Broker] && s.link != nil)
+}
+
+// listen tells the recorder since when the leg has been waited for.
+func (s *shell) listen(leg session.Leg, now bool) {
+	switch {
+	case !now:
+		s.out.Listening[leg] = time.Time{}
+	case s.out.Listening[leg].IsZero():
+		s.out.Listening[leg] = s.out.Now
+	}
 }
 
 // after takes in what a call wished for.

@@ -71,7 +71,7 @@ func BenchmarkMessageAndAck(b *testing.B) {
 
 func benchTalk() *talk {
 	k := &talk{r: New(Config{Session: sessionID}), now: time.Unix(1_000_000, 0)}
-	k.out.Reading = [2]bool{true, true}
+	k.out.Listening = [2]time.Time{k.now, k.now}
 	k.out.Now = k.now
 	for leg, text := range []string{"CONNECT\naccept-version:1.2\n\n\x00",
 		"CONNECTED\nversion:1.2\nunderstudy-store:S\nunderstudy-epoch:1\nunderstudy-cursor:0\n\n\x00"} {

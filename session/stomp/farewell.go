@@ -3,6 +3,7 @@ package stomp
 import (
 	"bytes"
 	"strconv"
+	"time"
 
 	"github.com/understudy-mq/understudy/session"
 	"github.com/understudy-mq/understudy/session/stomp/frame"
@@ -12,16 +13,8 @@ import (
 // good, then the client's receipt is answered. [STOMP 1.2 DISCONNECT]
 func (r *Recorder) disconnect(f *frame.Frame, out *session.Out) {
 	r.farewell.receipt = bytes.Clone(f.Value("receipt"))
-	for {
-		a, ok := r.auto.due(out.Now) // what an orderly client has in its kernel it has had the chance to read
-		if !ok {
-			break
-		}
-		if d := r.held.at(a.slot); d.serial == a.serial && d.state == unacked {
-			r.acknowledge(ackEntry, a.slot, out)
-		}
-	}
-	r.stage, r.farewell.at = leaving, out.Now
+	r.stage, r.farewell.at, r.farewell.orderly = leaving, out.Now, true
+	r.acknowledgeAuto(out)
 	for _, sub := range r.subs.list {
 		sub.discard()
 	}
@@ -74,7 +67,7 @@ func (r *Recorder) owes() bool {
 
 // takeLeave sends our DISCONNECT once nothing of a leaving client is unsettled.
 func (r *Recorder) takeLeave(out *session.Out) {
-	if r.stage != leaving || r.phase < replaying || r.log.live > 0 || r.farewell.sent {
+	if r.stage != leaving || r.phase < replaying || r.log.live > 0 || r.farewell.sent || r.awaitsArrival(out.Now) {
 		return
 	}
 	r.receipts++
@@ -84,6 +77,14 @@ func (r *Recorder) takeLeave(out *session.Out) {
 	b = append(b, "\n\n\x00"...)
 	r.scratch = b
 	r.appendBroker(out, b)
+}
+
+// arrivalGrace is how long a DISCONNECT waits for the client's kernel to have the last messages of ack:auto subscriptions.
+const arrivalGrace = 100 * time.Millisecond
+
+// awaitsArrival reports whether messages of ack:auto subscriptions are still under way to a client that said DISCONNECT.
+func (r *Recorder) awaitsArrival(now time.Time) bool {
+	return r.farewell.orderly && !r.farewell.gone && r.auto.head < len(r.auto.queue) && now.Sub(r.farewell.at) < arrivalGrace
 }
 
 // goodbye takes the broker's answer to our DISCONNECT.

@@ -76,26 +76,49 @@ func (r *Recorder) Tick(out *session.Out) {
 		r.tickBroker(out)
 		r.tickHold(out)
 		r.acknowledgeAuto(out)
+		r.takeLeave(out)
 	}
 	r.schedule(out)
 }
 
 func (r *Recorder) tickClient(out *session.Out) {
 	b := &r.beats
-	if out.Reading[session.Client] {
-		if quiet := r.clientSilence(); quiet > 0 && out.Now.Sub(b.heardClient) >= quiet {
-			if r.stage == greeting {
-				r.fail(out, "protocol", nil, "no CONNECT within "+r.cfg.ConnectTimeout.String(), "")
-				return
-			}
-			r.depart(out)
+	if quiet := r.clientSilence(); quiet > 0 && silence(session.Client, &b.heardClient, out) >= quiet {
+		if r.stage == greeting {
+			r.fail(out, "protocol", nil, "no CONNECT within "+r.cfg.ConnectTimeout.String(), "")
+			return
 		}
-	} else {
-		b.heardClient = out.Now // nobody listened
+		r.depart(out)
 	}
 	if r.greeted && !r.farewell.gone && b.clientEvery > 0 && out.Now.Sub(b.toldClient) >= share(b.clientEvery) {
 		r.appendClient(out, []byte{'\n'})
 	}
+}
+
+// silence is how long a leg has said nothing though it was listened to. Time in which nobody listened is taken off for good.
+func silence(leg session.Leg, heard *time.Time, out *session.Out) time.Duration {
+	switch since := out.Listening[leg]; {
+	case since.IsZero():
+		*heard = out.Now
+	case since.After(*heard):
+		*heard = since
+	}
+	return out.Now.Sub(*heard)
+}
+
+// brokerSilent reports whether the broker has been silent for too long, and leaves it if so. Whatever comes after that is not to be
+// believed: it may be what an owner had sent before it was frozen, replaced and woken.
+func (r *Recorder) brokerSilent(out *session.Out) bool {
+	limit := times(r.beats.brokerQuiet)
+	if r.phase < replaying || limit == 0 {
+		return false
+	}
+	quiet := silence(session.Broker, &r.beats.heardBroker, out)
+	if quiet < limit {
+		return false
+	}
+	r.leave(out, &Refusal{"silent", "broker has been silent for " + quiet.Round(time.Millisecond).String()})
+	return true
 }
 
 // clientSilence is how long the client may say nothing; 0: as long as it likes.
@@ -119,15 +142,9 @@ func (r *Recorder) tickBroker(out *session.Out) {
 		if out.Now.Sub(r.since) >= r.cfg.LoginTimeout {
 			r.leave(out, &Refusal{"login-timeout", "no answer to the login within " + r.cfg.LoginTimeout.String()})
 		}
-	case running:
-		if !out.Reading[session.Broker] {
-			b.heardBroker = out.Now
-		}
-		if b.brokerQuiet > 0 && out.Now.Sub(b.heardBroker) >= times(b.brokerQuiet) {
-			r.leave(out, &Refusal{"silent", "broker has been silent for " + out.Now.Sub(b.heardBroker).String()})
-		} else if b.brokerEvery > 0 && out.Now.Sub(b.toldBroker) >= share(b.brokerEvery) {
-			r.appendBroker(out, []byte{'\n'})
-		}
+	}
+	if !r.brokerSilent(out) && r.phase >= replaying && b.brokerEvery > 0 && out.Now.Sub(b.toldBroker) >= share(b.brokerEvery) {
+		r.appendBroker(out, []byte{'\n'})
 	}
 }
 
@@ -188,6 +205,7 @@ func (r *Recorder) Wrote(leg session.Leg, total uint64, out *session.Out) {
 	if leg == session.Client && r.stage != ended {
 		r.auto.arrive(total, out.Now)
 		r.acknowledgeAuto(out)
+		r.takeLeave(out)
 		r.schedule(out)
 	}
 }
@@ -195,11 +213,15 @@ func (r *Recorder) Wrote(leg session.Leg, total uint64, out *session.Out) {
 // acknowledgeAuto acknowledges what the kernel of an ack:auto client has had for a while. The lag is there for a client that closes or
 // resets with messages unread: those must stay unacknowledged.
 func (r *Recorder) acknowledgeAuto(out *session.Out) {
-	if r.stage != talking {
+	lag := r.cfg.AutoAckLag
+	switch {
+	case r.farewell.orderly:
+		lag = 0 // what a client has in its kernel when it says DISCONNECT it has had the chance to read
+	case r.stage != talking:
 		return
 	}
 	for {
-		a, ok := r.auto.due(out.Now.Add(-r.cfg.AutoAckLag))
+		a, ok := r.auto.due(out.Now.Add(-lag))
 		if !ok {
 			return
 		}
@@ -231,7 +253,8 @@ func (r *Recorder) schedule(out *session.Out) {
 	switch r.phase {
 	case login, replaying:
 		at(r.since, r.cfg.LoginTimeout)
-	case running:
+	}
+	if r.phase >= replaying {
 		at(b.heardBroker, times(b.brokerQuiet))
 		at(b.toldBroker, share(b.brokerEvery))
 	}
@@ -242,6 +265,9 @@ func (r *Recorder) schedule(out *session.Out) {
 	}
 	if oldest := r.auto.oldest(); !oldest.IsZero() && r.stage == talking {
 		at(oldest, r.cfg.AutoAckLag)
+	}
+	if r.awaitsArrival(out.Now) {
+		at(r.farewell.at, arrivalGrace)
 	}
 	out.Wake = wake
 	out.Arrival = r.auto.seen < len(r.auto.queue)

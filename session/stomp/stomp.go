@@ -136,6 +136,7 @@ type Recorder struct {
 // farewell is how the client left.
 type farewell struct {
 	at       time.Time
+	orderly  bool   // it said DISCONNECT
 	receipt  []byte // receipt id of its DISCONNECT, nil if none was wanted or it was answered
 	sent     bool   // our DISCONNECT is on the current connection
 	told     bool   // it was, on this or an earlier one
@@ -167,6 +168,9 @@ func (r *Recorder) Feed(leg session.Leg, in session.Buf, out *session.Out) (took
 	parser, handle := &r.client, r.fromClient
 	if leg == session.Broker {
 		parser, handle = &r.broker, r.fromBroker
+		if r.brokerSilent(out) {
+			return 0, 0
+		}
 		r.beats.heardBroker = out.Now
 	} else {
 		r.beats.heardClient = out.Now

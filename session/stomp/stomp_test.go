@@ -337,12 +337,12 @@ func TestSilentBrokerIsLeft(t *testing.T) {
 	if k.broken != nil {
 		t.Fatalf("left early: %v", k.broken)
 	}
-	k.out.Reading[session.Broker] = false
+	k.out.Listening[session.Broker] = time.Time{}
 	k.pass(time.Second)
 	if k.broken != nil {
 		t.Fatal("left for a silence that nobody listened to")
 	}
-	k.out.Reading[session.Broker] = true
+	k.out.Listening[session.Broker] = k.now
 	k.pass(2500 * time.Millisecond)
 	var refusal *Refusal
 	if !errors.As(k.broken, &refusal) || refusal.Code() != "silent" {
@@ -544,5 +544,36 @@ func TestDisconnectWhoseAnswerWasLostIsNotLostState(t *testing.T) {
 	k.toClient("RECEIPT\nreceipt-id:bye\n\n^@")
 	if k.out.End == nil || k.out.End.Code != "client-closed" {
 		t.Fatalf("end %+v", k.out.End)
+	}
+}
+
+func TestDisconnectWaitsForWhatIsOnItsWayToAnAutoSubscriber(t *testing.T) {
+	k := subscribed(t, "auto")
+	k.broker(message("m1", "a1"))
+	k.skip()
+	k.client("DISCONNECT\nreceipt:bye\n\n^@")
+	k.toBroker("")
+	k.do(func() { k.r.Wrote(session.Client, k.r.clientQueued, &k.out) })
+	k.toBroker("ACK\nunderstudy-effect:1\nsubscription:s\nmessage-id:m1\n\n^@")
+	k.broker("RECEIPT\nreceipt-id:understudy\nunderstudy-cursor:1\n\n^@")
+	k.toBroker("DISCONNECT\nreceipt:u2\n\n^@")
+
+	k = subscribed(t, "auto")
+	k.broker(message("m1", "a1"))
+	k.skip()
+	k.client("DISCONNECT\n\n^@")
+	k.pass(arrivalGrace)
+	k.toBroker("DISCONNECT\nreceipt:u2\n\n^@") // a client that never takes it leaves it to others
+}
+
+// What an owner sent before it was frozen and replaced may be anybody's by the time it wakes.
+func TestOctetsAfterTooLongASilenceAreNotTaken(t *testing.T) {
+	k := subscribed(t, "client-individual")
+	k.now = k.now.Add(3 * time.Second) // no Tick came in between: this process may have been stopped too
+	k.broker(message("m1", "a1"))
+	k.toClient("")
+	var refusal *Refusal
+	if !errors.As(k.broken, &refusal) || refusal.Code() != "silent" {
+		t.Fatalf("move %v", k.broken)
 	}
 }

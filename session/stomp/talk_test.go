@@ -26,7 +26,7 @@ func newTalk(t *testing.T, cfg Config) *talk {
 	t.Helper()
 	cfg.Session = sessionID
 	k := &talk{T: t, r: New(cfg), now: time.Unix(1_000_000, 0)}
-	k.out.Reading = [2]bool{true, true}
+	k.out.Listening = [2]time.Time{k.now, k.now}
 	k.do(func() { k.r.Tick(&k.out) })
 	t.Cleanup(k.close)
 	return k
