@@ -26,7 +26,6 @@ type pipe struct {
 	connect bool
 }
 
-
 func (p *pipe) Feed(leg session.Leg, in session.Buf, out *session.Out) (int, int) {
 	if p.feed != nil {
 		return p.feed(leg, in, out)
@@ -423,7 +422,8 @@ func BenchmarkRelay(b *testing.B) {
 		return net.Dial("tcp", back.Addr().String())
 	}})
 	done := make(chan error, 1)
-	go func() { done <- c.Serve(context.Background()) }()
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { done <- c.Serve(ctx) }()
 	broker, err := back.Accept()
 	if err != nil {
 		b.Fatal(err)
@@ -443,6 +443,7 @@ func BenchmarkRelay(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.StopTimer()
+	cancel()
 	client.Close()
 	broker.Close()
 	<-done

@@ -63,7 +63,7 @@ func (k *talk) feed(leg session.Leg, text string) {
 	c := session.NewChunk([]byte(strings.ReplaceAll(text, "^@", "\x00")), nil)
 	k.chunks = append(k.chunks, c)
 	k.do(func() {
-		if took, _ := k.r.Feed(leg, c.Range(0, len(c.Data)), &k.out); took != len(c.Data) && k.out.End == nil && k.broken == nil {
+		if took, _ := k.r.Feed(leg, c.Range(0, len(c.Data)), &k.out); took != len(c.Data) && k.out.End == nil && k.out.Move == nil {
 			k.Fatalf("%s fed %q: only %d octets taken", leg, text, took)
 		}
 	})
