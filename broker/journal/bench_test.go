@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 )
 
 // BenchmarkRaw is the limit of the disk: one writer, zero-filled file, pwrite and fdatasync of as many records as a batch would hold.
@@ -129,4 +130,40 @@ func (w *waiters) durable(through LSN) {
 	}
 	w.queue = append(w.queue[:0], w.queue[n:]...)
 	w.mu.Unlock()
+}
+
+// BenchmarkRecover opens a store of records of 1 KiB, each of which is visited.
+func BenchmarkRecover(b *testing.B) {
+	const n = 200_000
+	dir := b.TempDir()
+	j, err := Open(b.Context(), dir, Options{}, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	e := Entry{Type: 1, Payload: make([]byte, 1024), Account: Account{Live: 1}}
+	for range n {
+		for j.Pending() > 8<<20 {
+			time.Sleep(time.Millisecond)
+		}
+		if _, _, err := j.Append(e); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := j.Close(); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(n * 1024)
+	b.ResetTimer()
+	for b.Loop() {
+		seen := 0
+		j, err := Open(b.Context(), dir, Options{}, func(Record) (Account, error) {
+			seen++
+			return Account{Live: 1}, nil
+		})
+		if err != nil || seen != n {
+			b.Fatal(seen, err)
+		}
+		j.Close()
+	}
+	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "records/s")
 }

@@ -1,2 +1,76 @@
 // Package journal is the append-only segmented log under the paired broker, with its lock and its fencing.
+//
+// A store is a directory with one owner at a time. The owner appends records; a record counts, and may be acknowledged to clients, when Durable says
+// so: it is on disk and the store was still ours after that. Whoever opens the store next is told of each record that counts, in order, and of none
+// that was deleted. The journal does not know what records mean, but for their Account, by which it deletes segments.
+//
+//	LOCK                           lock and heart-beat of the owner; never renamed, never deleted
+//	STORE                          UUID, made once
+//	epoch-00000007                 made by each owner before it reads; holds its mark; never deleted
+//	seg-00000007-00000000002a.log  segment 0x2a, written by the owner of epoch 7 and by nobody else, ever
+//	quarantine/                    copies of torn tails
+//
+// # Segments and records
+//
+// A segment is a header of one page and records behind it, aligned to 8. Its file is made ahead of time and full of zeros, so a header of zeros is
+// where nothing was written. Formats are drawn at putOpening, appendRecord, appendManifest, appendDrop and markFile.put. Checksums are seeded with segment
+// and epoch: octets that were written elsewhere, or by a stale owner, never pass here. Records are numbered without a gap.
+//
+// The first record of a segment, its manifest, names all other segments of the log and where they end; then come the caller's head and the record
+// for which the segment was begun. These are one group, written at once: a segment whose group is not whole was never begun. So a snapshot in the head
+// never stands without the record whose effect it may show.
+//
+// # Commit
+//
+// One goroutine takes what was appended while the last batch was written (that is the group commit), and does, one batch at a time:
+//
+//	write → fdatasync → is there a higher epoch? → mark → Durable
+//
+// An owner opens with: lock → create the next epoch file, sync it and the directory → read → sync what was read → begin a segment by such a batch.
+//
+// Fencing. Let A be the owner that checks and B the one that takes over. If A's check does not see B's epoch file, the check came before the file was
+// made, so A's sync came before B's read: B has the batch. If it does, A stops. Pauses of any length, anywhere, change nothing, and no clock is
+// involved. The lock only keeps owners from fencing each other for nothing; with it stolen or broken the argument holds.
+//
+// Errors. A failed write or sync is final. After a failed sync the kernel may forget the pages and call the next sync a success; whoever tries again
+// acknowledges what is not there.
+//
+// # Crash model
+//
+// When the process dies, all that it wrote is there. When the machine dies, what was synced is there, and of the rest any subset of sectors and
+// names; a sector of 512 octets is written whole or not at all, and one that is written does not harm its neighbours. Disks that lie about flushes
+// are outside; so is a file system that hides a new file from a look-up by name, as network file systems with cached look-ups do (mount
+// them so that they do not; it was not tested there). Bits may rot anywhere.
+//
+// # Recovery
+//
+// Files are ordered by epoch, then number. The last one that was begun is the end of the log; its manifest, less the deletions recorded behind it, is the rest.
+// All but the last segment must be whole from header to recorded end; what lies behind that end came from a stale owner and is ignored for ever,
+// as are files that no manifest names.
+//
+// The last segment is read up to the first record that is not whole and in its place. Call that record X. Because one batch is in flight at a time, either X
+// belongs to the batch that a crash interrupted, or X was acknowledged and is damaged. It is damaged if
+//
+//   - a whole record behind it says that everything up to X or beyond was synced before it was written (each record carries that number: the end of
+//     the batch before its own), or a later segment was begun; or
+//   - the mark says that X was acknowledged. The mark is not synced. When only the process died it is exact, and where nothing up to it is missing there
+//     is no need to read on to the end of the segment. When the machine died it may be old; then the rule above still covers all batches but the
+//     last one.
+//
+// Then Open refuses with a DamageError. Else the tail is cut: X and all behind it were never acknowledged. A hole of zeros with whole records of the same
+// batch behind it is such a tail too: the pages of one write reach the disk in any order. What is whole before X stays, though the batch is
+// torn: the caller decided these records in this order, a prefix of its decisions is a state it was in, and the sync in Open makes it durable before
+// anyone hears of it. The one case that is not told apart is damage to the very last batch in the same power failure that lost the mark.
+//
+// # Deletion
+//
+// A segment goes when nothing in it is live and no ending in it refers to a segment that stays: else recovery would meet the beginning without
+// its end. That it goes is written to the log first, and the file is removed when that record counts; recovery knows it before it visits
+// anything. So a file that is missing and was not deleted is damage, one that is there and was deleted is litter. What an owner deletes late, after it was
+// fenced, is what its successor has read as deleted.
+//
+// # What it does not do
+//
+// It does not move live records out of mostly dead segments, read single records back, repair, keep a warm copy, or reserve space for a full disk (which ends
+// in Failed).
 package journal

@@ -12,9 +12,12 @@ import (
 // new segment with Head's entries, and returns the running journal. visit returns the record's Account, as it was given to Append.
 //
 // dir is made, mode 0700, if it does not exist. What Open returned through visit is durable, and so are the entries of Head when it returns; Durable
-// is not called for them.
+// is not called for them. visit may be nil where the store is known to hold no records; if it does, Open fails.
 func Open(ctx context.Context, dir string, opt Options, visit func(Record) (Account, error)) (*Journal, error) {
 	opt = opt.withDefaults()
+	if visit == nil {
+		visit = func(Record) (Account, error) { return Account{}, errors.New("there is a record, and nobody to visit it") }
+	}
 	d, err := openDisk(dir, opt.before)
 	if err != nil {
 		return nil, err
