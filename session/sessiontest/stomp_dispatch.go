@@ -340,6 +340,7 @@ func (b *stompBroker) deliver(s *subscription, m *message) {
 		b.book.rivalled(m.item)
 		return
 	}
+	m.item.sent = true
 	b.show(s, m)
 	if s.plain && s.mode == Auto {
 		s.unacked--

@@ -108,13 +108,7 @@ func (c *stompClient) message(f *frame.Frame) {
 
 // hold adds a message; one that had to be given up and came again replaces the old holding.
 func (c *stompClient) hold(s *clientSub, h holding) {
-	for k := range s.held {
-		if s.held[k].item == h.item {
-			s.held = append(s.held[:k], s.held[k+1:]...)
-			break
-		}
-	}
-	s.held = append(s.held, h)
+	s.held = append(slices.DeleteFunc(s.held, func(o holding) bool { return o.item == h.item }), h)
 }
 
 // knew reports whether a subscription of this name existed once, and its end has not been confirmed for certain.

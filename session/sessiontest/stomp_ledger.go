@@ -23,6 +23,7 @@ type item struct {
 	receipted bool // the client was told so
 
 	// As a MESSAGE to the client.
+	sent              bool // the broker delivered it to the session
 	shown             int
 	taken             bool // all of it has reached the client's kernel
 	held              bool // the client holds it unacknowledged
@@ -121,7 +122,7 @@ func (b *ledger) delivered(it *item, sub int) {
 		b.w.Fail("resurrected", "%s was shown to the client twice", it.key())
 	}
 	it.shown++
-	it.held, it.acked, it.nacked, it.moved, it.sub = true, false, false, false, sub
+	it.held, it.acked, it.nacked, it.sub = true, false, false, sub
 }
 
 // inOrder judges the order of first deliveries from one producer, where there was only one consumer.

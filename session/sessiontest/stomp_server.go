@@ -271,7 +271,7 @@ func (b *stompBroker) windows(now time.Duration) {
 			b.gates = append(b.gates[:i], b.gates[i+1:]...)
 			i--
 			for _, m := range b.queues[g.dest] {
-				if g.sess != nil && m.live && m.holder == nil && m.item.shown > 0 {
+				if g.sess != nil && m.live && m.holder == nil && m.item.sent {
 					m.item.moved = true
 				}
 			}

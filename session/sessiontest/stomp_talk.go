@@ -47,7 +47,9 @@ func (c *stompClient) perform(dst []byte, o *Op) []byte {
 	case OpBegin, OpCommit, OpAbort:
 		return c.transaction(dst, o)
 	case OpDeaf:
-		c.deaf = c.w.Now() + o.Wait
+		if c.frames > 0 { // before CONNECTED it would not know that it has to send heart-beats
+			c.deaf = c.w.Now() + o.Wait
+		}
 	}
 	return dst
 }
@@ -81,7 +83,8 @@ func txHeader(dst []byte, n int) []byte {
 func (c *stompClient) subscribe(dst []byte, o *Op) []byte {
 	other := c.subs[1-o.Sub]
 	shared := other != nil && other.dest == o.Dest
-	if c.subs[o.Sub] != nil || c.script.Nameless && (shared || len(c.requests) > 0 || c.fleeting[o.Dest] != nil) {
+	// An ACK of 1.0 does not say which subscription it means: what came on both could not be told apart.
+	if c.subs[o.Sub] != nil || shared && c.script.Version == frame.V10 || c.script.Nameless && (len(c.requests) > 0 || c.fleeting[o.Dest] != nil) {
 		return dst
 	}
 	c.gens++
