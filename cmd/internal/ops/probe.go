@@ -48,7 +48,7 @@ func (p *Prober) Probe(ctx context.Context, t health.Target) health.Evidence {
 // ask makes the conversation: CONNECT, one answer, DISCONNECT.
 func ask(conn net.Conn, host string) (health.Evidence, error) {
 	request := append([]byte(nil), "CONNECT\naccept-version:1.2\nheart-beat:0,0\n"...)
-	request = frame.AppendHeader(request, "host", frame.Escape(nil, []byte(host), frame.V12))
+	request = frame.AppendHeader(request, "host", host) // CONNECT is exempt from escaping
 	request = frame.AppendHeader(request, frame.HeaderProbe, "1")
 	if _, err := conn.Write(append(request, "\n\x00"...)); err != nil {
 		return health.Evidence{}, err

@@ -69,7 +69,7 @@ func TestProbeAnswers(t *testing.T) {
 				}
 				said := <-asked
 				if !strings.HasPrefix(said, "CONNECT\naccept-version:1.2\n") || !strings.Contains(said, "\n"+frame.HeaderProbe+":1\n") ||
-					!strings.Contains(said, `host:mq.example\c61613`) {
+					!strings.Contains(said, `host:mq.example:61613`) {
 					t.Errorf("said %q", said)
 				}
 				if got.Kind == health.ProbeActive && got.Detail == "" && !strings.HasSuffix(said, "DISCONNECT\n\n\x00") {
