@@ -16,7 +16,9 @@ import (
 func Open(ctx context.Context, dir string, opt Options, visit func(Record) (Account, error)) (*Journal, error) {
 	opt = opt.withDefaults()
 	if visit == nil {
-		visit = func(Record) (Account, error) { return Account{}, errors.New("there is a record, and nobody to visit it") }
+		visit = func(Record) (Account, error) {
+			return Account{}, errors.New("there is a record, and nobody to visit it")
+		}
 	}
 	d, err := openDisk(dir, opt.before)
 	if err != nil {

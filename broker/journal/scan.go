@@ -20,6 +20,9 @@ type window struct {
 // at returns n octets at off, or fewer where the file ends.
 func (w *window) at(off int64, n int) ([]byte, error) {
 	n = int(max(0, min(int64(n), w.size-off)))
+	if n == 0 {
+		return nil, nil
+	}
 	if off < w.off || off+int64(n) > w.off+int64(len(w.buf)) {
 		if err := w.load(off, n); err != nil {
 			return nil, err

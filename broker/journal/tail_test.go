@@ -114,6 +114,7 @@ func TestTornOpening(t *testing.T) {
 		"empty":                  {},
 		"zeros":                  make([]byte, 64<<10),
 		"short":                  next[:100],
+		"header cut short":       next[:600],
 		"header only":            next[:segmentHeader],
 		"no header":              append(make([]byte, segmentHeader), next[segmentHeader:]...),
 		"half a header":          append(next[:64:64], make([]byte, 64<<10)...),
@@ -128,7 +129,9 @@ func TestTornOpening(t *testing.T) {
 			store, _ := parseUUID(string(u[:36]))
 			if len(b) >= sectorSize && !allZero(b[64:sectorSize]) {
 				o := opening{store: store, place: place{1, 2}, first: LSN(2 + len(im.acked))}
-				putOpening(b, o)
+				whole := make([]byte, segmentHeader)
+				putOpening(whole, o)
+				copy(b, whole)
 			}
 			if err := os.WriteFile(filepath.Join(dir, place{1, 2}.name()), b, 0o600); err != nil {
 				t.Fatal(err)
