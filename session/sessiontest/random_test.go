@@ -17,8 +17,8 @@ var (
 // TestRandom plays long conversations with several faults each, and shrinks the first failure of each kind.
 func TestRandom(t *testing.T) {
 	n := *seeds
-	if testing.Short() {
-		n = min(n, 60)
+	if brief() {
+		n = min(n, 100)
 	}
 	kinds, total, rolled, drained := map[string]int{}, Result{}, 0, 0
 	for i := range uint64(n) {

@@ -61,6 +61,9 @@ var ways = []Fault{
 	{Kind: Crash, Durable: 50, Refuse: 1},
 }
 
+// brief asks for a sample of the cuts.
+func brief() bool { return testing.Short() || raced }
+
 // TestEveryOctet breaks each short conversation at every octet of either direction, in every way.
 func TestEveryOctet(t *testing.T) {
 	cuts, struck := 0, 0
@@ -79,7 +82,7 @@ func TestEveryOctet(t *testing.T) {
 				continue
 			}
 			for w, way := range ways {
-				if end == EndHasty && w > 2 || testing.Short() && (w+i)%len(ways) != 0 {
+				if end == EndHasty && w > 2 || brief() && (w+i)%len(ways) != 0 {
 					continue
 				}
 				n, k := everyOctet(t, s.name, c, way, plain)
@@ -97,7 +100,7 @@ func everyOctet(t *testing.T, name string, c Case, way Fault, plain Result) (cut
 		if down {
 			last = plain.Down
 		}
-		for way.Down, way.Octet = down, 0; way.Octet <= last; way.Octet++ {
+		for way.Down, way.Octet = down, 0; way.Octet <= last; way.Octet += stride {
 			cuts++
 			c.Faults = []Fault{way}
 			r := RunSTOMP(c, recorder, false)
@@ -128,10 +131,10 @@ func TestTwice(t *testing.T) {
 		plain := RunSTOMP(c, recorder, false)
 		r := NewRand(uint64(i))
 		for w, way := range ways {
-			if (w+i)%len(ways) > 1 || testing.Short() && (w+i)%len(ways) > 0 {
+			if (w+i)%len(ways) > 1 || brief() && (w+i)%len(ways) > 0 {
 				continue
 			}
-			for octet := range 1200 {
+			for octet := 0; octet < 1200; octet += stride {
 				before := ways[r.IntN(len(ways))]
 				before.Link, before.Down, before.Octet = 1, r.Chance(50), r.IntN(plain.Up)
 				way.Link, way.Down, way.Octet = 2, octet%2 == 0, octet/2
@@ -164,7 +167,7 @@ func TestLeaving(t *testing.T) {
 		}}
 		plain := RunSTOMP(c, recorder, false)
 		for _, kind := range []FaultKind{Reset, Crash, Stall} {
-			for octet := 0; octet < plain.Up+plain.Down; octet += 7 {
+			for octet := 0; octet < plain.Up+plain.Down; octet += 7 * stride {
 				f := Fault{Kind: kind, Link: 1, Octet: octet, Downtime: 400 * time.Millisecond, Durable: 50, Leave: true}
 				if octet >= plain.Up {
 					f.Down, f.Octet = true, octet-plain.Up

@@ -1,0 +1,8 @@
+//go:build !race
+
+package sessiontest_test
+
+const (
+	raced  = false
+	stride = 1
+)
