@@ -69,8 +69,11 @@ func (s *store) openGate(sub *subscription) {
 		return
 	}
 	sub.gate = false
-	sub.queue.gates--
-	s.soil(sub.queue)
+	q := sub.queue
+	if q.gates--; q.gates == 0 {
+		s.assign(q)
+	}
+	s.soil(q)
 }
 
 // claim settles who holds what of sub's queue, after a break. What the session holds and does not claim was lost on the way: it is sent
@@ -121,6 +124,7 @@ func (s *store) grant(sub *subscription, c claim) bool {
 		s.drop(h)
 	}
 	m.redelivered = true
+	sub.saw(m.place())
 	sub.take(m, s.newHold(), c.basis)
 	m.hold.claimed, m.hold.ordinal = true, uint64(m.ordinal)
 	return true

@@ -39,7 +39,6 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	defer conn.Close()
 	_, _ = io.WriteString(conn, "CONNECT\naccept-version:1.2\nhost:any\n\n\x00")
 	_, _ = io.WriteString(conn, "SEND\ndestination:/queue/greetings\nreceipt:1\n\nhello\x00")
 	answers := bufio.NewReader(conn)
@@ -47,6 +46,7 @@ func Example() {
 		frame, _ := answers.ReadString(0)
 		fmt.Println(frame[:7])
 	}
+	conn.Close()
 	cancel()
 	fmt.Println(<-ended)
 	// Output:

@@ -267,13 +267,13 @@ func (s *store) fanOut(m *message) {
 	}
 }
 
-// drain sends what there was no room for before: messages that a session holds and was lost on the way, or a topic's.
+// drain sends what could not be sent before: messages that the subscription holds and its client has not, or a topic's.
 func (s *store) drain(sub *subscription) {
-	for h := sub.first; h != nil && sub.owed > 0; h = h.next {
+	for h := sub.first; h != nil && sub.owed > 0 && sub.active; h = h.next {
 		if !h.owed {
 			continue
 		}
-		if !sub.session.peer.room() {
+		if sub.held-sub.owed-sub.inTx >= sub.prefetch || !sub.session.peer.room() {
 			return
 		}
 		h.owed = false

@@ -28,6 +28,7 @@ type testServer struct {
 	cancel context.CancelFunc
 	ended  chan error
 	roles  chan Role
+	dialed []net.Conn
 }
 
 // start runs a server; change may adjust its configuration. The test ends it.
@@ -39,7 +40,7 @@ func start(t *testing.T, dir string, change ...func(*Config)) *testServer {
 	}
 	roles := make(chan Role, 8)
 	cfg := Config{
-		DataDir: dir, Listener: ln, StoreName: "orders", ReclaimWindow: 300 * time.Millisecond, LingerTimeout: 50 * time.Millisecond,
+		DataDir: dir, Listener: ln, StoreName: "orders", ReclaimWindow: 300 * time.Millisecond, LingerTimeout: time.Second,
 		SegmentBytes: 1 << 20, Changed: func(s Status) { roles <- s.Role },
 	}
 	if testing.Verbose() {
@@ -102,6 +103,9 @@ func (s *testServer) stop() {
 // restart ends s and starts another one on its directory.
 func (s *testServer) restart(change ...func(*Config)) *testServer {
 	s.t.Helper()
+	for _, nc := range s.dialed { // else the server would linger for them
+		nc.Close()
+	}
 	s.stop()
 	return start(s.t, s.cfg.DataDir, change...).active()
 }
@@ -121,6 +125,7 @@ func (s *testServer) dial() *client {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { nc.Close() })
+	s.dialed = append(s.dialed, nc)
 	return &client{t: s.t, nc: nc}
 }
 

@@ -155,6 +155,16 @@ const (
 	done                  // acknowledged
 )
 
+// place is where a message stands among those of the journal.
+type place struct {
+	lsn   journal.LSN
+	index uint32
+}
+
+func (a place) before(b place) bool { return a.lsn < b.lsn || a.lsn == b.lsn && a.index < b.index }
+
+func (m *message) place() place { return place{m.lsn, m.index} }
+
 // messageOverhead is what a message costs in memory beside its octets.
 const messageOverhead = 160
 

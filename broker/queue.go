@@ -148,6 +148,8 @@ func (r *ring[T]) len() int { return r.n }
 
 func (r *ring[T]) front() T { return r.buf[r.head] }
 
+func (r *ring[T]) at(i int) T { return r.buf[(r.head+i)&(len(r.buf)-1)] }
+
 func (r *ring[T]) push(v T) {
 	if r.n == len(r.buf) {
 		grown := make([]T, max(8, 2*r.n))
@@ -173,6 +175,6 @@ func (r *ring[T]) pop() T {
 
 func (r *ring[T]) each(f func(T)) {
 	for i := range r.n {
-		f(r.buf[(r.head+i)&(len(r.buf)-1)])
+		f(r.at(i))
 	}
 }

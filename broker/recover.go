@@ -18,9 +18,13 @@ type recovery struct {
 	part    uint64
 	records int
 	last    journal.LSN
+	// seen is the last message of a queue that a session has acknowledged.
+	seen map[sessionID]map[*queue]place
 }
 
-func newRecovery(s *store) *recovery { return &recovery{store: s} }
+func newRecovery(s *store) *recovery {
+	return &recovery{store: s, seen: map[sessionID]map[*queue]place{}}
+}
 
 // visit folds one record and says again what it meant for the life of segments.
 func (rc *recovery) visit(r journal.Record) (journal.Account, error) {
@@ -34,15 +38,16 @@ func (rc *recovery) visit(r journal.Record) (journal.Account, error) {
 		a.Live = 1
 		rc.send(&rd, &r, o)
 	case recAck:
-		rc.applied(rd.origin())
-		a.Ends = rc.acks(&rd)
+		o := rd.origin()
+		rc.applied(o)
+		a.Ends = rc.acks(&rd, o)
 	case recCommit:
 		o := rd.origin()
 		a.Live = rd.count(4)
 		for i := range a.Live {
 			rc.message(&r, o, rd.uint(), uint32(i), rd.text(), rd.text(), rd.text())
 		}
-		a.Ends = rc.acks(&rd)
+		a.Ends = rc.acks(&rd, o)
 		rc.applied(o)
 	case recCursor:
 		o := rd.origin()
@@ -109,15 +114,23 @@ func (rc *recovery) known(id sessionID) *session {
 	return c
 }
 
-func (rc *recovery) acks(rd *reader) []journal.Segment {
+func (rc *recovery) acks(rd *reader, o origin) []journal.Segment {
 	n := rd.count(3)
 	ends := make([]journal.Segment, 0, n)
+	seen := rc.seen[o.session]
+	if seen == nil && o.kind == bySession && n > 0 {
+		seen = map[*queue]place{}
+		rc.seen[o.session] = seen
+	}
 	for range n {
 		lsn, index, seg := journal.LSN(rd.uint()), uint32(rd.uint()), journal.Segment(rd.uint())
 		ends = append(ends, seg)
 		if m := rc.find(lsn, index); m != nil && m.state != done {
 			m.state, m.data, m.split = done, nil, 0
 			rc.live--
+			if at := (place{lsn, index}); seen != nil && seen[m.queue].before(at) {
+				seen[m.queue] = at
+			}
 		}
 	}
 	if len(rc.list) > 4096 && rc.live < len(rc.list)/2 {
@@ -228,6 +241,7 @@ func (rc *recovery) finish() {
 			sub.away = s.now
 			if q := sub.queue; q != nil && q.count > 0 {
 				sub.gate = true
+				sub.floor = rc.seen[c.id][q]
 				q.gates++
 			}
 		}

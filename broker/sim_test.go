@@ -129,7 +129,7 @@ type world struct {
 	actors []*actor
 	sent   map[string]int // body: how often it may be shown
 	shown  map[string]int
-	last   map[string]int // producer and queue: the last number that was shown, on queues with one consumer
+	last   map[string]int // consumer, producer and queue: the last number that was shown
 }
 
 // actor is one sidecar with its client.
@@ -344,7 +344,8 @@ func (a *actor) acknowledge() {
 	command := rapid.SampledFrom([]string{"ACK", "ACK", "ACK", "NACK"}).Draw(a.w.t, "command")
 	if command == "NACK" {
 		a.w.sent[h.body]++
-		h.nack = true
+		producer, _, _ := strings.Cut(h.body, " ")
+		delete(a.w.last, a.session[:2]+" "+producer) // it has not seen it any more
 	}
 	a.add([]*simHold{h}, h.frame(command, ""))
 }
@@ -519,11 +520,13 @@ func (a *actor) message(f *frame.Frame) {
 	if may, ok := a.w.sent[body]; !ok || a.w.shown[body] > may && !a.w.lapse {
 		a.w.t.Fatalf("%s was shown %d times, may be %d", body, a.w.shown[body], may)
 	}
-	if producer, n, _ := strings.Cut(body, " "); a.subs[atoi(sub)] == "/queue/one" && a.w.shown[body] == 1 && !a.w.lapse {
-		if atoi(n) <= a.w.last[producer] {
-			a.w.t.Fatalf("%s was shown after number %d", body, a.w.last[producer])
+	// Each consumer sees what a producer sent to a queue in order, however many compete; what a client gave back comes when it comes.
+	if producer, n, _ := strings.Cut(body, " "); a.w.sent[body] == 1 && !a.w.lapse {
+		key := a.session[:2] + " " + producer
+		if atoi(n) <= a.w.last[key] {
+			a.w.t.Fatalf("%s was shown to %s after number %d", body, a.session[:2], a.w.last[key])
 		}
-		a.w.last[producer] = atoi(n)
+		a.w.last[key] = atoi(n)
 	}
 }
 

@@ -308,8 +308,11 @@ func (s *store) newHold() *hold {
 	return h
 }
 
-// offer lets sub take part in its queue's turns if it has credit.
+// offer lets sub take part in its queue's turns if it has credit, after it was sent what it holds already.
 func (s *store) offer(sub *subscription) {
+	if sub.owed > 0 {
+		s.drain(sub)
+	}
 	if sub.queue != nil && sub.queue.offer(sub) {
 		s.soil(sub.queue)
 	}

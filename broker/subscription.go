@@ -39,6 +39,8 @@ type subscription struct {
 	gate bool      // recovered messages of its queue wait for it
 	away time.Time // when the wait for it began; zero: nothing waits
 
+	floor place // after a recovery: the last message that its client is known to have seen
+
 	refused []msgID // claims that its RECEIPT will say are gone
 	owed    int     // of what it holds, to be sent again
 
@@ -57,7 +59,7 @@ type hold struct {
 	basis      basis  // what its right to the message rests on: a delivery of an earlier epoch, or of this one
 	ordinal    uint64 // of its delivery in this epoch
 	claimed    bool   // on this connection: the client has it, nothing is to be sent
-	owed       bool   // lost on the way to the client, and not sent again yet
+	owed       bool   // lost on the way to the client, or assigned to it, and not sent yet
 	tx         *transaction
 }
 
@@ -84,6 +86,13 @@ func (h *hold) yields(c basis, epoch uint64) bool {
 type claim struct {
 	id    msgID
 	basis basis
+}
+
+// saw notes that the client has seen the message at a place.
+func (sub *subscription) saw(at place) {
+	if sub.floor.before(at) {
+		sub.floor = at
+	}
 }
 
 // credit reports whether the subscription may be sent another message now.

@@ -1,0 +1,47 @@
+package broker
+
+// assign settles the order of what was on its way when the last owner died. Each consumer has seen messages up to some place; earlier ones
+// that nobody claims were sent to somebody and lost. Given to a consumer that has seen later ones they would be out of order, so
+// each goes to one that has not; only if there is none does it take its turn like any other. It is called once the sessions that were
+// subscribed to the queue have claimed, or are given up.
+func (s *store) assign(q *queue) {
+	var last place
+	for _, sub := range q.subs {
+		if last.before(sub.floor) {
+			last = sub.floor
+		}
+	}
+	for i := range q.fresh.len() {
+		m := q.fresh.at(i)
+		if !m.recovered || !m.place().before(last) {
+			break
+		}
+		if m.state != ready {
+			continue
+		}
+		if sub := q.behind(m.place()); sub != nil {
+			sub.take(m, s.newHold(), basis{s.epoch, uint64(m.ordinal) + 1})
+			if sub.active {
+				m.hold.owed = true
+				sub.owed++
+			}
+		}
+	}
+	for _, sub := range q.subs {
+		if sub.owed > 0 {
+			s.drain(sub)
+		}
+	}
+}
+
+// behind returns the subscription that has seen nothing from at on and holds least, or nil: one that is there or expected back. One that
+// acknowledges automatically holds nothing.
+func (q *queue) behind(at place) *subscription {
+	var best *subscription
+	for _, sub := range q.subs {
+		if (sub.present || !sub.away.IsZero()) && sub.mode != ackAuto && sub.floor.before(at) && (best == nil || sub.held < best.held) {
+			best = sub
+		}
+	}
+	return best
+}
