@@ -33,6 +33,7 @@ type stompClient struct {
 	receipts  int       // asked for so far
 	answered  int       // the highest receipt of an effect that was answered
 	byeID     int       // the receipt of DISCONNECT
+	greeted   bool      // CONNECTED was read
 	failure   string    // an ERROR that the client was sent
 	failedAt  time.Duration
 
@@ -161,7 +162,7 @@ func (c *stompClient) excused() bool {
 	if live, _ := c.w.Live(); live {
 		return false
 	}
-	if c.frames == 0 && c.w.Now() >= c.script.Hold-time.Second {
+	if !c.greeted && c.w.Now() >= c.script.Hold-time.Second {
 		return true // CONNECT is a request as well
 	}
 	return c.book.outage() >= c.script.Hold*IdleHold-time.Second || len(c.requests) > 0 && c.w.Now()-c.requests[0].at >= c.script.Hold-time.Second

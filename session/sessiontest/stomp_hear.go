@@ -17,6 +17,7 @@ func (c *stompClient) connected(f *frame.Frame) {
 	if v := string(f.Value("version")); c.script.Version != frame.V10 && v != c.script.Version.String() {
 		c.w.Fail("protocol", "CONNECTED says version %q", v)
 	}
+	c.greeted = true
 	c.parser.Version = c.script.Version
 	if c.phase == connecting {
 		c.phase = talking
