@@ -157,7 +157,6 @@ type simEffect struct {
 type simHold struct {
 	key, sub, id, basis, body string
 	ack                       int // the effect that acknowledges it; 0: none
-	nack                      bool
 }
 
 func TestStoreKeepsTheContract(t *testing.T) {
