@@ -49,15 +49,27 @@ func (r *recovery) inspect(p place) (found, error) {
 		from = sc.off
 		c.end = sc.off
 	}
-	if r.complete(&c) {
-		sc.size = min(sc.size, from+maxBatch)
-	}
-	c.beyond, err = sc.search(from)
+	c.beyond, err = r.search(sc, from, r.complete(&c))
 	if err != nil {
 		return c, r.unreadable(sc, err)
 	}
 	c.proof = max(c.proof, c.beyond.durable)
 	return c, nil
+}
+
+// search looks at what lies behind the end of the log: all of it, or where that is only for the record, no more than a batch that was being
+// written, and that only if it begins like one.
+func (r *recovery) search(sc *scanner, from int64, complete bool) (b beyond, err error) {
+	if !complete {
+		return sc.search(from)
+	}
+	whole := sc.size
+	sc.size = min(whole, from+pageSize)
+	if b, err = sc.search(from); err == nil && b.end > 0 {
+		sc.size = min(whole, from+maxBatch)
+		b, err = sc.search(from)
+	}
+	return b, err
 }
 
 // complete says that nothing acknowledged can be missing from c, so that what lies behind its end matters only to the curious. To read a
