@@ -1,0 +1,114 @@
+package broker
+
+import (
+	"bytes"
+	"slices"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/understudy-mq/understudy/broker/journal"
+)
+
+// memory is a journal in memory with segments, heads and deletion as the real one has them. A crash keeps what was durable and any part of
+// what was not.
+type memory struct {
+	t       *rapid.T
+	store   *store
+	epoch   uint64
+	records []memoryRecord
+	next    journal.LSN
+	seg     journal.Segment
+	inSeg   int
+	durable journal.LSN
+	deleted map[journal.Segment]bool
+}
+
+type memoryRecord struct {
+	journal.Record
+	account journal.Account
+}
+
+const segmentRecords = 12
+
+func (j *memory) Append(e journal.Entry) (journal.LSN, journal.Segment, error) {
+	if j.inSeg >= segmentRecords {
+		j.open()
+	}
+	j.put(e)
+	j.inSeg++
+	return j.next - 1, j.seg, nil
+}
+
+func (j *memory) open() {
+	j.seg++
+	j.inSeg = 0
+	for _, e := range j.store.head() {
+		j.put(e)
+	}
+}
+
+func (j *memory) put(e journal.Entry) {
+	r := journal.Record{LSN: j.next, Segment: j.seg, Epoch: j.epoch, Type: e.Type, Payload: bytes.Clone(e.Payload)}
+	j.records = append(j.records, memoryRecord{r, journal.Account{Live: e.Live, Ends: slices.Clone(e.Ends)}})
+	j.next++
+}
+
+// sync makes everything up to through durable, and deletes the segments that are dead then.
+func (j *memory) sync(through journal.LSN) {
+	j.durable = through
+	live, current := map[journal.Segment]int{}, journal.Segment(0)
+	for _, r := range j.records {
+		if r.LSN <= through {
+			live[r.Segment] += r.account.Live
+			current = r.Segment
+			for _, end := range r.account.Ends {
+				live[end]--
+			}
+		}
+	}
+	for again := true; again; {
+		again = false
+		for seg := range live {
+			if seg >= current || j.deleted[seg] || live[seg] != 0 {
+				continue
+			}
+			free := true
+			for _, r := range j.records {
+				for _, end := range r.account.Ends {
+					free = free && (r.Segment != seg || end == seg || j.deleted[end])
+				}
+			}
+			if free {
+				j.deleted[seg], again = true, true
+			}
+		}
+	}
+	j.records = slices.DeleteFunc(j.records, func(r memoryRecord) bool { return j.deleted[r.Segment] })
+}
+
+// recovered is a new owner's store, made from what the journal kept up to last.
+func (j *memory) recovered(last journal.LSN, now time.Time, cfg *Config) *store {
+	j.records = slices.DeleteFunc(j.records, func(r memoryRecord) bool { return r.LSN > last })
+	j.next = last + 1
+	j.epoch++
+	s := newStore(cfg, newCounters(newMetricSet()))
+	s.log, s.uuid, s.epoch, s.now = j, "store", j.epoch, now
+	rc := newRecovery(s)
+	for _, r := range j.records {
+		a, err := rc.visit(r.Record)
+		if err != nil {
+			j.t.Fatalf("recover record %d: %v", r.LSN, err)
+		}
+		if a.Live != r.account.Live || !slices.Equal(a.Ends, r.account.Ends) {
+			j.t.Fatalf("record %d of type %d was appended with %+v and recovered with %+v", r.LSN, r.Type, r.account, a)
+		}
+	}
+	j.store = s
+	j.open()
+	rc.finish()
+	j.sync(j.next - 1)
+	s.advance(j.durable)
+	s.flush()
+	return s
+}
