@@ -168,8 +168,8 @@ func (r *Recorder) tickHold(out *session.Out) {
 
 // holdDeadline is when the hold ends, and since when the request it is for has been waiting.
 func (r *Recorder) holdDeadline() (deadline, oldest time.Time) {
-	if r.stage == leaving {
-		return r.farewell.at.Add(r.cfg.Hold), r.farewell.at
+	if r.farewell.gone {
+		return r.farewell.at.Add(r.cfg.Hold), r.farewell.at // nobody waits for an answer; the broker is still to be told
 	}
 	note := func(at time.Time) {
 		if oldest.IsZero() || at.Before(oldest) {
@@ -178,6 +178,9 @@ func (r *Recorder) holdDeadline() (deadline, oldest time.Time) {
 	}
 	if !r.greeted {
 		note(r.connectAt)
+	}
+	if r.stage == leaving {
+		note(r.farewell.at)
 	}
 	for e := range r.log.all() {
 		if e.wants {

@@ -577,3 +577,16 @@ func TestOctetsAfterTooLongASilenceAreNotTaken(t *testing.T) {
 		t.Fatalf("move %v", k.broken)
 	}
 }
+
+func TestDisconnectDoesNotLengthenTheHold(t *testing.T) {
+	k := live(t, Config{Hold: 10 * time.Second})
+	k.client("SEND\ndestination:/queue/q\nreceipt:r1\n\na^@")
+	k.down()
+	k.pass(9 * time.Second)
+	k.client("DISCONNECT\nreceipt:bye\n\n^@")
+	k.skip()
+	k.pass(time.Second)
+	if got := k.sent[session.Client]; !strings.Contains(got, "in-doubt-receipts:r1,bye\n") || k.out.End == nil {
+		t.Fatalf("client was sent %q", got)
+	}
+}
