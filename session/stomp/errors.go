@@ -44,6 +44,15 @@ func (r *Recorder) fail(out *session.Out, code string, cause error, message, ext
 	}
 	var receipts, txs, acks []string
 	doubt := 0
+	// These few first, for a list may be cut.
+	if r.farewell.receipt != nil {
+		receipts = append(receipts, string(r.farewell.receipt))
+	}
+	for _, sub := range r.subs.list {
+		if sub.wants != nil {
+			receipts = append(receipts, string(sub.wants))
+		}
+	}
 	for e := range r.log.all() {
 		if e.effect != 0 {
 			doubt++
@@ -57,14 +66,6 @@ func (r *Recorder) fail(out *session.Out, code string, cause error, message, ext
 		case e.kind == ackEntry || e.kind == nackEntry:
 			acks = append(acks, string(r.targetID(e)))
 		}
-	}
-	for _, sub := range r.subs.list {
-		if sub.wants != nil {
-			receipts = append(receipts, string(sub.wants))
-		}
-	}
-	if r.farewell.receipt != nil {
-		receipts = append(receipts, string(r.farewell.receipt))
 	}
 	var b strings.Builder
 	b.WriteString("ERROR\nmessage:" + clean(message) + "\n" + errorCode + ":" + code + "\n")

@@ -586,7 +586,7 @@ func TestDisconnectDoesNotLengthenTheHold(t *testing.T) {
 	k.client("DISCONNECT\nreceipt:bye\n\n^@")
 	k.skip()
 	k.pass(time.Second)
-	if got := k.sent[session.Client]; !strings.Contains(got, "in-doubt-receipts:r1,bye\n") || k.out.End == nil {
+	if got := k.sent[session.Client]; !strings.Contains(got, "in-doubt-receipts:bye,r1\n") || k.out.End == nil {
 		t.Fatalf("client was sent %q", got)
 	}
 }
