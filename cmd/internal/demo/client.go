@@ -15,7 +15,6 @@ import (
 // What the demo's clients ask of their library; everything else is as its author left it.
 const (
 	destination = "/queue/understudy.demo"
-	heartBeat   = 10 * time.Second
 	dialTimeout = 5 * time.Second
 )
 
@@ -35,12 +34,13 @@ type client struct {
 
 	mu      sync.Mutex
 	leaving bool
+	left    chan struct{} // closed by abandon
 	broken  *ending
 	raw     net.Conn
 	conn    *stomp.Conn
 }
 
-// connect logs in, with the library's defaults but for the heart-beat.
+// connect logs in, with the library's defaults: its heart-beat is a minute, and so is, less a few seconds, its patience with a COMMIT.
 func (c *client) connect(ctx context.Context, addr string) error {
 	d := net.Dialer{Timeout: dialTimeout}
 	raw, err := d.DialContext(ctx, "tcp", addr)
@@ -48,12 +48,11 @@ func (c *client) connect(ctx context.Context, addr string) error {
 		return fmt.Errorf("%s: %w", c.name, err)
 	}
 	c.mu.Lock()
-	c.raw = raw
+	c.raw, c.left = raw, make(chan struct{})
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, c.run.cfg.StartTimeout)
 	defer cancel()
-	conn, err := stomp.ConnectWithContext(ctx, &watched{Conn: raw, client: c},
-		stomp.ConnOpt.HeartBeat(heartBeat, heartBeat), stomp.ConnOpt.Logger(quiet{c.run.log}))
+	conn, err := stomp.ConnectWithContext(ctx, &watched{Conn: raw, client: c}, stomp.ConnOpt.Logger(quiet{c.run.log}))
 	if err != nil {
 		raw.Close()
 		return fmt.Errorf("%s: connect to %s: %w", c.name, addr, err)
@@ -62,14 +61,25 @@ func (c *client) connect(ctx context.Context, addr string) error {
 	return nil
 }
 
-// abandon breaks the connection from under the library: while a Send of it waits for a receipt, its own ways to disconnect wait too.
+// abandon breaks the connection from under the library: while a Send of it waits for a receipt, its own ways to disconnect wait too. Nobody
+// must wait for the library after this, for when its connection breaks it may stop where it stands.
 func (c *client) abandon() {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	abandoned := c.raw == nil || c.leaving && isClosed(c.left)
 	c.leaving = true
-	raw := c.raw
-	c.mu.Unlock()
-	if raw != nil {
-		raw.Close()
+	if !abandoned {
+		close(c.left)
+		c.raw.Close()
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

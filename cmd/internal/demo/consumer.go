@@ -61,24 +61,35 @@ func (c *consumer) subscribe() error {
 // consume reads until the subscription ends, which is when the client leaves or is broken.
 func (c *consumer) consume() {
 	go c.acknowledge()
-	for msg := range c.sub.C {
-		if msg.Err != nil {
-			c.fail(msg.Err)
-			break
+	for {
+		select {
+		case msg, ok := <-c.sub.C:
+			if ok && msg.Err == nil {
+				c.receive(msg)
+				continue
+			}
+			if ok {
+				c.fail(msg.Err)
+			}
+		case <-c.left:
 		}
-		c.run.silence.note(c.index)
-		m, ok := identify(c.run.cfg.Seed, msg.Body, c.run.cfg.Payload)
-		if !ok {
-			c.run.ledger.phantom(c.number)
-			continue
-		}
-		c.run.ledger.receive(c.number, m)
-		if c.mode != stomp.AckAuto {
-			c.todo <- delivery{msg, m, time.Now().Add(c.work())}
-		}
+		close(c.todo)
+		<-c.idle
+		return
 	}
-	close(c.todo)
-	<-c.idle
+}
+
+func (c *consumer) receive(msg *stomp.Message) {
+	c.run.silence.note(c.index)
+	m, ok := identify(c.run.cfg.Seed, msg.Body, c.run.cfg.Payload)
+	if !ok {
+		c.run.ledger.phantom(c.number)
+		return
+	}
+	c.run.ledger.receive(c.number, m)
+	if c.mode != stomp.AckAuto {
+		c.todo <- delivery{msg, m, time.Now().Add(c.work())}
+	}
 }
 
 // work is how long a message takes.

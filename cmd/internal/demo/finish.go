@@ -100,7 +100,25 @@ func (r *run) endProduction(ctx context.Context, why error) {
 	for _, c := range r.clients() {
 		c.abandon()
 	}
-	<-r.produced
+	select {
+	case <-r.produced:
+	case <-time.After(giveUp):
+	}
+}
+
+// awaitWorkers waits for the clients' goroutines. After a failure some may hang in the library, which has its own time-outs of up to a minute;
+// the run ends without them.
+func (r *run) awaitWorkers(failed bool) {
+	done := make(chan struct{})
+	go func() { r.working.Wait(); close(done) }()
+	var late <-chan time.Time
+	if failed {
+		late = time.After(giveUp)
+	}
+	select {
+	case <-done:
+	case <-late:
+	}
 }
 
 // drain waits until everything that is due was received, and acknowledged; or until there is no progress.
@@ -131,7 +149,7 @@ func (r *run) disconnect() {
 	}
 	var leaving sync.WaitGroup
 	for _, c := range r.clients() {
-		if c.conn == nil || c.isBroken() != nil {
+		if c.conn == nil || isClosed(c.left) {
 			continue
 		}
 		leaving.Go(func() {

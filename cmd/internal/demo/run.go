@@ -73,8 +73,9 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	r.cluster.kids = newNursery(cfg.Binary, dir, tee)
 	err = r.play(ctx)
 	r.cluster.close()
-	r.working.Wait()
+	r.awaitWorkers(err != nil || r.brokenClients() > 0)
 	r.conclude(ctx, err, dir)
+	r.timeline.end()
 	if err != nil && !errors.Is(err, errClients) && !errors.Is(err, errNoMore) {
 		return &r.result, err
 	}

@@ -12,11 +12,22 @@ type timeline struct {
 	mu    sync.Mutex
 	out   io.Writer
 	start time.Time
+	ended bool
+}
+
+// end makes it silent: what still comes from a client that hangs is nobody's concern.
+func (t *timeline) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended = true
 }
 
 func (t *timeline) say(format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.ended {
+		return
+	}
 	fmt.Fprintf(t.out, "%6.2fs  %s\n", time.Since(t.start).Seconds(), fmt.Sprintf(format, args...))
 }
 
