@@ -72,7 +72,7 @@ func TestDemo(t *testing.T) {
 	if !r.Clean() || r.Verdict != "clean" || r.Kills != 3 || r.Epoch != 4 {
 		t.Errorf("%+v", r)
 	}
-	if r.InFlight.Sends < 3 || r.InFlight.Unacked < 3 || r.Resends == 0 || r.RedeliveriesHidden == 0 || r.Sent < 1000 || r.Silence.P50 <= 0 {
+	if r.InFlight.Sends < 3 || r.InFlight.Unacked < 3 || r.Resends == 0 || r.RedeliveriesHidden == 0 || r.Sent < 100 || r.Silence.P50 <= 0 {
 		t.Errorf("the kills hit nothing: %+v", r)
 	}
 	if r.Silence.Max > 5000 {
