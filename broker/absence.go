@@ -114,7 +114,7 @@ func (s *store) grant(sub *subscription, c claim) bool {
 		s.indexed = append(s.indexed, q)
 	}
 	m := q.find(c.id)
-	if m == nil || m.state == done || m.hold != nil && !m.hold.yields(c.basis, s.epoch) {
+	if m == nil || m.state == done || m.hold != nil && !c.basis.above(m.hold.basis) {
 		return false
 	}
 	if h := m.hold; h != nil {
@@ -126,7 +126,7 @@ func (s *store) grant(sub *subscription, c claim) bool {
 	m.redelivered = true
 	sub.saw(m.place())
 	sub.take(m, s.newHold(), c.basis)
-	m.hold.claimed, m.hold.ordinal = true, uint64(m.ordinal)
+	m.hold.claimed = true
 	return true
 }
 

@@ -2,9 +2,11 @@ package broker
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/understudy-mq/understudy/broker/journal"
 	"github.com/understudy-mq/understudy/session/stomp/frame"
 )
 
@@ -124,6 +126,103 @@ func TestWindowOfASubscriptionThatIsNotRenewed(t *testing.T) {
 		t.Fatal("the message is not delivered to the renewed subscription")
 	}
 }
+
+// A claim that is granted and then lost to a better one, before it was answered, is answered as gone.
+func TestClaimIsLostBeforeItIsAnswered(t *testing.T) {
+	m := newSim(t)
+	p, _ := m.connect(1)
+	m.say(p, text("SEND", "understudy-effect:1", "destination:/queue/a", "=x"))
+	id := sessionX + ":1"
+	ask := func(session, basis string) *peer {
+		q, _ := connectPeer(m.s, text("CONNECT", "accept-version:1.2", "understudy-session:"+session, "understudy-attempt:1"), m.sync)
+		parser := newParser()
+		feed(m.s, q, &decoder{version: frame.V12, sidecar: true}, &parser, []byte(
+			text("SUBSCRIBE", "id:s", "destination:/queue/a", "ack:client-individual", "receipt:r", claims(id+"="+basis))))
+		m.s.flush()
+		return q
+	}
+	low := ask(sessionY, "6.1")
+	high := ask(strings.Repeat("5", 32), "6.2")
+	lower := ask(strings.Repeat("4", 32), "5.9")
+	m.sync()
+	for name, test := range map[string]struct {
+		p    *peer
+		gone bool
+	}{"low": {low, true}, "high": {high, false}, "lower": {lower, true}} {
+		if out := string(test.p.out); strings.Contains(out, "understudy-gone") != test.gone || strings.Contains(out, "MESSAGE") {
+			t.Errorf("%s was told %q", name, out)
+		}
+	}
+}
+
+// Messages that were lost on the way over two broken connections are owed once, and then the subscription goes on.
+func TestLostMessagesAreSentAfterTwoBreaks(t *testing.T) {
+	m := newSim(t)
+	p, _ := m.connect(1)
+	for n := range 4 {
+		m.say(p, text("SEND", fmt.Sprint("understudy-effect:", n+1), "destination:/queue/a", fmt.Sprint("=", n)))
+	}
+	subscribe := text("SUBSCRIBE", "id:s", "destination:/queue/a", "ack:client-individual", "prefetch-count:3")
+	m.say(p, subscribe)
+	for attempt := 2; attempt < 4; attempt++ {
+		m.s.leave(p)
+		m.s.cfg.MaxOut = 1 // room for one message at a time
+		p, _ = m.connect(attempt)
+		m.say(p, subscribe)
+	}
+	seen := ""
+	for range 5 {
+		seen += string(m.s.takeOut(p, nil))
+		m.s.flush()
+	}
+	if got := strings.Count(seen, "MESSAGE"); got != 3 {
+		t.Fatalf("%d messages were sent, want 3: %q", got, seen)
+	}
+	m.say(p, text("ACK", "understudy-effect:5", "subscription:s", "message-id:"+sessionX+`\c1`))
+	if out := string(p.out) + string(m.s.takeOut(p, nil)); !strings.Contains(out, "\n3\x00") {
+		t.Fatalf("the fourth message is not sent: %q", out)
+	}
+}
+
+// Two consumers compete when the owner dies. What was on its way to one of them goes to it, even if the other is back first, or it
+// breaks off again itself: the other has seen later messages.
+func TestOrderOverATakeOver(t *testing.T) {
+	for _, breaks := range []bool{false, true} {
+		log := &memory{t: t, next: 1, deleted: map[journal.Segment]bool{}}
+		cfg := Config{Listener: unbound{}}.withDefaults()
+		m := &sim{t, log.recovered(0, time.Unix(1000, 0), &cfg), nil}
+		sync := func() { log.sync(log.next - 1); m.s.advance(log.durable); m.s.flush() }
+		join := func(session string, attempt int, headers ...string) *peer {
+			p, _ := connectPeer(m.s, text("CONNECT", "accept-version:1.2", "understudy-session:"+session, fmt.Sprint("understudy-attempt:", attempt)), sync)
+			parser := newParser()
+			feed(m.s, p, &decoder{version: frame.V12, sidecar: true}, &parser, []byte(
+				text("SUBSCRIBE", append([]string{"id:s", "destination:/queue/a", "ack:client-individual"}, headers...)...)))
+			sync()
+			return p
+		}
+		x, y := join(sessionX, 1), join(sessionY, 1)
+		feed(m.s, x, &decoder{version: frame.V12, sidecar: true}, ptr(newParser()), []byte(text("BEGIN", "transaction:t")+
+			strings.Repeat(text("SEND", "transaction:t", "destination:/queue/a", "=x"), 4)+text("COMMIT", "understudy-effect:1", "transaction:t")))
+		sync() // messages 0 and 2 are on their way to x, 1 and 3 have reached y, which acknowledges the last
+		feed(m.s, y, &decoder{version: frame.V12, sidecar: true}, ptr(newParser()), []byte(
+			text("ACK", "understudy-effect:1", "subscription:s", "message-id:"+sessionX+`\c1\c3`)))
+		sync()
+		m.s = log.recovered(log.durable, time.Unix(1000, 0), &cfg)
+		if breaks {
+			m.s.leave(join(sessionX, 2))
+		}
+		y = join(sessionY, 2, claims(sessionX+":1:1=1.1"))
+		x = join(sessionX, 3)
+		if out := string(y.out); strings.Contains(out, "MESSAGE") {
+			t.Fatalf("y, which has seen message 3, got %q", out)
+		}
+		if out := string(x.out); !strings.Contains(out, sessionX+`\c1\c0`) || !strings.Contains(out, sessionX+`\c1\c2`) {
+			t.Fatalf("x got %q, want messages 0 and 2", out)
+		}
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
 
 func TestOutcomesAreBounded(t *testing.T) {
 	c := &session{}

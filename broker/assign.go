@@ -20,7 +20,7 @@ func (s *store) assign(q *queue) {
 			continue
 		}
 		if sub := q.behind(m.place()); sub != nil {
-			sub.take(m, s.newHold(), basis{s.epoch, uint64(m.ordinal) + 1})
+			sub.take(m, s.newHold(), basis{})
 			if sub.active {
 				m.hold.owed = true
 				sub.owed++

@@ -215,6 +215,29 @@ func TestTransactions(t *testing.T) {
 	}
 }
 
+// What a transaction acknowledged outlives its subscription, and goes back if the transaction does.
+func TestUnsubscribeInTransaction(t *testing.T) {
+	for end, left := range map[string]string{"ABORT": "one", "COMMIT": ""} {
+		s := serving(t)
+		c := s.connected("1.2")
+		c.sent("/queue/a", "one")
+		c.subscribe("s", "/queue/a", "client")
+		m := c.message("one")
+		c.send("BEGIN", "transaction:t")
+		c.send("ACK", "transaction:t", "id:"+m.headers["ack"])
+		c.send("UNSUBSCRIBE", "id:s", "receipt:u")
+		c.expect("RECEIPT", "receipt-id", "u")
+		d := s.subscriber("/queue/a", "auto")
+		d.quiet()
+		c.send(end, "transaction:t", "receipt:e")
+		c.expect("RECEIPT", "receipt-id", "e")
+		if left != "" {
+			d.message(left, "redelivered", "true")
+		}
+		d.quiet()
+	}
+}
+
 func TestCumulativeAckInTransaction(t *testing.T) {
 	s := serving(t)
 	c := s.connected("1.2")

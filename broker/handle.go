@@ -278,7 +278,7 @@ func (s *store) drain(sub *subscription) {
 		}
 		h.owed = false
 		sub.owed--
-		s.deliver(sub, h.msg, h.basis)
+		s.deliver(sub, h.msg)
 	}
 	for sub.active && sub.backlog.len() > 0 && sub.session.peer.room() {
 		m := sub.backlog.pop()

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -348,6 +349,10 @@ func eventually(t *testing.T, what string, f func() bool) {
 
 // leaks fails the run if goroutines of the package outlive the tests.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set("500")
+	}
 	code := m.Run()
 	stacks := make([]byte, 1<<20)
 	for range 200 {

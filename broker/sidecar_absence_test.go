@@ -157,6 +157,12 @@ func TestGateOpensForAClosedSession(t *testing.T) {
 			c.expect("RECEIPT", "receipt-id", "bye")
 			return s.restart(func(c *Config) { c.ReclaimWindow = 5 * time.Second })
 		},
+		"unsubscribed before the restart": func(s *testServer) *testServer {
+			c, _ := s.sidecar(sessionX, 2)
+			c.send("UNSUBSCRIBE", "id:s", "receipt:u")
+			c.expect("RECEIPT", "receipt-id", "u")
+			return s.restart(func(c *Config) { c.ReclaimWindow = 5 * time.Second })
+		},
 		"after it": func(s *testServer) *testServer {
 			s = s.restart(func(c *Config) { c.ReclaimWindow = 5 * time.Second })
 			c, _ := s.sidecar(sessionX, 2)

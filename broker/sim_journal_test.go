@@ -5,15 +5,13 @@ import (
 	"slices"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"github.com/understudy-mq/understudy/broker/journal"
 )
 
 // memory is a journal in memory with segments, heads and deletion as the real one has them. A crash keeps what was durable and any part of
 // what was not.
 type memory struct {
-	t       *rapid.T
+	t       interface{ Fatalf(string, ...any) }
 	store   *store
 	epoch   uint64
 	records []memoryRecord

@@ -213,12 +213,12 @@ func (s *store) dispatch(q *queue) {
 		if sub == nil {
 			return
 		}
-		s.deliver(sub, m, basis{s.epoch, uint64(m.ordinal) + 1})
+		s.deliver(sub, m)
 	}
 }
 
 // deliver sends m to sub, whose connection is there. An automatic acknowledgement happens here: the message was handed to the writer.
-func (s *store) deliver(sub *subscription, m *message, b basis) {
+func (s *store) deliver(sub *subscription, m *message) {
 	p := sub.session.peer
 	m.ordinal++
 	p.acks++
@@ -235,9 +235,9 @@ func (s *store) deliver(sub *subscription, m *message, b basis) {
 		return
 	}
 	if m.hold == nil {
-		sub.take(m, s.newHold(), b)
+		sub.take(m, s.newHold(), basis{})
 	}
-	m.hold.ack, m.hold.ordinal = p.acks, uint64(m.ordinal)
+	m.hold.ack, m.hold.basis = p.acks, basis{s.epoch, uint64(m.ordinal)}
 }
 
 // acknowledgeAuto journals what automatic subscriptions were handed.

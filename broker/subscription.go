@@ -56,8 +56,7 @@ type hold struct {
 	sub        *subscription
 	prev, next *hold
 	ack        uint64 // the number in its ack header
-	basis      basis  // what its right to the message rests on: a delivery of an earlier epoch, or of this one
-	ordinal    uint64 // of its delivery in this epoch
+	basis      basis  // what its right to the message rests on: its last delivery, in this epoch or by claim in an earlier one; zero: none yet
 	claimed    bool   // on this connection: the client has it, nothing is to be sent
 	owed       bool   // lost on the way to the client, or assigned to it, and not sent yet
 	tx         *transaction
@@ -71,15 +70,6 @@ type basis struct {
 
 func (b basis) above(o basis) bool {
 	return b.epoch > o.epoch || b.epoch == o.epoch && b.ordinal > o.ordinal
-}
-
-// yields reports whether the holder has to give way to a claim. One from this epoch is measured by what was delivered in this epoch, an
-// older one by what the holder had to show itself.
-func (h *hold) yields(c basis, epoch uint64) bool {
-	if c.epoch == epoch {
-		return c.ordinal > h.ordinal
-	}
-	return c.above(h.basis)
 }
 
 // claim is one element of HeaderClaims.
@@ -103,9 +93,9 @@ func (sub *subscription) credit() bool {
 	return sub.session.peer.room()
 }
 
-// take makes m held by sub; h is blank. The delivery that follows has the next ordinal.
+// take makes m held by sub; h is blank.
 func (sub *subscription) take(m *message, h *hold, b basis) {
-	*h = hold{msg: m, sub: sub, prev: sub.last, basis: b, ordinal: uint64(m.ordinal) + 1}
+	*h = hold{msg: m, sub: sub, prev: sub.last, basis: b}
 	if sub.last != nil {
 		sub.last.next = h
 	} else {
