@@ -59,9 +59,8 @@ func runDemo(c *cli.Context) error {
 	if !c.IsSet("seed") {
 		cfg.Seed = rand.Uint64()
 	}
-	ctx, now, stop := ops.Signals(c.Context)
+	ctx, _, stop := ops.Signals(c.Context) // the demo ends its children at once, whichever signal it is
 	defer stop()
-	_ = now // the demo ends its children at once, whichever signal it is
 	result, err := demo.Run(ctx, cfg)
 	var field *demo.FieldError
 	if errors.As(err, &field) {

@@ -1,25 +1,18 @@
 package demo
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 )
 
 // pollEvery is how often a process is asked for something that is awaited.
 const pollEvery = 5 * time.Millisecond
-
-// maxAnswer bounds what is read from a process's admin listener.
-const maxAnswer = 16 << 20
 
 // member is one broker: the host that it runs on as DNS sees it, and its process, which changes with every kill.
 type member struct {
@@ -53,14 +46,7 @@ type cluster struct {
 	http http.Client
 }
 
-// brokerState is what a broker says of itself on /status.
-type brokerState struct {
-	Role  string    `json:"role"`
-	Since time.Time `json:"since"`
-	Epoch uint64    `json:"epoch"`
-}
-
-// startCluster brings everything up: brokers first, then what looks for them. On an error the caller closes what there is.
+// start brings everything up: brokers first, then what looks for them. On an error the caller closes what there is.
 func (c *cluster) start(ctx context.Context) error {
 	c.http.Transport = &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 2}
 	var err error
@@ -192,75 +178,6 @@ func (c *cluster) await(ctx context.Context, limit time.Duration, what string, d
 		case <-tick.C:
 		}
 	}
-}
-
-// awaitActive waits for m to own the store.
-func (c *cluster) awaitActive(ctx context.Context, m *member) (epoch uint64, since time.Time, err error) {
-	err = c.await(ctx, c.cfg.TakeoverTimeout, m.host+" to become active", func() (bool, error) {
-		state, err := c.state(ctx, m)
-		epoch, since = state.Epoch, state.Since
-		return err == nil && state.Role == "active", m.process.ended()
-	})
-	return epoch, since, err
-}
-
-// state asks a broker what it is.
-func (c *cluster) state(ctx context.Context, m *member) (brokerState, error) {
-	var status struct {
-		Broker brokerState `json:"broker"`
-	}
-	body, err := c.get(ctx, m.admin, "/status")
-	if err != nil {
-		return brokerState{}, err
-	}
-	if err := json.Unmarshal(body, &status); err != nil {
-		return brokerState{}, fmt.Errorf("read status of %s: %w", m.host, err)
-	}
-	return status.Broker, nil
-}
-
-// counters reads metrics of the sidecar: for each name, the sum over its labels.
-func (c *cluster) counters(ctx context.Context, names ...string) (map[string]uint64, error) {
-	body, err := c.get(ctx, c.sidecar.admin, "/metrics")
-	if err != nil {
-		return nil, fmt.Errorf("read metrics of the sidecar: %w", err)
-	}
-	found := map[string]bool{}
-	sums := map[string]uint64{}
-	lines := bufio.NewScanner(strings.NewReader(string(body)))
-	for lines.Scan() {
-		series, value, ok := strings.Cut(lines.Text(), " ")
-		name, _, _ := strings.Cut(series, "{")
-		if n, err := strconv.ParseFloat(value, 64); ok && err == nil {
-			sums[name] += uint64(n)
-			found[name] = true
-		}
-	}
-	for _, name := range names {
-		if !found[name] {
-			return nil, fmt.Errorf("read metrics of the sidecar: it has no %s", name)
-		}
-	}
-	return sums, nil
-}
-
-func (c *cluster) get(ctx context.Context, addr, path string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	res, err := c.http.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-	if err == nil && res.StatusCode != http.StatusOK {
-		err = fmt.Errorf("GET %s: %s", path, res.Status)
-	}
-	return body, err
 }
 
 // stop ends the processes as an operator would, sidecar first; each must end by itself, and well.

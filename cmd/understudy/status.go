@@ -1,0 +1,73 @@
+package main
+
+import (
+	"time"
+
+	"github.com/understudy-mq/understudy/proxy"
+	"github.com/understudy-mq/understudy/routing"
+)
+
+// candidateStatus is one broker as the sidecar sees it.
+type candidateStatus struct {
+	Target  string    `json:"target"`
+	Tier    int       `json:"tier"`
+	Weight  int       `json:"weight"`
+	Sources []string  `json:"sources"`
+	State   string    `json:"state"`
+	Since   time.Time `json:"since"`
+	Store   string    `json:"store,omitempty"`
+	Epoch   uint64    `json:"epoch,omitempty"`
+	Because string    `json:"because,omitempty"`
+}
+
+// sessionStatus is one client.
+type sessionStatus struct {
+	ID            uint64    `json:"id"`
+	Client        string    `json:"client"`
+	Since         time.Time `json:"since"`
+	State         string    `json:"state"`
+	Broker        string    `json:"broker,omitempty"`
+	Epoch         uint64    `json:"epoch,omitempty"`
+	Waiting       string    `json:"waiting,omitempty"`
+	NotResumable  string    `json:"not_resumable,omitempty"`
+	WindowBytes   int       `json:"window_bytes"`
+	Unconfirmed   int       `json:"unconfirmed"`
+	Unacked       int       `json:"unacked"`
+	InDoubt       int       `json:"in_doubt"`
+	Subscriptions int       `json:"subscriptions"`
+	Transactions  int       `json:"transactions"`
+	Takeovers     uint64    `json:"takeovers"`
+	LastSilenceMS float64   `json:"last_silence_ms,omitempty"`
+}
+
+// status is what /status shows of a sidecar.
+func (c *sidecar) status() map[string]func() any {
+	return map[string]func() any{
+		"brokers":  func() any { return describeCandidates(c.table.View().Candidates) },
+		"sessions": func() any { return describeSessions(c.proxy.Sessions()) },
+		"gossip":   func() any { return describeGossip(c.node) },
+	}
+}
+
+func describeCandidates(all []routing.Candidate) []candidateStatus {
+	list := make([]candidateStatus, 0, len(all))
+	for _, k := range all {
+		v := k.Verdict
+		list = append(list, candidateStatus{
+			string(k.Target), k.Tier, int(k.Weight), k.Sources, v.State.String(), v.Since, v.Store, v.Epoch, v.Because.Kind.String() + " " + v.Because.Detail,
+		})
+	}
+	return list
+}
+
+func describeSessions(all []proxy.SessionStatus) []sessionStatus {
+	list := make([]sessionStatus, 0, len(all))
+	for _, s := range all {
+		r := s.Report
+		list = append(list, sessionStatus{
+			s.ID, s.Client, s.Since, r.State, r.Broker, r.Epoch, s.Waiting, r.NotResumable, r.WindowBytes, r.Unconfirmed, r.Unacked, r.InDoubt,
+			r.Subscriptions, r.Transactions, r.Takeovers, r.LastSilence.Seconds() * 1e3,
+		})
+	}
+	return list
+}
