@@ -34,7 +34,7 @@ func (c *Conn) readClient() {
 func (c *Conn) awaitReadable(l session.Leg) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.out.Pause[l] && c.fault == nil {
+	for c.out.Pause[l] && c.fault == nil && !(l == session.Client && c.hungUp) {
 		c.changed.Wait()
 	}
 	c.legs[l].since = time.Now()

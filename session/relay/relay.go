@@ -105,6 +105,7 @@ type Conn struct {
 	done    chan struct{} // closed when fault is set
 	sealed  bool          // the session is being taken down: no goroutine may be started, no octet queued
 	closed  bool          // the recorder is closed: nothing may call it
+	hungUp  bool          // the paused client has closed: what it had sent is read to its end
 	moving  error         // why the current broker connection is being left
 	live    bool
 }

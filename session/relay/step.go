@@ -124,12 +124,12 @@ func (c *Conn) arm(now time.Time) {
 
 // tick is the timer's.
 func (c *Conn) tick() {
-	var hungUp bool
 	c.mu.Lock()
 	c.armed = time.Time{}
 	client := &c.legs[session.Client]
 	if !c.closed && c.out.Pause[session.Client] && c.fault == nil {
-		hungUp = client.raw.hungUp()
+		// What it sent before it left still counts. It is no more than the kernel has of it, so the pause need not be kept.
+		c.hungUp = c.hungUp || client.raw.hungUp()
 	}
 	c.mu.Unlock()
 	c.step(neither, func(out *session.Out) {
@@ -137,9 +137,6 @@ func (c *Conn) tick() {
 			return
 		}
 		c.observeArrival(out)
-		if hungUp {
-			c.rec.ClientEOF(false, out)
-		}
 		if !out.Wake.IsZero() && !out.Now.Before(out.Wake) {
 			c.rec.Tick(out)
 		}

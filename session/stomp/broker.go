@@ -2,6 +2,7 @@ package stomp
 
 import (
 	"bytes"
+	"iter"
 
 	"github.com/understudy-mq/understudy/session"
 	"github.com/understudy-mq/understudy/session/stomp/frame"
@@ -169,6 +170,10 @@ func (r *Recorder) receiptFromBroker(f *frame.Frame, out *session.Out) {
 			r.receipt(out, id)
 			e.wants = false
 		}
+		if e.kind == sendEntry && e.tx.unplayable {
+			r.log.settle(e)
+			r.log.compact()
+		}
 	}
 }
 
@@ -181,7 +186,7 @@ func (r *Recorder) settle(cursor uint64, rolledBack []byte, out *session.Out) {
 	r.log.confirm(cursor, func(e *entry) {
 		back := e.kind == commitEntry && listed(rolledBack, e.effect)
 		if e.tx != nil {
-			r.answerOwed(func(x *entry) bool { return x.tx == e.tx && x.effect == 0 }, out)
+			r.answerOwed(r.log.of(e.tx), out)
 		}
 		switch {
 		case back:
@@ -206,9 +211,9 @@ func (r *Recorder) settle(cursor uint64, rolledBack []byte, out *session.Out) {
 
 // answerOwed answers, in the client's order, receipts of frames that are no effects. They mean only that the frame was received, so
 // what comes behind it and was answered answers it too.
-func (r *Recorder) answerOwed(which func(*entry) bool, out *session.Out) {
-	for e := range r.log.all() {
-		if e.wants && which(e) {
+func (r *Recorder) answerOwed(entries iter.Seq[*entry], out *session.Out) {
+	for e := range entries {
+		if e.wants && e.effect == 0 {
 			r.receipt(out, e.receiptID())
 			e.wants = false
 		}
@@ -217,22 +222,23 @@ func (r *Recorder) answerOwed(which func(*entry) bool, out *session.Out) {
 
 // finish drops the frames of a transaction that is settled, and what it acknowledged.
 func (r *Recorder) finish(tx *transaction) {
-	for i := int(tx.first - r.log.base); i < len(r.log.entries); i++ {
-		e := &r.log.entries[i]
-		if e.done || e.tx != tx {
-			continue
-		}
+	var left *subscription // that this transaction kept alive
+	for e := range r.log.of(tx) {
 		if slot := e.target.slot; (e.kind == ackEntry || e.kind == nackEntry) && slot != none {
 			if d := r.held.at(slot); d.tx == tx && d.state == inTx {
 				sub := d.sub
 				r.held.remove(slot)
-				defer r.retire(sub)
+				if sub.left && sub != left {
+					r.retire(left)
+					left = sub
+				}
 			}
 		}
 		if e.effect == 0 {
 			r.log.settle(e)
 		}
 	}
+	r.retire(left)
 	r.log.size -= tx.charged
 	tx.charged = 0
 }
@@ -240,9 +246,8 @@ func (r *Recorder) finish(tx *transaction) {
 // returnAcks gives the messages that a transaction acknowledged back to the client, which may acknowledge them again, or leave their
 // subscription. The transaction's own acknowledgements mean nothing any more and let go of them.
 func (r *Recorder) returnAcks(tx *transaction) {
-	for i := int(tx.first - r.log.base); i < len(r.log.entries); i++ {
-		e := &r.log.entries[i]
-		if e.done || e.tx != tx || e.kind != ackEntry && e.kind != nackEntry || e.target.slot == none {
+	for e := range r.log.of(tx) {
+		if e.kind != ackEntry && e.kind != nackEntry || e.target.slot == none {
 			continue
 		}
 		if d := r.held.at(e.target.slot); d.tx == tx && d.state == inTx {

@@ -28,7 +28,7 @@ func (r *Recorder) fromClient(f *frame.Frame, in session.Buf, out *session.Out) 
 	if r.foreign {
 		r.toBroker(out, in)
 		if f.Command == frame.Disconnect {
-			r.farewell.sent = true
+			r.farewell.told = true
 		}
 		return
 	}
@@ -143,18 +143,24 @@ func (r *Recorder) perform(kind entryKind, f *frame.Frame, in session.Buf, out *
 // keep logs a frame of an open transaction. Such frames never pause the client, else its COMMIT could not arrive; a transaction that
 // grows too large for a replay is let go instead, and the session says so.
 func (r *Recorder) keep(tx *transaction, e entry, out *session.Out) {
+	if tx.unplayable && e.kind == sendEntry && !e.wants {
+		r.emit(&e, out)
+		e.frame.Drop()
+		return
+	}
+	cost := entryCost + e.frame.Len()
 	r.emit(r.log.add(e), out)
 	if tx.unplayable {
 		return
 	}
-	if tx.size += entryCost + e.frame.Len(); tx.size <= r.cfg.MaxTransaction {
+	tx.size += cost
+	if r.log.open += cost; r.log.open <= r.cfg.MaxTransaction {
 		return
 	}
 	if r.phase < replaying {
 		r.fail(out, "not-resumable", nil, "transaction "+clean(tx.id)+" is too large to be held while there is no broker", "")
 		return
 	}
-	tx.unplayable = true
 	r.log.release(tx)
 }
 
@@ -255,7 +261,7 @@ func sanitize(f *frame.Frame, in session.Buf) (buf session.Buf, own bool) {
 	block := bytes.Index(f.Raw, f.Block)
 	b := append([]byte(nil), f.Raw[:block]...)
 	for line := range bytes.Lines(f.Block) {
-		if !bytes.HasPrefix(line, []byte(frame.PairedPrefix)) {
+		if !bytes.HasPrefix(bytes.TrimLeft(line, " \t"), []byte(frame.PairedPrefix)) { // 1.0 allows padding
 			b = append(b, line...)
 		}
 	}

@@ -67,7 +67,7 @@ func (r *Recorder) owes() bool {
 
 // takeLeave sends our DISCONNECT once nothing of a leaving client is unsettled.
 func (r *Recorder) takeLeave(out *session.Out) {
-	if r.stage != leaving || r.phase < replaying || r.log.live > 0 || r.farewell.sent || r.awaitsArrival(out.Now) {
+	if r.stage != leaving || r.foreign || r.phase < replaying || r.log.live > 0 || r.farewell.sent || r.awaitsArrival(out.Now) {
 		return
 	}
 	r.receipts++
@@ -94,7 +94,7 @@ func (r *Recorder) goodbye(out *session.Out) {
 }
 
 func (r *Recorder) answerFarewell(out *session.Out) {
-	r.answerOwed(func(*entry) bool { return true }, out)
+	r.answerOwed(r.log.all(), out)
 	if r.farewell.receipt != nil {
 		r.receipt(out, r.farewell.receipt)
 		r.farewell.receipt = nil

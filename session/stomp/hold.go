@@ -27,10 +27,18 @@ const (
 	haste    = 0.5
 )
 
+// shortestBeat is the least that is agreed with a client.
+const shortestBeat = 100 * time.Millisecond
+
 // negotiate reads the client's CONNECT header. We take what it offers and give what it asks for.
 func (b *beats) negotiate(header []byte) bool {
 	cx, cy, ok := parseHeartBeat(header)
-	b.clientQuiet, b.clientEvery = cx, cy
+	if cx > 0 {
+		b.clientQuiet = max(cx, shortestBeat)
+	}
+	if cy > 0 {
+		b.clientEvery = max(cy, shortestBeat)
+	}
 	return ok
 }
 
@@ -64,13 +72,16 @@ func parseHeartBeat(h []byte) (x, y time.Duration, ok bool) {
 }
 
 // enter changes the phase.
-func (r *Recorder) enter(p phase, out *session.Out) { r.phase, r.since = p, out.Now }
+func (r *Recorder) enter(p phase, out *session.Out) {
+	r.phase, r.since, r.look = p, out.Now, time.Time{}
+}
 
 // Tick implements session.Recorder.
 func (r *Recorder) Tick(out *session.Out) {
 	if r.beats.heardClient.IsZero() {
 		r.since, r.beats.heardClient = out.Now, out.Now // the first call: the clock starts
 	}
+	r.look = time.Time{}
 	if r.stage != ended {
 		r.tickClient(out)
 		r.tickBroker(out)
@@ -151,7 +162,7 @@ func (r *Recorder) tickBroker(out *session.Out) {
 // tickHold ends the hold when the oldest unanswered request is too old. The clock of a request is its own: it does not start
 // again when a broker comes and goes.
 func (r *Recorder) tickHold(out *session.Out) {
-	if r.phase == running || r.stage == greeting || r.stage == ended {
+	if r.phase == running && !r.farewell.gone || r.stage == greeting || r.stage == ended {
 		return
 	}
 	deadline, oldest := r.holdDeadline()
@@ -261,10 +272,16 @@ func (r *Recorder) schedule(out *session.Out) {
 		at(b.heardBroker, times(b.brokerQuiet))
 		at(b.toldBroker, share(b.brokerEvery))
 	}
-	if r.phase != running && r.stage != greeting {
-		// An older request can only be settled, so a deadline that is too early costs one look.
-		deadline, _ := r.holdDeadline()
-		at(deadline, 1)
+	if (r.phase != running || r.farewell.gone) && r.stage != greeting {
+		// To look too early costs little, to work out the deadline with every frame much: a request that comes now has its own no sooner than
+		// a hold from now.
+		if r.look.IsZero() {
+			r.look, _ = r.holdDeadline()
+		}
+		if soon := out.Now.Add(r.cfg.Hold); soon.Before(r.look) {
+			r.look = soon
+		}
+		at(r.look, 1)
 	}
 	if oldest := r.auto.oldest(); !oldest.IsZero() && r.stage == talking {
 		at(oldest, r.cfg.AutoAckLag)

@@ -83,6 +83,7 @@ type journal struct {
 	done    int    // settled entries still in the slice
 	live    int    // effects that are not settled
 	size    int    // octets charged to the window
+	open    int    // octets kept of open transactions
 	count   uint64 // of what the client said
 }
 
@@ -107,6 +108,7 @@ func (l *journal) add(e entry) *entry {
 // charge counts a transaction towards the window once its end was sent: from then on only the broker keeps it open.
 func (l *journal) charge(t *transaction) {
 	l.size += t.size
+	l.open -= t.size
 	t.charged = t.size
 }
 
@@ -142,12 +144,29 @@ func (l *journal) settle(e *entry) {
 	l.done++
 }
 
-// release lets the octets of a transaction go that became too large to keep; its entries stay for order and receipts.
+// of yields the entries of a transaction that are not settled, from its BEGIN to its COMMIT or ABORT, if that was said.
+func (l *journal) of(t *transaction) iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		for i := int(t.first - l.base); i < len(l.entries); i++ {
+			e := &l.entries[i]
+			if e.tx != t || e.done {
+				continue
+			}
+			last := e.effect != 0
+			if !yield(e) || last {
+				return
+			}
+		}
+	}
+}
+
+// release lets the SENDs of a transaction go that became too large to keep. One whose receipt is owed stays until that is answered.
 func (l *journal) release(t *transaction) {
-	for i := int(t.first - l.base); i < len(l.entries); i++ {
-		if e := &l.entries[i]; e.tx == t && e.kind == sendEntry && !e.wants {
-			e.frame.Drop()
-			e.frame = session.Buf{}
+	l.open -= t.size
+	t.size, t.unplayable = 0, true
+	for e := range l.of(t) {
+		if e.kind == sendEntry && !e.wants {
+			l.settle(e)
 		}
 	}
 }
@@ -225,7 +244,7 @@ func (l *journal) close() {
 	for i := range l.entries {
 		l.settle(&l.entries[i])
 	}
-	l.entries = nil
+	*l = journal{count: l.count}
 }
 
 // afterCommand is where the header lines of a raw frame begin.

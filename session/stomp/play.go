@@ -205,25 +205,31 @@ func (r *Recorder) replay(out *session.Out) {
 		r.fail(out, "not-resumable", nil, "transaction "+clean(t.id)+" was too large to be kept and is rolled back", "")
 		return
 	}
-	subs := r.subs.list
-	for i := 0; i < len(r.log.entries); i++ {
-		e := &r.log.entries[i]
-		for ; len(subs) > 0 && subs[0].order < e.order; subs = subs[1:] {
-			r.playSubscribe(subs[0], out)
-		}
-		if e.done || r.stage == leaving && e.tx != nil && r.txs[e.tx.id] == e.tx {
-			continue // an open transaction of a client that has left is not wanted any more
+	r.inOrder(func(sub *subscription) { r.playSubscribe(sub, out) }, func(e *entry) {
+		if r.stage == leaving && e.tx != nil && r.txs[e.tx.id] == e.tx {
+			return // an open transaction of a client that has left is not wanted any more
 		}
 		if e.doubt && e.effect != 0 {
 			r.stats.resent++
 		}
 		r.stats.played++
 		r.emit(e, out)
+	})
+	r.takeLeave(out)
+}
+
+// inOrder goes through subscriptions and log as the client spoke.
+func (r *Recorder) inOrder(subscribe func(*subscription), say func(*entry)) {
+	subs := r.subs.list
+	for e := range r.log.all() {
+		for ; len(subs) > 0 && subs[0].order < e.order; subs = subs[1:] {
+			subscribe(subs[0])
+		}
+		say(e)
 	}
 	for _, sub := range subs {
-		r.playSubscribe(sub, out)
+		subscribe(sub)
 	}
-	r.takeLeave(out)
 }
 
 // unplayables yields transactions that were begun on an earlier connection and cannot be played again.
@@ -271,7 +277,7 @@ func (r *Recorder) Down(why error, out *session.Out) {
 	r.enter(parked, out)
 	switch {
 	case r.stage == ended:
-	case r.foreign && (r.farewell.sent || r.stage == leaving):
+	case r.foreign && (r.farewell.told || r.stage == leaving):
 		r.end(out, "client-closed", nil)
 	case r.foreign:
 		r.fail(out, "not-resumable", why, "the broker is gone and is not one that a session can be carried on at", "")
@@ -284,16 +290,22 @@ func (r *Recorder) relayForeign(f *frame.Frame, out *session.Out) {
 	r.foreign = true
 	r.greetClient(f, out)
 	r.enter(replaying, out)
-	for _, sub := range r.subs.list {
-		r.toBroker(out, sub.frame)
-	}
+	r.inOrder(func(sub *subscription) { r.toBroker(out, sub.frame) }, func(e *entry) { r.toBroker(out, e.frame) })
 	r.subs.close()
-	for e := range r.log.all() {
-		r.emit(e, out)
-	}
 	r.log.close()
 	clear(r.txs)
 	r.enter(running, out)
+	switch {
+	case r.farewell.orderly: // its DISCONNECT was read already
+		b := []byte("DISCONNECT\n")
+		if r.farewell.receipt != nil {
+			b = frame.AppendHeader(b, "receipt", r.farewell.receipt)
+		}
+		r.appendBroker(out, append(b, '\n', 0))
+		r.farewell.told, r.stage = true, talking
+	case r.stage == leaving:
+		r.end(out, "client-closed", nil)
+	}
 	r.stats.lives++
 	out.Live = true
 }

@@ -129,6 +129,7 @@ type Recorder struct {
 	beats        beats
 	connectAt    time.Time // when CONNECT came: it is a request too
 	lostAt       time.Time // when the last confirmed connection broke; zero while running
+	look         time.Time // when the end of the hold is looked at next; zero: to be worked out
 	stats        stats
 	scratch      []byte
 }

@@ -258,7 +258,7 @@ func (r *Recorder) unsubscribed(e *entry, out *session.Out) {
 // retire forgets a subscription that is over, unless a transaction still acknowledges what it delivered: playing that transaction
 // again needs the subscription again, and after it the UNSUBSCRIBE.
 func (r *Recorder) retire(sub *subscription) {
-	if !sub.left {
+	if sub == nil || !sub.left {
 		return
 	}
 	for _, d := range r.held.of(sub) {

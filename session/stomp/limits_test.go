@@ -1,0 +1,128 @@
+package stomp
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/understudy-mq/understudy/session"
+)
+
+// foreign connects a broker that is not paired.
+func (k *talk) foreign() {
+	k.Helper()
+	k.attempt++
+	k.do(func() { k.r.Up(session.Peer{Name: "f:1", Attempt: k.attempt}, &k.out) })
+	k.sent[session.Broker] = ""
+	k.broker("CONNECTED\nversion:1.2\nheart-beat:0,0\n\n^@\n")
+}
+
+func TestForeignBrokerGetsWhatWasPipelinedInOrder(t *testing.T) {
+	k := newTalk(t, Config{Window: 1000})
+	k.client("CONNECT\naccept-version:1.2\n\n^@SEND\ndestination:/topic/t\n\n" + strings.Repeat("x", 2000) + "^@SUBSCRIBE\nid:1\ndestination:/topic/t\n\n^@DISCONNECT\nreceipt:bye\n\n^@")
+	k.foreign()
+	k.toBroker("SEND\ndestination:/topic/t\n\n" + strings.Repeat("x", 2000) + "^@SUBSCRIBE\nid:1\ndestination:/topic/t\n\n^@DISCONNECT\nreceipt:bye\n\n^@")
+	if k.out.Pause[session.Client] {
+		t.Fatal("the client stays paused for what is not kept any more")
+	}
+	k.skip()
+	k.broker("RECEIPT\nreceipt-id:bye\n\n^@")
+	k.toClient("RECEIPT\nreceipt-id:bye\n\n^@")
+	k.down()
+	if k.out.End == nil || k.out.End.Code != "client-closed" {
+		t.Fatalf("end %+v", k.out.End)
+	}
+}
+
+// In 1.0 a broker trims what stands around a header's name.
+func TestPaddedHeadersOfOursAreStrippedToo(t *testing.T) {
+	k := newTalk(t, Config{})
+	k.client("CONNECT\nlogin:u\n understudy-probe:1\n\n^@")
+	k.do(func() { k.r.Up(session.Peer{Name: "b:1", Attempt: 1}, &k.out) })
+	k.broker("CONNECTED\nunderstudy-store:S\nunderstudy-epoch:1\nunderstudy-cursor:0\n\n^@")
+	if got := k.sent[session.Broker]; strings.Contains(got, "probe") {
+		t.Fatalf("broker was sent %q", got)
+	}
+	k.skip()
+	k.client("SEND\n understudy-effect:7\ndestination:/queue/q\n\n^@")
+	if got := k.sent[session.Broker]; strings.Contains(got, "effect:7") {
+		t.Fatalf("broker was sent %q", got)
+	}
+}
+
+func TestWhatIsKeptOfTransactionsIsBounded(t *testing.T) {
+	body := strings.Repeat("x", 10_000)
+	t.Run("one, its receipts answered", func(t *testing.T) {
+		k := live(t, Config{MaxTransaction: 1 << 10})
+		k.client("BEGIN\ntransaction:t\n\n^@")
+		for i := range 200 {
+			k.client("SEND\ntransaction:t\nreceipt:r\ndestination:/q\n\n" + body + "^@")
+			k.broker(fmt.Sprintf("RECEIPT\nreceipt-id:u%d\n\n^@", i+1))
+		}
+		if n, r := len(k.r.log.entries), k.report(); n > 64 || r.WindowBytes > 64<<10 {
+			t.Errorf("%d entries, %d octets", n, r.WindowBytes)
+		}
+	})
+	t.Run("many", func(t *testing.T) {
+		k := live(t, Config{MaxTransaction: 64 << 10})
+		for i := range 200 {
+			k.client(fmt.Sprintf("BEGIN\ntransaction:t%d\n\n^@SEND\ntransaction:t%d\ndestination:/q\n\n%s^@", i, i, body))
+		}
+		if r := k.report(); r.WindowBytes > 128<<10 {
+			t.Errorf("%d octets", r.WindowBytes)
+		}
+	})
+}
+
+func TestSessionOfAClientThatLeftEnds(t *testing.T) {
+	k := live(t, Config{Hold: 10 * time.Second})
+	k.client("SEND\ndestination:/q\n\n^@")
+	k.do(func() { k.r.ClientEOF(false, &k.out) })
+	for range 11 { // the broker lives, and never confirms
+		k.broker("\n")
+		k.pass(time.Second)
+	}
+	if k.out.End == nil {
+		t.Fatal("waits for ever")
+	}
+}
+
+func TestHeartBeatsAreNotAgreedBelowTheLeast(t *testing.T) {
+	k := newTalk(t, Config{})
+	k.client("CONNECT\naccept-version:1.2\nheart-beat:1,1\n\n^@")
+	k.up("1", "0", "")
+	if !strings.Contains(k.sent[session.Client], "heart-beat:100,100\n") {
+		t.Fatalf("CONNECTED %q", k.sent[session.Client])
+	}
+}
+
+// Each frame must cost the same, however many are kept: no work that grows with the log, parked or beside an open transaction.
+func TestWorkDoesNotGrowWithTheLog(t *testing.T) {
+	cost := func(kept int) time.Duration {
+		k := live(t, Config{})
+		say := func(leg session.Leg, text string) {
+			c := session.NewChunk([]byte(text), nil)
+			k.chunks = append(k.chunks, c)
+			k.r.Feed(leg, c.Range(0, len(c.Data)), &k.out)
+			k.out.Discard(session.Client)
+			k.out.Discard(session.Broker)
+		}
+		send := "SEND\ntransaction:big\ndestination:/q\n\n\x00"
+		say(session.Client, "BEGIN\ntransaction:big\n\n\x00"+strings.Repeat(send, kept))
+		start := time.Now()
+		for i := range 200 {
+			say(session.Client, "BEGIN\ntransaction:t\n\n\x00COMMIT\ntransaction:t\n\n\x00")
+			say(session.Broker, fmt.Sprintf("RECEIPT\nreceipt-id:understudy\nunderstudy-cursor:%d\n\n\x00", i+1))
+		}
+		k.down()
+		for range 200 {
+			say(session.Client, send)
+		}
+		return time.Since(start)
+	}
+	// A scan per frame would make the second some two thousand times the first.
+	if few, many := cost(100), cost(100_000); many > 100*max(few, time.Millisecond) {
+		t.Errorf("400 frames take %v beside 100 kept ones and %v beside 100000", few, many)
+	}
+}
