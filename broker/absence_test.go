@@ -222,6 +222,28 @@ func TestOrderOverATakeOver(t *testing.T) {
 	}
 }
 
+// What is assigned to a subscription beyond its prefetch waits.
+func TestAssignedMessagesRespectThePrefetch(t *testing.T) {
+	m := newSim(t)
+	p, _ := m.connect(1)
+	m.say(p, text("SUBSCRIBE", "id:s", "destination:/queue/a", "ack:client-individual", "prefetch-count:1"))
+	sub := p.session.subs["s"]
+	q := sub.queue
+	for n := range 3 {
+		x := &message{id: msgID{n: uint64(n), index: fromDirect}, lsn: journal.LSN(n + 1), recovered: true, transient: true}
+		m.s.add(q, x)
+	}
+	q.subs = append(q.subs, &subscription{present: true, floor: place{3, 0}, queue: q, session: &session{}}) // somebody has seen the third
+	m.s.assign(q)
+	if got := strings.Count(string(p.out), "MESSAGE"); got != 1 || sub.held != 2 || sub.owed != 1 {
+		t.Fatalf("%d messages were sent, %d are held, %d owed", got, sub.held, sub.owed)
+	}
+	m.say(p, text("ACK", "understudy-effect:1", "subscription:s", "message-id:0-0-0"))
+	if got := strings.Count(string(p.out), "MESSAGE"); got != 2 || sub.owed != 0 {
+		t.Fatalf("%d messages were sent, %d owed", got, sub.owed)
+	}
+}
+
 func ptr[T any](v T) *T { return &v }
 
 func TestOutcomesAreBounded(t *testing.T) {

@@ -132,6 +132,29 @@ func TestSessionsAndQueuesAreLimited(t *testing.T) {
 	}
 }
 
+// A client that does not collect its receipts is not read, so that they cannot pile up.
+func TestClientThatDoesNotReadIsHeldBack(t *testing.T) {
+	s := serving(t)
+	c := s.connected("1.2")
+	one := []byte(strings.Repeat(text("SEND", "destination:/topic/a", "receipt:"+strings.Repeat("r", 4000)), 16))
+	const most = 64 << 20
+	for sent := 0; ; sent += len(one) {
+		if sent > most {
+			t.Fatalf("%d octets were taken", sent)
+		}
+		_ = c.nc.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+		if _, err := c.nc.Write(one); err != nil {
+			break
+		}
+	}
+	for c.expect("RECEIPT"); len(c.buf) > 0; { // reading sets it going again
+		c.expect("RECEIPT")
+	}
+	for range 1000 {
+		c.expect("RECEIPT")
+	}
+}
+
 // A client far ahead of the disk is not read, and loses nothing by it.
 func TestClientAheadOfTheDiskIsHeldBack(t *testing.T) {
 	s := serving(t, func(c *Config) { c.MaxPending = 1 })

@@ -269,6 +269,23 @@ func TestRecordsOfTheWrongLengthAreRefused(t *testing.T) {
 	}
 }
 
+func TestSnapshotIsReadBack(t *testing.T) {
+	want := &session{id: mustSession(sessionX), attempt: 3, accepted: 500, hold: 20 * time.Second, closed: true, rolled: []uint64{7, 400},
+		subs: map[string]*subscription{"s": {id: "s", dest: "/queue/a", mode: ackClient, prefetch: 300}}}
+	s, _ := benchStore()
+	rc := newRecovery(s)
+	if _, err := rc.visit(journal.Record{LSN: 1, Type: recHead, Payload: append([]byte{0, 1}, appendSnapshot(nil, want)...)}); err != nil {
+		t.Fatal(err)
+	}
+	got := s.sessions[want.id]
+	if got.attempt != 3 || got.accepted != 500 || got.hold != want.hold || !got.closed || !got.recorded || !slices.Equal(got.rolled, want.rolled) {
+		t.Fatalf("got %+v", got)
+	}
+	if sub := got.subs["s"]; sub == nil || sub.dest != "/queue/a" || sub.mode != ackClient || sub.prefetch != 300 || sub.session != got {
+		t.Fatalf("got %+v", sub)
+	}
+}
+
 // A snapshot replaces what is known only when its last part was read.
 func TestHeadIsAllOrNothing(t *testing.T) {
 	old, fresh := mustSession(sessionX), mustSession(sessionY)

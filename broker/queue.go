@@ -53,7 +53,7 @@ func (q *queue) peek() *message {
 		heap.Pop(&q.back).(*message).inBack = false
 	}
 	switch {
-	case len(q.back) > 0 && (q.fresh.len() == 0 || q.back[0].pos < q.fresh.front().pos):
+	case len(q.back) > 0: // was at the front of fresh once
 		return q.back[0]
 	case q.fresh.len() > 0:
 		return q.fresh.front()
