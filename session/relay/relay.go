@@ -138,12 +138,13 @@ func (c *Conn) Serve(ctx context.Context) error {
 	c.wg.Go(func() { c.readClient() })
 	c.wg.Go(func() { c.followBroker(ctx) })
 	<-c.done
+	report := c.Report()
 	c.close()
 	var err error
 	if f := c.fault; f.Code != orderly {
 		err = &EndError{f.Code, f.Cause}
 	}
-	c.event(Event{Kind: Ended, Err: err, At: time.Now(), Report: c.Report()})
+	c.event(Event{Kind: Ended, Err: err, At: time.Now(), Report: report})
 	return err
 }
 

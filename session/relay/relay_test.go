@@ -24,6 +24,7 @@ type pipe struct {
 	up      func(p session.Peer, out *session.Out)
 	parked  []session.Buf
 	connect bool
+	closed  bool
 }
 
 func (p *pipe) Feed(leg session.Leg, in session.Buf, out *session.Out) (int, int) {
@@ -65,10 +66,15 @@ func (p *pipe) ClientEOF(half bool, out *session.Out) {
 	}
 	out.End = &session.Fault{Code: orderly}
 }
-func (p *pipe) Tick(*session.Out)        {}
-func (p *pipe) Hints() session.Hints     { return session.Hints{Ready: true} }
-func (p *pipe) Report(r *session.Report) {}
+func (p *pipe) Tick(*session.Out)    {}
+func (p *pipe) Hints() session.Hints { return session.Hints{Ready: true} }
+func (p *pipe) Report(r *session.Report) {
+	if !p.closed {
+		r.State = "open"
+	}
+}
 func (p *pipe) Close() {
+	p.closed = true
 	for _, b := range p.parked {
 		b.Drop()
 	}
@@ -447,4 +453,65 @@ func BenchmarkRelay(b *testing.B) {
 	client.Close()
 	broker.Close()
 	<-done
+}
+
+// A goroutine of its own writes what the client's reader had for the client. That must not free the broker's reader from waiting for the client.
+func TestClientThatReadsNothingHoldsTheBrokerBack(t *testing.T) {
+	rec := &pipe{}
+	rec.feed = func(leg session.Leg, in session.Buf, out *session.Out) (int, int) {
+		if leg == session.Client {
+			out.Append(session.Client, make([]byte, 16<<20))
+		} else {
+			out.Ref(session.Client, in)
+		}
+		return in.Len(), 0
+	}
+	k := newRig(t, rec)
+	broker := k.accept()
+	_, _ = k.client.Write([]byte("x")) // and then it reads nothing
+	time.Sleep(50 * time.Millisecond)
+	_ = broker.SetWriteDeadline(time.Now().Add(time.Second))
+	_, _ = io.Copy(broker, zeros{})
+	k.conn.mu.Lock()
+	queued := k.conn.out.Queued(session.Client)
+	k.conn.mu.Unlock()
+	if queued > 2*maxQueued {
+		t.Errorf("%d octets are queued for a client that reads nothing", queued)
+	}
+}
+
+// A frame whose end is not announced grows its buffer by doubling, not by what is missing.
+func TestUnannouncedLengthIsNotCopiedAgainAndAgain(t *testing.T) {
+	const size = 8 << 20
+	whole := make(chan bool, 1)
+	k := newRig(t, &pipe{feed: func(leg session.Leg, in session.Buf, _ *session.Out) (int, int) {
+		if in.Len() < size {
+			return 0, in.Len() + 1
+		}
+		whole <- true
+		return in.Len(), 0
+	}})
+	k.accept()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	go func() { _, _ = io.CopyN(k.client, zeros{}, size) }()
+	<-whole
+	runtime.ReadMemStats(&after)
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > 16*size {
+		t.Errorf("%d MiB allocated for a frame of %d MiB", grown>>20, size>>20)
+	}
+}
+
+// The event that ends a session says what was open, though the recorder is closed by then.
+func TestEndIsReportedWithWhatWasOpen(t *testing.T) {
+	k := newRig(t, &pipe{})
+	k.accept()
+	k.cancel()
+	<-k.done
+	k.done <- nil
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if last := k.events[len(k.events)-1]; last.Kind != Ended || last.Report.State != "open" {
+		t.Errorf("the last event is %+v", last)
+	}
 }

@@ -29,6 +29,7 @@ const neither = session.Leg(2)
 const (
 	pausedPoll  = time.Second
 	arrivalPoll = 2 * time.Millisecond
+	movingPoll  = 100 * time.Millisecond
 )
 
 // step calls the recorder under the mutex and carries out what it asked for. natural is the leg that the calling goroutine does not
@@ -65,12 +66,26 @@ func (c *Conn) step(natural session.Leg, call func(out *session.Out)) {
 			c.wg.Go(func() { c.drain(session.Leg(l)) })
 		}
 	}
+	if !live {
+		c.hold(natural, mine)
+	}
 	c.mu.Unlock()
 	if live {
 		c.event(event)
 	}
 	if mine {
 		c.drain(natural)
+	}
+}
+
+// maxQueued is how many octets may wait for a leg that somebody else is writing before the reader of the other leg waits too. Without it
+// a client that reads nothing would be buffered for without a limit.
+const maxQueued = 256 << 10
+
+// hold is the back-pressure of a reader that does not write itself. It is called under the mutex.
+func (c *Conn) hold(natural session.Leg, mine bool) {
+	for natural != neither && !mine && c.legs[natural].writing && c.out.Queued(natural) > maxQueued && c.fault == nil {
+		c.changed.Wait()
 	}
 }
 
@@ -114,6 +129,9 @@ func (c *Conn) arm(now time.Time) {
 	}
 	if c.out.Pause[session.Client] {
 		sooner(pausedPoll)
+	}
+	if wait := now.Add(movingPoll); c.moving != nil && wake.Before(wait) {
+		wake = wait // what is due is that connection's end, and its reader may have to finish a write to the client first
 	}
 	if c.fault != nil || wake.IsZero() || !c.armed.IsZero() && !wake.Before(c.armed) {
 		return

@@ -29,6 +29,7 @@ func (c *Conn) drain(l session.Leg) {
 			c.mu.Unlock()
 			return
 		}
+		c.changed.Broadcast() // there is room in the queue
 		c.mu.Unlock()
 		n, err := leg.write(conn)
 		c.wrote(l, conn, n, err)
