@@ -102,8 +102,7 @@ func (o *Out) Queued(leg Leg) int { return o.legs[leg].size }
 func (o *Out) Take(leg Leg, dst []Buf) []Buf {
 	q := &o.legs[leg]
 	dst = append(dst, q.bufs...)
-	clear(q.bufs)
-	q.bufs, q.size = q.bufs[:0], 0
+	q.empty()
 	return dst
 }
 
@@ -113,8 +112,17 @@ func (o *Out) Discard(leg Leg) {
 	for _, b := range q.bufs {
 		b.Drop()
 	}
+	q.empty()
+}
+
+// A queue that grew beyond this for a burst is not kept.
+const keptBufs = 4 << 10
+
+func (q *queue) empty() {
 	clear(q.bufs)
-	q.bufs, q.size = q.bufs[:0], 0
+	if q.bufs, q.size = q.bufs[:0], 0; cap(q.bufs) > keptBufs {
+		q.bufs = nil
+	}
 }
 
 // Close drops everything.

@@ -111,7 +111,11 @@ func (in *input) grow() {
 	if room >= minRoom || room >= max(in.want-have, 1) {
 		return
 	}
-	size := max(in.pool.size, have+minRoom, min(max(in.want, 2*have), 2*have+in.pool.size))
+	size := 2 * have // the recorder does not know how much is missing
+	if in.want > have+1 {
+		size = min(in.want, 2*have+in.pool.size)
+	}
+	size = max(in.pool.size, have+minRoom, size)
 	next := in.pool.getSize(size)
 	copy(next.Data, in.chunk.Data[in.start:in.end])
 	in.mu.Lock()

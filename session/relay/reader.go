@@ -145,6 +145,10 @@ func (c *Conn) down(err error) (why error, live bool) {
 		if c.moving != nil {
 			err = c.moving
 		}
+		if c.fault != nil && c.moving == nil {
+			err = nil
+			return // close sees to it, once what is queued was written
+		}
 		_ = leg.conn.Close()
 		leg.conn = nil
 		out.Discard(session.Broker)

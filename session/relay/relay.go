@@ -94,20 +94,21 @@ type Conn struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // goroutines that Serve waits for
 
-	mu      sync.Mutex
-	rec     session.Recorder
-	out     session.Out
-	legs    [2]leg
-	changed *sync.Cond // pause, writers idle, ready, end
-	timer   *time.Timer
-	armed   time.Time // when timer fires; zero: not armed
-	fault   *session.Fault
-	done    chan struct{} // closed when fault is set
-	sealed  bool          // the session is being taken down: no goroutine may be started, no octet queued
-	closed  bool          // the recorder is closed: nothing may call it
-	hungUp  bool          // the paused client has closed: what it had sent is read to its end
-	moving  error         // why the current broker connection is being left
-	live    bool
+	mu          sync.Mutex
+	rec         session.Recorder
+	out         session.Out
+	legs        [2]leg
+	changed     *sync.Cond // pause, writers idle, ready, end
+	timer       *time.Timer
+	armed       time.Time // when timer fires; zero: not armed
+	fault       *session.Fault
+	done        chan struct{} // closed when fault is set
+	sealed      bool          // the session is being taken down: no goroutine may be started, no octet queued
+	closed      bool          // the recorder is closed: nothing may call it
+	hungUp      bool          // the paused client has closed: what it had sent is read to its end
+	arrivalWait time.Duration // until the client's socket is looked at again
+	moving      error         // why the current broker connection is being left
+	live        bool
 }
 
 // New makes a Conn that owns client and rec; Serve must be called.
@@ -189,6 +190,12 @@ func (c *Conn) close() {
 	deadline := time.Now().Add(c.cfg.LingerTimeout)
 	_ = client.SetWriteDeadline(deadline)
 	c.mu.Lock()
+	if broker := &c.legs[session.Broker]; broker.conn != nil && c.fault.Code == orderly {
+		_ = broker.conn.SetWriteDeadline(deadline)
+		for broker.writing && c.moving == nil {
+			c.changed.Wait()
+		}
+	}
 	c.abandon(errClosed)
 	for c.legs[session.Client].writing {
 		c.changed.Wait()
@@ -208,6 +215,9 @@ func (c *Conn) close() {
 	c.closed = true
 	for i := range c.legs {
 		c.legs[i].in.release()
+	}
+	if broker := c.legs[session.Broker].conn; broker != nil {
+		_ = broker.Close()
 	}
 	c.out.Close()
 	c.rec.Close()

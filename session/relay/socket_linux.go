@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"math"
 	"net"
 	"syscall"
 
@@ -22,9 +23,14 @@ func socketOf(conn net.Conn) socket {
 // unacknowledged is how many octets were written and not yet acknowledged by the peer's kernel. [tcp(7) SIOCOUTQ]
 func (s socket) unacknowledged() (n int) {
 	if s.raw != nil {
-		_ = s.raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+		n = math.MaxInt // a socket that cannot be asked has told nothing
+		_ = s.raw.Control(func(fd uintptr) {
+			if q, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil {
+				n = q
+			}
+		})
 	}
-	return max(n, 0)
+	return n
 }
 
 // hungUp reports whether the peer has closed or reset, though unread octets may be in front of that. [poll(2) POLLRDHUP]

@@ -28,7 +28,8 @@ const neither = session.Leg(2)
 // While the client is paused or its kernel is watched, its socket is looked at this often: a close cannot be seen by reading then.
 const (
 	pausedPoll  = time.Second
-	arrivalPoll = 2 * time.Millisecond
+	arrivalPoll = 2 * time.Millisecond // at first; while nothing arrives it doubles
+	arrivalMost = 100 * time.Millisecond
 	movingPoll  = 100 * time.Millisecond
 )
 
@@ -125,7 +126,7 @@ func (c *Conn) arm(now time.Time) {
 	}
 	client := &c.legs[session.Client]
 	if c.out.Arrival && client.arrived < client.written {
-		sooner(arrivalPoll)
+		sooner(max(c.arrivalWait, arrivalPoll))
 	}
 	if c.out.Pause[session.Client] {
 		sooner(pausedPoll)
@@ -168,7 +169,9 @@ func (c *Conn) observeArrival(out *session.Out) {
 		return
 	}
 	total := client.written - min(uint64(client.raw.unacknowledged()), client.written)
+	c.arrivalWait = min(2*max(c.arrivalWait, arrivalPoll), arrivalMost)
 	if total > client.arrived {
+		c.arrivalWait = arrivalPoll
 		client.arrived = total
 		c.rec.Wrote(session.Client, total, out)
 	}

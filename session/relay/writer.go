@@ -25,6 +25,7 @@ func (c *Conn) drain(l session.Leg) {
 		leg.bufs = c.out.Take(l, leg.bufs[:0])
 		if len(leg.bufs) == 0 {
 			leg.writing = false
+			leg.shrink()
 			c.changed.Broadcast()
 			c.mu.Unlock()
 			return
@@ -33,6 +34,15 @@ func (c *Conn) drain(l session.Leg) {
 		c.mu.Unlock()
 		n, err := leg.write(conn)
 		c.wrote(l, conn, n, err)
+	}
+}
+
+// Slices that grew beyond this for a burst are not kept.
+const keptBufs = 4 << 10
+
+func (v *vec) shrink() {
+	if cap(v.bufs) > keptBufs {
+		*v = vec{}
 	}
 }
 
@@ -73,10 +83,7 @@ func (c *Conn) wrote(l session.Leg, conn net.Conn, n int64, err error) {
 			return
 		}
 		if err != nil {
-			leg.gone = true
-			if c.fault == nil {
-				c.rec.ClientEOF(false, out)
-			}
+			leg.gone, c.hungUp = true, true // its reader finds the end, behind what the client had sent
 			return
 		}
 		if c.fault == nil {

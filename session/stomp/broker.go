@@ -206,7 +206,9 @@ func (r *Recorder) settle(cursor uint64, rolledBack []byte, out *session.Out) {
 			r.held.remove(e.target.slot)
 		}
 	})
-	r.log.compact()
+	if r.log.compact(); len(r.log.entries) == 0 {
+		r.arena.drop() // an idle session holds no buffer
+	}
 }
 
 // answerOwed answers, in the client's order, receipts of frames that are no effects. They mean only that the frame was received, so

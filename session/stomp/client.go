@@ -107,7 +107,7 @@ func (r *Recorder) begin(f *frame.Frame, in session.Buf, out *session.Out) {
 	}
 	tx := &transaction{id: id, first: r.log.end()}
 	r.txs[id] = tx
-	e := entry{kind: beginEntry, tx: tx, frame: in.Keep(), at: out.Now}
+	e := entry{kind: beginEntry, tx: tx, frame: r.arena.keep(in), at: out.Now}
 	e.setReceipt(f)
 	r.keep(tx, e, out)
 }
@@ -121,7 +121,7 @@ func (r *Recorder) perform(kind entryKind, f *frame.Frame, in session.Buf, out *
 			return
 		}
 	}
-	e.frame = in.Keep()
+	e.frame = r.arena.keep(in)
 	e.setReceipt(f)
 	if kind == sendEntry && e.tx != nil {
 		r.keep(e.tx, e, out)
@@ -193,7 +193,7 @@ func (r *Recorder) ack(kind entryKind, f *frame.Frame, in session.Buf, out *sess
 	}
 	e := entry{kind: kind, tx: tx, at: out.Now}
 	if e.setReceipt(f); e.wants {
-		e.frame = in.Keep()
+		e.frame = r.arena.keep(in)
 	}
 	if !ok {
 		// Not held (any more): an effect without consequence keeps the order of receipts, and the broker's word on a transaction.

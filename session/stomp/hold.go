@@ -73,7 +73,7 @@ func parseHeartBeat(h []byte) (x, y time.Duration, ok bool) {
 
 // enter changes the phase.
 func (r *Recorder) enter(p phase, out *session.Out) {
-	r.phase, r.since, r.look = p, out.Now, time.Time{}
+	r.phase, r.since, r.asked, r.look = p, out.Now, out.Now, time.Time{}
 }
 
 // Tick implements session.Recorder.
@@ -102,7 +102,9 @@ func (r *Recorder) tickClient(out *session.Out) {
 		r.depart(out)
 	}
 	if r.greeted && !r.farewell.gone && b.clientEvery > 0 && out.Now.Sub(b.toldClient) >= share(b.clientEvery) {
-		r.appendClient(out, []byte{'\n'})
+		if b.toldClient = out.Now; out.Queued(session.Client) == 0 {
+			r.appendClient(out, []byte{'\n'})
+		}
 	}
 }
 
@@ -150,7 +152,10 @@ func (r *Recorder) tickBroker(out *session.Out) {
 	b := &r.beats
 	switch r.phase {
 	case login, replaying:
-		if out.Now.Sub(r.since) >= r.cfg.LoginTimeout {
+		if out.Listening[session.Broker].IsZero() {
+			r.asked = out.Now // the answer may stand behind what a slow client keeps the shell from reading
+		}
+		if out.Now.Sub(r.asked) >= r.cfg.LoginTimeout {
 			r.leave(out, &Refusal{"login-timeout", "no answer to the login within " + r.cfg.LoginTimeout.String()})
 		}
 	}
@@ -162,7 +167,7 @@ func (r *Recorder) tickBroker(out *session.Out) {
 // tickHold ends the hold when the oldest unanswered request is too old. The clock of a request is its own: it does not start
 // again when a broker comes and goes.
 func (r *Recorder) tickHold(out *session.Out) {
-	if r.phase == running && !r.farewell.gone || r.stage == greeting || r.stage == ended {
+	if r.phase == running && r.stage != leaving || r.stage == greeting || r.stage == ended {
 		return
 	}
 	deadline, oldest := r.holdDeadline()
@@ -179,7 +184,7 @@ func (r *Recorder) tickHold(out *session.Out) {
 
 // holdDeadline is when the hold ends, and since when the request it is for has been waiting.
 func (r *Recorder) holdDeadline() (deadline, oldest time.Time) {
-	if r.farewell.gone {
+	if r.farewell.gone || r.phase == running {
 		return r.farewell.at.Add(r.cfg.Hold), r.farewell.at // nobody waits for an answer; the broker is still to be told
 	}
 	note := func(at time.Time) {
@@ -266,13 +271,13 @@ func (r *Recorder) schedule(out *session.Out) {
 	}
 	switch r.phase {
 	case login, replaying:
-		at(r.since, r.cfg.LoginTimeout)
+		at(r.asked, r.cfg.LoginTimeout)
 	}
 	if r.phase >= replaying {
 		at(b.heardBroker, times(b.brokerQuiet))
 		at(b.toldBroker, share(b.brokerEvery))
 	}
-	if (r.phase != running || r.farewell.gone) && r.stage != greeting {
+	if (r.phase != running || r.stage == leaving) && r.stage != greeting {
 		// To look too early costs little, to work out the deadline with every frame much: a request that comes now has its own no sooner than
 		// a hold from now.
 		if r.look.IsZero() {

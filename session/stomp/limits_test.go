@@ -126,3 +126,56 @@ func TestWorkDoesNotGrowWithTheLog(t *testing.T) {
 		t.Errorf("400 frames take %v beside 100 kept ones and %v beside 100000", few, many)
 	}
 }
+
+// Small frames are packed: they must not keep the read buffers that they came in.
+func TestSmallFramesDoNotPinReadBuffers(t *testing.T) {
+	k := live(t, Config{})
+	before := len(k.chunks)
+	k.client("SEND\ndestination:/q\nreceipt:r1\n\n^@" + strings.Repeat("\n", 32<<10))
+	if refs := k.chunks[before].Refs(); refs != 1 {
+		t.Fatalf("a frame of 40 octets holds a chunk of 32 KiB (%d references)", refs)
+	}
+	k.down()
+	k.skip()
+	k.up("2", "0", "")
+	k.toBroker("SEND\nunderstudy-effect:1\ndestination:/q\nreceipt:r1\n\n^@")
+	k.broker("RECEIPT\nreceipt-id:understudy\nunderstudy-cursor:1\n\n^@")
+	k.toClient("RECEIPT\nreceipt-id:r1\n\n^@")
+	if k.r.arena.chunk != nil {
+		t.Error("an idle session holds a buffer")
+	}
+}
+
+// An ordinary close arrives as the end of the stream, behind which the client could still read.
+func TestSessionOfAHalfClosedClientEnds(t *testing.T) {
+	k := live(t, Config{Hold: 10 * time.Second})
+	k.client("SEND\ndestination:/q\n\n^@")
+	k.do(func() { k.r.ClientEOF(true, &k.out) })
+	for range 11 {
+		k.broker("\n")
+		k.pass(time.Second)
+	}
+	if k.out.End == nil {
+		t.Fatal("waits for ever")
+	}
+}
+
+// The answer to a login may stand behind messages that a slow client does not take: then the broker is not to blame.
+func TestLoginIsNotTimedWhileNobodyListens(t *testing.T) {
+	k := live(t, Config{LoginTimeout: time.Second})
+	k.client("SUBSCRIBE\nid:s\ndestination:/queue/q\n\n^@")
+	k.down()
+	k.up("2", "0", "") // the RECEIPT of the SUBSCRIBE is awaited
+	k.out.Listening[session.Broker] = time.Time{}
+	for range 5 {
+		k.pass(time.Second)
+	}
+	if k.broken != nil {
+		t.Fatalf("left: %v", k.broken)
+	}
+	k.out.Listening[session.Broker] = k.now
+	k.pass(time.Second)
+	if k.broken == nil {
+		t.Fatal("not left though it was listened to")
+	}
+}

@@ -87,6 +87,9 @@ type journal struct {
 	count   uint64 // of what the client said
 }
 
+// A log that grew beyond this is not kept once it is empty.
+const keptEntries = 1 << 10
+
 // Each entry is charged this much besides its octets.
 const entryCost = 64
 
@@ -182,7 +185,9 @@ func (l *journal) compact() {
 	case n == len(l.entries):
 		clear(l.entries)
 		l.base += uint64(n)
-		l.entries, l.done = l.entries[:0], 0
+		if l.entries, l.done = l.entries[:0], 0; cap(l.entries) > keptEntries {
+			l.entries = nil
+		}
 	case n > 32 && n > len(l.entries)/2:
 		l.base += uint64(n)
 		l.done -= n

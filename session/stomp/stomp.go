@@ -129,9 +129,11 @@ type Recorder struct {
 	beats        beats
 	connectAt    time.Time // when CONNECT came: it is a request too
 	lostAt       time.Time // when the last confirmed connection broke; zero while running
+	asked        time.Time // when the login or replay began, less the time in which nobody listened
 	look         time.Time // when the end of the hold is looked at next; zero: to be worked out
 	stats        stats
 	scratch      []byte
+	arena        arena
 }
 
 // farewell is how the client left.
@@ -221,6 +223,7 @@ func (r *Recorder) Close() {
 	r.connect = session.Buf{}
 	r.log.close()
 	r.subs.close()
+	r.arena.drop()
 	r.stage = ended
 }
 

@@ -239,7 +239,7 @@ func (r *Recorder) unsubscribe(f *frame.Frame, in session.Buf, out *session.Out)
 			r.held.remove(slot)
 		}
 	}
-	e := entry{kind: unsubscribeEntry, sub: sub, frame: in.Keep(), at: out.Now}
+	e := entry{kind: unsubscribeEntry, sub: sub, frame: r.arena.keep(in), at: out.Now}
 	e.setReceipt(f)
 	r.emit(r.log.add(e), out)
 }
