@@ -206,6 +206,7 @@ func (s *store) welcome(p *peer, h *hello) {
 		}
 	}
 	p.out = append(b, "\n\x00"...)
+	p.welcomed = true
 	s.touch(p)
 }
 

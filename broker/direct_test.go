@@ -142,6 +142,9 @@ func TestUnsubscribeRequeues(t *testing.T) {
 		c := s.connected(version)
 		c.sent("/queue/a", "one")
 		if version == "1.0" {
+			c.subscribe("with-id", "/queue/b", "client")
+			c.send("UNSUBSCRIBE", "destination:/queue/b", "receipt:b")
+			c.expect("RECEIPT", "receipt-id", "b")
 			c.send("SUBSCRIBE", "destination:/queue/a", "ack:client")
 			m := c.message("one")
 			if _, ok := m.headers["subscription"]; ok {

@@ -19,7 +19,8 @@ type peer struct {
 	subs    map[uint64]*subscription // by number
 	numbers uint64                   // of subscriptions
 
-	out     []byte // waits for the writer
+	out      []byte // waits for the writer
+	welcomed bool   // has been sent CONNECTED
 	starved bool   // a subscription was refused credit because out was full
 	stalled bool   // the reader waits
 	touched bool   // is in store.wake
@@ -123,6 +124,7 @@ func (s *store) refuse(p *peer, receipt []byte, f *fault) {
 	s.grow(p)
 	p.out = appendError(p.out, p.version, receipt, f)
 	s.count.errors.Inc()
+	s.slog.Debug("connection refused", "connection", p.number, "error", f.text, "detail", f.detail)
 	s.finish(p)
 }
 

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"io"
 	"os"
 	"time"
 
@@ -51,7 +52,7 @@ func (c *conn) ended(err error) error {
 		}
 		c.srv.cfg.Logger.Info("connection dropped", "remote", c.nc.RemoteAddr().String(), "error", errSilent)
 		return errSilent
-	case errors.Is(err, errEOF):
+	case errors.Is(err, io.EOF):
 		return nil
 	}
 	return err

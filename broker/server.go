@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"sync"
 	"time"
@@ -15,8 +14,6 @@ import (
 
 // recordOverhead bounds what a record adds to the headers and the body of a message.
 const recordOverhead = 4 << 10
-
-var errEOF = io.EOF
 
 // Server is one process's share in a store.
 type Server struct {
@@ -186,6 +183,7 @@ func (s *Server) open(ctx context.Context, st *store) (*journal.Journal, error) 
 			s.mu.Lock()
 			s.status.Owner = o
 			s.mu.Unlock()
+			s.cfg.Logger.Info("standing by: the store has an owner", "owner", o.Node, "pid", o.PID, "epoch", o.Epoch, "silent", o.Silent)
 		},
 	}
 	log, err := journal.Open(ctx, s.cfg.DataDir, opt, func(r journal.Record) (journal.Account, error) {

@@ -330,8 +330,8 @@ func (s *store) confirmSoon(c *session) {
 func (s *store) cursorReceipt(c *session) {
 	c.confirm = false
 	p := c.peer
-	if p == nil || p.closing {
-		return
+	if p == nil || p.closing || !p.welcomed {
+		return // CONNECTED, when it comes, carries the cursor
 	}
 	s.grow(p)
 	b := append(p.out, "RECEIPT\nreceipt-id:"+frame.ReceiptCursor+"\n"...)

@@ -185,9 +185,9 @@ func (sub *subscription) byPlace() []*hold {
 func (s *store) unsubscribe(p *peer, r *request) {
 	c := p.session
 	sub := c.subs[string(r.id)]
-	if r.id == nil { // 1.0
+	if r.id == nil { // 1.0; clients leave the id out even where SUBSCRIBE had one
 		for _, other := range c.subs {
-			if other.line == nil && other.dest == string(r.dest) {
+			if other.dest == string(r.dest) && (sub == nil || other.line == nil) {
 				sub = other
 			}
 		}
