@@ -21,12 +21,12 @@ type peer struct {
 
 	out      []byte // waits for the writer
 	welcomed bool   // has been sent CONNECTED
-	starved bool   // a subscription was refused credit because out was full
-	stalled bool   // the reader waits
-	touched bool   // is in store.wake
-	quit    bool   // has said DISCONNECT: nothing more is taken from it
-	closing bool   // nothing more is said to it; it ends when out is written
-	dead    bool   // ends at once
+	starved  bool   // a subscription was refused credit because out was full
+	stalled  bool   // the reader waits
+	touched  bool   // is in store.wake
+	quit     bool   // has said DISCONNECT: nothing more is taken from it
+	closing  bool   // nothing more is said to it; it ends when out is written
+	dead     bool   // ends at once
 
 	txs     map[string]*transaction
 	sends   uint64 // numbers messages
