@@ -242,6 +242,10 @@ func (d *decoder) subscribe(r *request, mode, prefetch, claims []byte) error {
 	if len(r.dest) == 0 {
 		return errors.New("SUBSCRIBE has no destination")
 	}
+	if bytes.ContainsAny(r.dest, "*>") {
+		r.fault = faultf("not supported", "this broker has no wildcards: SUBSCRIBE to one destination")
+		return nil
+	}
 	if r.id == nil && (d.version != frame.V10 || d.sidecar) {
 		return errors.New("SUBSCRIBE has no id")
 	}

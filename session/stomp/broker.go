@@ -2,6 +2,7 @@ package stomp
 
 import (
 	"bytes"
+	"errors"
 	"iter"
 
 	"github.com/understudy-mq/understudy/session"
@@ -15,7 +16,7 @@ func (r *Recorder) fromBroker(f *frame.Frame, in session.Buf, out *session.Out) 
 		case frame.Connected:
 			r.connected(f, out)
 		case frame.Error:
-			r.refused(f, in, out)
+			r.refused(f, out)
 		default:
 			r.leave(out, &Refusal{"malformed", "broker sent " + f.Command.String() + " before CONNECTED"})
 		}
@@ -31,7 +32,7 @@ func (r *Recorder) fromBroker(f *frame.Frame, in session.Buf, out *session.Out) 
 	case frame.Receipt:
 		r.receiptFromBroker(f, out)
 	case frame.Error:
-		r.errorFromBroker(f, in, out)
+		r.errorFromBroker(f, out)
 	default:
 		r.leave(out, &Refusal{"malformed", "broker sent an unexpected " + f.Command.String()})
 	}
@@ -293,7 +294,7 @@ func listed(list []byte, n uint64) bool {
 
 // refused takes an ERROR in answer to our login. What concerns only us is dealt with at the next broker; so is anything once the client has
 // been served, for it may be our own ghost that is in the way. Else it is the client's to know.
-func (r *Recorder) refused(f *frame.Frame, in session.Buf, out *session.Out) {
+func (r *Recorder) refused(f *frame.Frame, out *session.Out) {
 	code := string(f.Value(frame.HeaderError))
 	switch {
 	case code == frame.CodeLostState && r.farewell.told:
@@ -305,14 +306,17 @@ func (r *Recorder) refused(f *frame.Frame, in session.Buf, out *session.Out) {
 	case r.greeted:
 		r.leave(out, &Refusal{"error", errorText(f)})
 	default:
-		r.show(f, in, out)
-		r.end(out, "broker-error", nil)
+		r.passError(f, out)
 	}
 }
 
-// errorFromBroker takes an ERROR behind the login. During a replay it is retried elsewhere or later; a healthy broker's ERROR is the
-// client's own and ends the session, as the broker closes after it. [STOMP 1.2 ERROR]
-func (r *Recorder) errorFromBroker(f *frame.Frame, in session.Buf, out *session.Out) {
+// maxRefusals is how many replays in a row may end in a broker's ERROR before that is the client's to know.
+const maxRefusals = 10
+
+// errorFromBroker takes an ERROR behind the login. A healthy broker's ERROR is the client's own and ends the session, as the broker closes
+// after it. [STOMP 1.2 ERROR] So is one that answers a frame which no broker has seen before. Other ERRORs in a replay are tried again
+// elsewhere or later, but not for ever.
+func (r *Recorder) errorFromBroker(f *frame.Frame, out *session.Out) {
 	_, moved := f.Get(frame.HeaderMoved)
 	code := string(f.Value(frame.HeaderError))
 	switch {
@@ -320,10 +324,55 @@ func (r *Recorder) errorFromBroker(f *frame.Frame, in session.Buf, out *session.
 		r.leave(out, &Refusal{"moved", "the store moves to another server"})
 	case code != "":
 		r.leave(out, &Refusal{code, errorText(f)})
-	case r.phase != running:
+	case r.phase != running && r.stats.lives > 0 && r.refusals < maxRefusals && !r.firstSeen(f):
+		r.refusals++
 		r.leave(out, &Refusal{"error", errorText(f)})
 	default:
-		r.show(f, in, out)
-		r.end(out, "broker-error", nil)
+		r.passError(f, out)
 	}
+}
+
+// firstSeen reports whether an ERROR answers a frame that was sent to no broker before this one.
+func (r *Recorder) firstSeen(f *frame.Frame) bool {
+	sub, e := r.asker(f)
+	return sub != nil && !sub.known || e != nil && !e.doubt
+}
+
+// asker finds what a receipt-id of ours was asked for.
+func (r *Recorder) asker(f *frame.Frame) (*subscription, *entry) {
+	id, ours := bytes.CutPrefix(f.Value("receipt-id"), []byte{'u'})
+	n, ok := frame.ParseUint(id)
+	if !ours || !ok || n == 0 {
+		return nil, nil
+	}
+	for _, sub := range r.subs.list {
+		if sub.pending == n {
+			return sub, nil
+		}
+	}
+	return nil, r.log.answered(n)
+}
+
+// passError shows the client a broker's ERROR and ends the session. A receipt id that we made becomes the client's again.
+func (r *Recorder) passError(f *frame.Frame, out *session.Out) {
+	b := append(r.scratch[:0], "ERROR\n"...)
+	sub, e := r.asker(f)
+	for name, value := range f.Headers {
+		switch {
+		case bytes.HasPrefix(name, []byte(frame.PairedPrefix)):
+			continue
+		case string(name) != "receipt-id" || sub == nil && e == nil:
+		case sub != nil && sub.wants != nil:
+			value = sub.wants
+		case e != nil && e.receiptID() != nil:
+			value = e.receiptID()
+		default:
+			continue
+		}
+		b = append(append(append(append(b, name...), ':'), value...), '\n')
+	}
+	b = append(append(append(b, '\n'), f.Body...), 0)
+	r.scratch = b
+	r.appendClient(out, b)
+	r.end(out, "broker-error", errors.New(errorText(f)))
 }

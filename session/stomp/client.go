@@ -16,7 +16,7 @@ func (r *Recorder) fromClient(f *frame.Frame, in session.Buf, out *session.Out) 
 	case r.stage == leaving:
 		return // nothing counts behind a DISCONNECT
 	case f.Command == frame.Connect || f.Command == frame.Stomp:
-		r.fail(out, "protocol", nil, "second CONNECT on this connection", "")
+		r.reject(out, f, "second CONNECT on this connection")
 		return
 	}
 	if bytes.Contains(f.Block, []byte(frame.PairedPrefix)) {
@@ -52,14 +52,14 @@ func (r *Recorder) fromClient(f *frame.Frame, in session.Buf, out *session.Out) 
 	case frame.Disconnect:
 		r.disconnect(f, out)
 	default:
-		r.fail(out, "protocol", nil, "unknown command "+string(f.Name), "")
+		r.reject(out, f, "unknown command "+string(f.Name))
 	}
 }
 
 // greet takes the client's first frame. [STOMP 1.2 Connecting]
 func (r *Recorder) greet(f *frame.Frame, in session.Buf, out *session.Out) {
 	if f.Command != frame.Connect && f.Command != frame.Stomp {
-		r.fail(out, "protocol", nil, "the first frame must be CONNECT", "")
+		r.reject(out, f, "the first frame must be CONNECT")
 		return
 	}
 	if bytes.Contains(f.Block, []byte(frame.PairedPrefix)) {
@@ -75,7 +75,7 @@ func (r *Recorder) greet(f *frame.Frame, in session.Buf, out *session.Out) {
 		return
 	}
 	if !r.beats.negotiate(f.Value("heart-beat")) {
-		r.fail(out, "protocol", nil, "malformed heart-beat header", "")
+		r.reject(out, f, "malformed heart-beat header")
 		return
 	}
 	r.version, r.client.Version, r.broker.Version = v, v, v
@@ -102,7 +102,7 @@ func highest(accept []byte) (frame.Version, bool) {
 func (r *Recorder) begin(f *frame.Frame, in session.Buf, out *session.Out) {
 	id := string(f.Value("transaction"))
 	if r.txs[id] != nil || id == "" {
-		r.fail(out, "protocol", nil, "BEGIN needs a transaction that is not open yet", "")
+		r.reject(out, f, "BEGIN needs a transaction that is not open yet")
 		return
 	}
 	tx := &transaction{id: id, first: r.log.end()}
@@ -117,7 +117,7 @@ func (r *Recorder) perform(kind entryKind, f *frame.Frame, in session.Buf, out *
 	e := entry{kind: kind, at: out.Now}
 	if id, ok := f.Get("transaction"); ok || kind != sendEntry {
 		if e.tx = r.txs[string(id)]; e.tx == nil {
-			r.fail(out, "protocol", nil, f.Command.String()+" names a transaction that is not open", "")
+			r.reject(out, f, f.Command.String()+" names a transaction that is not open")
 			return
 		}
 	}
@@ -170,7 +170,7 @@ func (r *Recorder) ack(kind entryKind, f *frame.Frame, in session.Buf, out *sess
 	var tx *transaction
 	if id, ok := f.Get("transaction"); ok {
 		if tx = r.txs[string(id)]; tx == nil {
-			r.fail(out, "protocol", nil, f.Command.String()+" names a transaction that is not open", "")
+			r.reject(out, f, f.Command.String()+" names a transaction that is not open")
 			return
 		}
 	}
@@ -184,7 +184,7 @@ func (r *Recorder) ack(kind entryKind, f *frame.Frame, in session.Buf, out *sess
 		name = f.Value("id")
 	}
 	if len(name) == 0 {
-		r.fail(out, "protocol", nil, f.Command.String()+" names no message", "")
+		r.reject(out, f, f.Command.String()+" names no message")
 		return
 	}
 	slot, ok := none, false

@@ -1,6 +1,7 @@
 package stomp
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -37,6 +38,15 @@ const (
 // Each list in an ERROR is cut after so many ids; the body says how many there are in all.
 const maxListed = 100
 
+// reject ends the session for a frame that makes no sense.
+func (r *Recorder) reject(out *session.Out, f *frame.Frame, message string) {
+	extra := ""
+	if id, ok := f.Get("receipt"); ok {
+		extra = "receipt-id:" + string(id) + "\n"
+	}
+	r.fail(out, "protocol", nil, message, extra)
+}
+
 // fail ends the session with an ERROR to the client that names what is in doubt. [STOMP 1.2 ERROR]: the server closes after it.
 func (r *Recorder) fail(out *session.Out, code string, cause error, message, extra string) {
 	if r.stage == ended {
@@ -68,7 +78,7 @@ func (r *Recorder) fail(out *session.Out, code string, cause error, message, ext
 		}
 	}
 	var b strings.Builder
-	b.WriteString("ERROR\nmessage:" + clean(message) + "\n" + errorCode + ":" + code + "\n")
+	b.WriteString("ERROR\nmessage:" + r.headerText(message) + "\n" + errorCode + ":" + code + "\n")
 	list := func(name string, ids []string) {
 		if len(ids) > 0 {
 			b.WriteString(name + ":" + strings.Join(ids[:min(len(ids), maxListed)], ",") + "\n")
@@ -84,7 +94,18 @@ func (r *Recorder) fail(out *session.Out, code string, cause error, message, ext
 	}
 	b.WriteByte(0)
 	r.appendClient(out, []byte(b.String()))
+	if cause == nil {
+		cause = errors.New(message)
+	}
 	r.end(out, code, cause)
+}
+
+// headerText makes a text of ours a header value. Before CONNECTED there are no escapes: an ERROR to a failed CONNECT is in 1.0.
+func (r *Recorder) headerText(s string) string {
+	if r.greeted && r.version > frame.V10 {
+		return string(frame.Escape(nil, []byte(s), r.version))
+	}
+	return strings.NewReplacer("\n", " ", "\r", " ", "\x00", " ").Replace(s)
 }
 
 // end ends the session; what is queued for the client still leaves.

@@ -2,6 +2,7 @@ package stomp
 
 import (
 	"bytes"
+	"errors"
 	"strconv"
 	"time"
 
@@ -90,6 +91,10 @@ func (r *Recorder) awaitsArrival(now time.Time) bool {
 // goodbye takes the broker's answer to our DISCONNECT.
 func (r *Recorder) goodbye(out *session.Out) {
 	r.answerFarewell(out)
+	if r.farewell.silent {
+		r.end(out, "client-silent", errors.New("the client's heart-beat stopped"))
+		return
+	}
 	r.end(out, "client-closed", nil)
 }
 

@@ -99,6 +99,7 @@ func (r *Recorder) tickClient(out *session.Out) {
 			r.fail(out, "protocol", nil, "no CONNECT within "+r.cfg.ConnectTimeout.String(), "")
 			return
 		}
+		r.farewell.silent = true
 		r.depart(out)
 	}
 	if r.greeted && !r.farewell.gone && b.clientEvery > 0 && out.Now.Sub(b.toldClient) >= share(b.clientEvery) {

@@ -255,7 +255,7 @@ func (r *Recorder) confirmReplay(out *session.Out) {
 	if r.stats.lives++; r.stats.lives > 1 && !r.lostAt.IsZero() {
 		r.stats.silence = out.Now.Sub(r.lostAt)
 	}
-	r.lostAt = time.Time{}
+	r.lostAt, r.refusals = time.Time{}, 0
 	out.Live = true
 }
 

@@ -132,6 +132,7 @@ type Recorder struct {
 	asked        time.Time // when the login or replay began, less the time in which nobody listened
 	look         time.Time // when the end of the hold is looked at next; zero: to be worked out
 	stats        stats
+	refusals     int // replays in a row that ended in a broker's ERROR
 	scratch      []byte
 	arena        arena
 }
@@ -140,6 +141,7 @@ type Recorder struct {
 type farewell struct {
 	at       time.Time
 	orderly  bool   // it said DISCONNECT
+	silent   bool   // it broke its word on heart-beats
 	receipt  []byte // receipt id of its DISCONNECT, nil if none was wanted or it was answered
 	sent     bool   // our DISCONNECT is on the current connection
 	told     bool   // it was, on this or an earlier one

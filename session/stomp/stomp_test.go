@@ -590,3 +590,51 @@ func TestDisconnectDoesNotLengthenTheHold(t *testing.T) {
 		t.Fatalf("client was sent %q", got)
 	}
 }
+
+// What a broker says of a frame that none has seen before is the client's to know, also when it stands in the replay of a login.
+func TestErrorOfAFreshFrameIsTheClients(t *testing.T) {
+	refusal := "ERROR\nreceipt-id:u1\nmessage:not supported\n\nno selectors^@"
+	t.Run("pipelined behind CONNECT", func(t *testing.T) {
+		k := newTalk(t, Config{})
+		k.client("CONNECT\naccept-version:1.2\n\n^@SUBSCRIBE\nid:s\ndestination:/queue/q\nselector:a=1\nreceipt:mine\n\n^@")
+		k.up("1", "0", "")
+		k.skip()
+		k.broker(refusal)
+		k.toClient("ERROR\nreceipt-id:mine\nmessage:not supported\n\nno selectors^@")
+		if k.out.End == nil || k.broken != nil {
+			t.Fatalf("end %v, move %v", k.out.End, k.broken)
+		}
+	})
+	t.Run("said while parked", func(t *testing.T) {
+		k := live(t, Config{})
+		k.down()
+		k.client("SUBSCRIBE\nid:s\ndestination:/queue/q\nselector:a=1\n\n^@")
+		k.up("2", "0", "")
+		k.skip()
+		k.broker(refusal)
+		k.toClient("ERROR\nmessage:not supported\n\nno selectors^@")
+	})
+	t.Run("not for ever of an old one", func(t *testing.T) {
+		k := subscribed(t, "client")
+		for i := 0; k.out.End == nil; i++ {
+			if i > maxRefusals {
+				t.Fatal("tried for ever")
+			}
+			k.down()
+			k.up("2", "0", "")
+			k.skip()
+			k.broker(refusal)
+		}
+	})
+}
+
+func TestProtocolErrorsNameTheReceipt(t *testing.T) {
+	k := live(t, Config{})
+	k.client("COMMIT\ntransaction:q\nreceipt:z\n\n^@")
+	if got := k.sent[session.Client]; !strings.Contains(got, "\nreceipt-id:z\n") {
+		t.Fatalf("client was sent %q", got)
+	}
+	if k.out.End.Cause == nil || !strings.Contains(k.out.End.Cause.Error(), "not open") {
+		t.Errorf("cause %v", k.out.End.Cause)
+	}
+}

@@ -30,6 +30,7 @@ type subscription struct {
 	at      time.Time
 	pending uint64 // number of our receipt on the current connection; 0: answered
 	order   uint64 // when it was made, on the log's count
+	known   bool   // a broker has taken it
 	closing bool   // UNSUBSCRIBE seen: nothing more is shown
 	left    bool   // and answered; kept only while a transaction acknowledges what it delivered
 	// prefetch is how many messages the client asked to hold at most, 0 if it did not say. The broker keeps to it; what the client holds
@@ -106,7 +107,7 @@ func (r *Recorder) subscribe(f *frame.Frame, in session.Buf, out *session.Out) {
 	if id, ok := f.Get("id"); ok {
 		sub.id, sub.given = bytes.Clone(id), true
 	} else if r.version != frame.V10 {
-		r.fail(out, "protocol", nil, "SUBSCRIBE has no id", "")
+		r.reject(out, f, "SUBSCRIBE has no id")
 		return
 	} else {
 		r.subs.named++
@@ -119,7 +120,7 @@ func (r *Recorder) subscribe(f *frame.Frame, in session.Buf, out *session.Out) {
 	case "client-individual":
 		sub.mode = clientIndividual
 	default:
-		r.fail(out, "protocol", nil, "ack is none of auto, client and client-individual", "")
+		r.reject(out, f, "ack is none of auto, client and client-individual")
 		return
 	}
 	for _, name := range [...]string{"activemq.prefetchSize", "prefetch-count"} {
@@ -130,7 +131,7 @@ func (r *Recorder) subscribe(f *frame.Frame, in session.Buf, out *session.Out) {
 	sub.tracked = sub.mode != auto || !isTopic(sub.dest)
 	sub.wants = bytes.Clone(f.Value("receipt"))
 	if old := r.subs.get(sub.id); old != nil && !old.closing {
-		r.fail(out, "protocol", nil, "subscription id is in use on this connection", "")
+		r.reject(out, f, "subscription id is in use on this connection")
 		return
 	}
 	sub.frame = own(in)
@@ -190,7 +191,7 @@ func (r *Recorder) appendClaims(b []byte, sub *subscription) []byte {
 
 // subscribed takes the broker's RECEIPT of a SUBSCRIBE: what it does not call gone is the client's as before, and is not delivered again.
 func (r *Recorder) subscribed(sub *subscription, f *frame.Frame, out *session.Out) {
-	sub.pending = 0
+	sub.pending, sub.known = 0, true
 	gone := map[string]bool{}
 	if list, ok := f.Get(frame.HeaderGone); ok {
 		for id := range bytes.SplitSeq(list, []byte{','}) {
@@ -224,7 +225,7 @@ func (r *Recorder) unsubscribe(f *frame.Frame, in session.Buf, out *session.Out)
 		sub = r.subs.byDestination(f.Value("destination"))
 	}
 	if sub == nil || sub.closing {
-		r.fail(out, "protocol", nil, "UNSUBSCRIBE names no subscription of this connection", "")
+		r.reject(out, f, "UNSUBSCRIBE names no subscription of this connection")
 		return
 	}
 	if sub.mode == auto && sub.tracked {
