@@ -17,7 +17,7 @@ const sweepEvery = time.Second
 var (
 	states = [...]string{"park", "login", "replay", "run", "drain", "end"}
 	codes  = [...]string{
-		"", "fault", "dial", "shutdown", "client-closed", "hold-timeout", "protocol", "broker-error", "not-resumable", "poison",
+		"", "fault", "dial", "shutdown", "client-closed", "client-silent", "hold-timeout", "protocol", "broker-error", "not-resumable", "poison",
 		codeStandby, codeFenced, codeMoved, codeWrongStore, codeEpoch, codeVersion, codeStale, codeGap, codeLostState, codeError,
 		"login-timeout", "silent", "malformed", "closed",
 	}
@@ -41,6 +41,7 @@ func newProxyMetrics(set *metrics.Set, listener string, p *Proxy) *proxyMetrics 
 		set = metrics.NewSet()
 	}
 	m := &proxyMetrics{set: set, listener: listener, sweep: sweep{p: p}}
+	m.counter("sessions_ended_total", "code", "hold-timeout") // there from the start, so that an alert sees the first one
 	m.clients = m.counter("client_connections_total", "", "")
 	m.acceptErrors = m.counter("accept_errors_total", "", "")
 	m.takeovers = m.counter("takeovers_total", "", "")
