@@ -46,7 +46,7 @@ func (c *Conn) readOnce(l, natural session.Leg) error {
 	in := &c.legs[l].in
 	err := in.fill()
 	c.step(natural, func(out *session.Out) {
-		c.legs[l].since = time.Time{}
+		c.legs[l].since, c.legs[l].busy = time.Time{}, out.Now
 		if c.fault == nil && in.have() > 0 && (l == session.Client || c.moving == nil) {
 			took, want := c.rec.Feed(l, in.unread(), out)
 			in.took(took, want)

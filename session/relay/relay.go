@@ -107,6 +107,7 @@ type Conn struct {
 	closed      bool          // the recorder is closed: nothing may call it
 	hungUp      bool          // the paused client has closed: what it had sent is read to its end
 	arrivalWait time.Duration // until the client's socket is looked at again
+	interrupted bool          // the write to the client was taken from the broker's reader
 	moving      error         // why the current broker connection is being left
 	live        bool
 }

@@ -424,9 +424,11 @@ func BenchmarkRelay(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	c := New(served, &pipe{feed: framed}, Config{Dial: func(ctx context.Context, _ Try) (net.Conn, error) {
-		return net.Dial("tcp", back.Addr().String())
-	}})
+	dialled := make(chan bool, 8)
+	c := New(served, &pipe{feed: framed}, Config{
+		Dial:  func(context.Context, Try) (net.Conn, error) { return net.Dial("tcp", back.Addr().String()) },
+		Event: func(Event) { dialled <- true },
+	})
 	done := make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { done <- c.Serve(ctx) }()
@@ -434,6 +436,7 @@ func BenchmarkRelay(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	<-dialled // this recorder keeps nothing for a broker that is not there yet
 	one := make([]byte, 1028)
 	binary.BigEndian.PutUint32(one, 1024)
 	batch := bytes.Repeat(one, 16)
@@ -514,4 +517,58 @@ func TestEndIsReportedWithWhatWasOpen(t *testing.T) {
 	if last := k.events[len(k.events)-1]; last.Kind != Ended || last.Report.State != "open" {
 		t.Errorf("the last event is %+v", last)
 	}
+}
+
+// A client that does not read holds up the goroutine which reads the broker. The broker's loss must be noticed all the same, for there are
+// claims to be made in time; and not an octet of what was on its way to the client may be lost or repeated by it.
+func TestLossIsNoticedBehindAClientThatDoesNotRead(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("noticing the reset of a connection that is not read needs poll(2), which is asked on Linux only")
+	}
+	for name, lose := range map[string]func(k *rig, broker *net.TCPConn){
+		"reset by the broker": func(_ *rig, broker *net.TCPConn) { _ = broker.SetLinger(0); broker.Close() },
+		"left on purpose":     func(k *rig, _ *net.TCPConn) { k.conn.Sever(errors.New("drill")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newRig(t, &pipe{})
+			first := k.accept()
+			_ = first.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+			_, _ = io.Copy(first, &counting{})
+			lose(k, first)
+			second := k.accept()
+			const marker = 255
+			_, _ = second.Write([]byte{marker})
+			_ = k.client.SetReadDeadline(time.Now().Add(10 * time.Second))
+			buf := make([]byte, 1<<20)
+			next := byte(0)
+			for {
+				n, err := k.client.Read(buf)
+				for _, b := range buf[:n] {
+					if b == marker {
+						return
+					}
+					if b != next {
+						t.Fatalf("octet %d where %d was due", b, next)
+					}
+					next = (next + 1) % counts
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// counting is an endless stream of 0, 1, … counts-1, 0, …
+type counting struct{ next byte }
+
+const counts = 251
+
+func (c *counting) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = c.next
+		c.next = (c.next + 1) % counts
+	}
+	return len(p), nil
 }

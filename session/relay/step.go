@@ -14,6 +14,8 @@ type leg struct {
 	raw     socket    // for what only sockets can tell
 	writing bool      // a goroutine is draining the queue
 	since   time.Time // when its reader began to wait for octets; zero while it does something else
+	busy    time.Time // when it began to do something else
+	inline  bool      // the reader of the other leg is writing it
 	written uint64    // octets the kernel took since the leg came up
 	arrived uint64    // octets reported by Wrote
 	gone    bool      // write errors were reported, what is queued is discarded
@@ -31,6 +33,7 @@ const (
 	arrivalPoll = 2 * time.Millisecond // at first; while nothing arrives it doubles
 	arrivalMost = 100 * time.Millisecond
 	movingPoll  = 100 * time.Millisecond
+	busyPoll    = 500 * time.Millisecond
 )
 
 // step calls the recorder under the mutex and carries out what it asked for. natural is the leg that the calling goroutine does not
@@ -62,7 +65,7 @@ func (c *Conn) step(natural session.Leg, call func(out *session.Out)) {
 		}
 		leg.writing = true
 		if session.Leg(l) == natural {
-			mine = true
+			mine, leg.inline = true, true
 		} else {
 			c.wg.Go(func() { c.drain(session.Leg(l)) })
 		}
@@ -85,7 +88,7 @@ const maxQueued = 256 << 10
 
 // hold is the back-pressure of a reader that does not write itself. It is called under the mutex.
 func (c *Conn) hold(natural session.Leg, mine bool) {
-	for natural != neither && !mine && c.legs[natural].writing && c.out.Queued(natural) > maxQueued && c.fault == nil {
+	for natural != neither && !mine && c.legs[natural].writing && c.out.Queued(natural) > maxQueued && c.fault == nil && c.moving == nil {
 		c.changed.Wait()
 	}
 }
@@ -131,6 +134,9 @@ func (c *Conn) arm(now time.Time) {
 	if c.out.Pause[session.Client] {
 		sooner(pausedPoll)
 	}
+	if broker := &c.legs[session.Broker]; broker.conn != nil && broker.since.IsZero() {
+		sooner(busyPoll)
+	}
 	if wait := now.Add(movingPoll); c.moving != nil && wake.Before(wait) {
 		wake = wait // what is due is that connection's end, and its reader may have to finish a write to the client first
 	}
@@ -150,6 +156,7 @@ func (c *Conn) tick() {
 		// What it sent before it left still counts. It is no more than the kernel has of it, so the pause need not be kept.
 		c.hungUp = c.hungUp || client.raw.hungUp()
 	}
+	c.freeReader(time.Now())
 	c.mu.Unlock()
 	c.step(neither, func(out *session.Out) {
 		if c.fault != nil {
@@ -160,6 +167,23 @@ func (c *Conn) tick() {
 			c.rec.Tick(out)
 		}
 	})
+}
+
+// freeReader looks after a broker connection whose reader has long been held up by a client that does not read. It cannot notice the
+// broker's end, nor act on the wish to leave it, and messages that the client holds have to be claimed in time: the write is taken
+// from it. It is called under the mutex.
+func (c *Conn) freeReader(now time.Time) {
+	broker, client := &c.legs[session.Broker], &c.legs[session.Client]
+	if c.fault != nil || broker.conn == nil || !broker.since.IsZero() || now.Sub(broker.busy) < busyPoll {
+		return
+	}
+	if c.moving == nil && broker.raw.hungUp() {
+		c.abandon(errClosed)
+	}
+	if c.moving != nil && client.inline {
+		c.interrupted = true
+		_ = client.conn.SetWriteDeadline(time.Unix(1, 0))
+	}
 }
 
 // observeArrival tells the recorder how far the client's kernel has got. It is called under the mutex.

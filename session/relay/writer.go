@@ -1,7 +1,10 @@
 package relay
 
 import (
+	"errors"
 	"net"
+	"os"
+	"time"
 
 	"github.com/understudy-mq/understudy/session"
 )
@@ -11,6 +14,7 @@ type vec struct {
 	bufs []session.Buf
 	iov  [][]byte
 	nb   net.Buffers
+	rest bool // bufs is what an interrupted write left
 }
 
 // drain writes what is queued for a leg until nothing is left. The caller has set writing.
@@ -22,9 +26,12 @@ func (c *Conn) drain(l session.Leg) {
 		if conn == nil || leg.gone || c.closed {
 			c.out.Discard(l)
 		}
-		leg.bufs = c.out.Take(l, leg.bufs[:0])
+		if !leg.rest {
+			leg.bufs = c.out.Take(l, leg.bufs[:0])
+		}
+		leg.rest = false
 		if len(leg.bufs) == 0 {
-			leg.writing = false
+			leg.writing, leg.inline = false, false
 			leg.shrink()
 			c.changed.Broadcast()
 			c.mu.Unlock()
@@ -33,7 +40,10 @@ func (c *Conn) drain(l session.Leg) {
 		c.changed.Broadcast() // there is room in the queue
 		c.mu.Unlock()
 		n, err := leg.write(conn)
-		c.wrote(l, conn, n, err)
+		if c.wrote(l, conn, n, err) {
+			c.wg.Go(func() { c.drain(l) })
+			return
+		}
 	}
 }
 
@@ -60,11 +70,36 @@ func (v *vec) write(conn net.Conn) (int64, error) {
 	return v.nb.WriteTo(conn)
 }
 
+// resume keeps what an interrupted write to the client left. It is called under the mutex.
+func (c *Conn) resume(leg *leg, n int64) {
+	var deadline time.Time
+	if c.fault != nil {
+		deadline = time.Now().Add(c.cfg.LingerTimeout)
+	}
+	_ = leg.conn.SetWriteDeadline(deadline)
+	leg.written += uint64(n)
+	left := leg.bufs[:0]
+	for _, b := range leg.bufs {
+		done := min(n, int64(b.Len()))
+		if n -= done; done == int64(b.Len()) {
+			b.Drop()
+			continue
+		}
+		left = append(left, b.Slice(int(done), b.Len()))
+	}
+	clear(leg.bufs[len(left):])
+	leg.bufs, leg.rest, leg.inline, c.interrupted = left, true, false, false
+}
+
 // wrote drops what was written and tells the recorder. A failure towards the broker ends that connection, whose reader reports it; one
-// towards the client is the client's end.
-func (c *Conn) wrote(l session.Leg, conn net.Conn, n int64, err error) {
+// towards the client is the client's end. again reports that the write was interrupted: somebody else is to go on with it.
+func (c *Conn) wrote(l session.Leg, conn net.Conn, n int64, err error) (again bool) {
 	c.step(neither, func(out *session.Out) {
 		leg := &c.legs[l]
+		if again = l == session.Client && c.interrupted && errors.Is(err, os.ErrDeadlineExceeded); again {
+			c.resume(leg, n)
+			return
+		}
 		for i := range leg.bufs {
 			leg.bufs[i].Drop()
 		}
@@ -86,8 +121,13 @@ func (c *Conn) wrote(l session.Leg, conn net.Conn, n int64, err error) {
 			leg.gone, c.hungUp = true, true // its reader finds the end, behind what the client had sent
 			return
 		}
+		if c.interrupted && c.fault == nil { // too late: it was written
+			c.interrupted = false
+			_ = conn.SetWriteDeadline(time.Time{})
+		}
 		if c.fault == nil {
 			c.observeArrival(out)
 		}
 	})
+	return again
 }
