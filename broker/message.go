@@ -202,10 +202,14 @@ func appendLines(dst, lines []byte, v frame.Version) []byte {
 	for len(lines) > 0 {
 		end := bytes.IndexByte(lines, '\n')
 		colon := bytes.IndexByte(lines[:end], ':')
+		start := len(dst)
 		for i, part := range [2][]byte{lines[:colon], lines[colon+1 : end]} {
 			scratch, _ = frame.Unescape(scratch[:0], part, frame.V12) // it was valid when it was stored
 			dst = frame.Escape(dst, scratch, v)
 			dst = append(dst, ":\n"[i])
+		}
+		if name, _, _ := bytes.Cut(dst[start:], []byte{':'}); v == frame.V10 && len(bytes.Trim(name, " \t\r")) == 0 {
+			dst = dst[:start] // 1.0 has no escapes: a name that begins with a colon is none there
 		}
 		lines = lines[end+1:]
 	}
