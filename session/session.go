@@ -83,7 +83,7 @@ type Report struct {
 	Transactions   int       // open ones
 	InDoubt        int       // effects that were sent on a connection that broke, and are not settled yet
 	Takeovers      uint64    // replays confirmed after the first login
-	Hidden         uint64    // redeliveries the client was not shown
+	Hidden         uint64    // redeliveries the client was spared: claims that were granted, and messages recognised as held
 	Resent         uint64    // effects played again
 	LateAcks       uint64    // acknowledgements of messages that had gone elsewhere
 	RolledBack     uint64    // commits that ended as rolled back

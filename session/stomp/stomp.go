@@ -4,8 +4,9 @@
 // Every SEND, ACK and NACK outside a transaction, every COMMIT and every ABORT is an effect with a number. Effects, and the frames of
 // open transactions, stay in a log until the broker's cursor says that they are durable; subscriptions stay for as long as they last; messages
 // that the client was shown and has not settled stay in a table. When a broker is lost the recorder logs in at the next one, drops
-// from the log what the new cursor settles, subscribes again with claims on what the client holds, plays the rest of the log in its order, and hides
-// the redeliveries that its claims bring. Receipts for effects are made here, from the cursor.
+// from the log what the new cursor settles, subscribes again with claims on what the client holds, and plays the rest of the log in its order. A
+// message that had gone to somebody else and comes back while the client holds it is recognised and hidden. Receipts for effects are made
+// here, from the cursor.
 //
 // Guarantees, towards a paired broker: each effect is applied exactly once and in order; each receipt is answered at most once, and never
 // before the broker called the effect durable; the client is never shown a message that it holds already; identifiers given to the
