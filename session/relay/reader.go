@@ -72,7 +72,11 @@ func (c *Conn) followBroker(ctx context.Context) {
 		t.Attempt++
 		conn, err := c.cfg.Dial(ctx, t)
 		if err != nil {
-			c.finish(&session.Fault{Code: "dial", Cause: err})
+			f := &session.Fault{Code: "dial", Cause: err}
+			if ctx.Err() != nil {
+				f = &session.Fault{Code: "shutdown", Cause: context.Cause(ctx)}
+			}
+			c.finish(f)
 			return
 		}
 		name := conn.RemoteAddr().String()
