@@ -66,7 +66,6 @@ type deliveries struct {
 	index map[uint64]int32
 	seed  maphash.Seed
 	count int // unacked ones
-	used  int
 	added uint64
 	gone  map[goneKey]int32 // what is gone; nil when nothing is
 }
@@ -112,7 +111,6 @@ func (t *deliveries) add(sub *subscription, id, key []byte, epoch, ordinal uint6
 	}
 	sub.last = slot
 	t.hold(d, 1)
-	t.used++
 	return slot
 }
 
@@ -165,7 +163,6 @@ func (t *deliveries) remove(slot int32) {
 	d.id.long, d.key.long = nil, nil
 	d.chain = t.free
 	t.free = slot
-	t.used--
 }
 
 func (t *deliveries) unlink(d *delivery) {
