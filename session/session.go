@@ -53,6 +53,8 @@ type Recorder interface {
 type Peer struct {
 	Name    string // for error texts and logs: host:port
 	Attempt uint64 // rises with every dial of this session, from 1
+	// Login and Passcode are what this broker is to be told instead of the client's own credentials; both empty: the client's.
+	Login, Passcode string
 }
 
 // Hints are known from the first client frame.

@@ -49,6 +49,12 @@ type Config struct {
 	ConnectTimeout time.Duration
 	// AutoAckLag is how long a message of an ack:auto subscription must have been in the client's kernel before it is acknowledged; 2 ms.
 	AutoAckLag time.Duration
+	// InDoubt is what to do with a SEND or COMMIT in doubt; zero: what is safe at the broker's kind.
+	InDoubt InDoubt
+	// Replay is how much is played to the next broker; zero: everything.
+	Replay Replay
+	// BrokerAutoAck leaves ack:auto to the broker, as without a sidecar: what is on its way when a connection breaks is lost.
+	BrokerAutoAck bool
 	// Limits of client frames.
 	Limits frame.Limits
 }
