@@ -46,6 +46,13 @@ const (
 	// HeaderGone: RECEIPT of a SUBSCRIBE ←. Comma-separated message ids whose claims were not granted: acknowledged already, expired, unknown, or
 	// held elsewhere by a higher (epoch, ordinal). All others are granted. The RECEIPT precedes the subscription's first MESSAGE.
 	HeaderGone = "understudy-gone"
+	// HeaderBrowse: MESSAGE of a browser ←, the first header of the frame. Where the message stands in the queue, as priority.sequence in
+	// decimal: the order of browsing, the same after a restart. Opaque to a sidecar. The MESSAGE with browser:end, which ends the
+	// browser, has none. A browser holds nothing: its SUBSCRIBE carries no claims, its MESSAGEs have no ordinal and are not acknowledged.
+	HeaderBrowse = "understudy-browse"
+	// HeaderBrowseAfter: SUBSCRIBE with browser:true → in a replay. The HeaderBrowse of the last MESSAGE that the client was shown on this
+	// browser: it goes on behind it. Absent: from the front. A browser that was shown its end is not played again.
+	HeaderBrowseAfter = "understudy-browse-after"
 	// HeaderError: ERROR ←. One of the Code constants: what the sidecar, not its client, has to deal with.
 	HeaderError = "understudy-error"
 	// HeaderMoved: ERROR ←. The store moves to another server; everything before this frame has been answered: dial again.
@@ -76,3 +83,11 @@ const (
 // A message that a NACK, or a COMMIT with a NACK in it, gives back is delivered again only when that effect is durable.
 // The message-id of a message sent through a sidecar is session:effect, and session:effect:index inside a transaction (index from 0
 // over the transaction's SENDs; effect is that of its COMMIT).
+//
+// A durable subscription belongs to the client-id of CONNECT, which every attempt of a session repeats, and the name in SUBSCRIBE. While its
+// session is connected, or away for less than the reclaim window, another session that asks for it gets an ERROR without a code: in a replay it is
+// worth another try. The same session resumes it with claims as it does a queue. UNSUBSCRIBE with the name deletes it; in a sidecar session one that
+// is not there has been deleted already.
+// A temporary queue belongs to its session, and is made when /temp-queue/NAME is first a destination or a reply-to of it. The broker rewrites reply-to,
+// in what it stores, to the name that others use and that stays valid as long as the session: /remote-temp-queue/OWNER/NAME. A sidecar rewrites
+// nothing, and plays SUBSCRIBE and SEND as its client said them.
