@@ -86,7 +86,7 @@ type kind struct {
 // kinds is filled here and nowhere else.
 func kinds() map[string]kind {
 	return map[string]kind{
-		"paired": paired(),
+		"activemq": activemq(), "activemq-jdbc": activemqJDBC(), "artemis": artemis(), "paired": paired(), "rabbitmq": rabbitmq(),
 	}
 }
 
@@ -134,11 +134,7 @@ func Start(ctx context.Context, name string, opt Options) (Cluster, error) {
 		c.dir, c.ownDir = dir, true
 	}
 	if err := k.build(ctx, c); err != nil {
-		err = fmt.Errorf("start brokers of kind %s: %w", name, err)
-		for _, n := range c.nodes {
-			err = fmt.Errorf("%w\n--- log of %s\n%s", err, n.name, n.Log())
-		}
-		return nil, errors.Join(err, c.Close())
+		return nil, errors.Join(fmt.Errorf("start brokers of kind %s: %w", name, err), c.Close())
 	}
 	return c, nil
 }

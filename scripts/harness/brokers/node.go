@@ -1,7 +1,6 @@
 package brokers
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -96,7 +96,7 @@ func (n *node) awaitReady(ctx context.Context, p *child) (string, error) {
 	})
 	if n.standsBy != "" {
 		wg.Go(func() {
-			if n.awaitLog(ready, n.standsBy) == nil {
+			if p.awaitLog(ready, n.log, n.from, n.standsBy) == nil {
 				cancel(waits)
 			}
 		})
@@ -107,7 +107,7 @@ func (n *node) awaitReady(ctx context.Context, p *child) (string, error) {
 		case serves, waits:
 			return cause.Error(), nil
 		default:
-			return "", fmt.Errorf("it neither serves nor stands by: %w", cause)
+			return "", fmt.Errorf("it neither serves nor stands by: %w; its log ends: %s", cause, n.Log())
 		}
 	case <-p.gone:
 		cancel(p.err)
@@ -118,20 +118,25 @@ func (n *node) awaitReady(ctx context.Context, p *child) (string, error) {
 // awaitConnected returns nil once the node has answered CONNECTED.
 func (n *node) awaitConnected(ctx context.Context) error {
 	k := n.cluster.kind
-	return every(ctx, func() bool { return probe(ctx, n.Addr(), k.user, k.pass, k.vhost) == nil })
+	return every(ctx, func() bool {
+		_, err := probe(ctx, n.Addr(), k.user, k.pass, k.vhost)
+		return err == nil
+	})
 }
 
-// awaitLog returns nil once the log of the current start holds the words.
-func (n *node) awaitLog(ctx context.Context, words string) error {
-	return every(ctx, func() bool {
-		f, err := os.Open(n.log)
-		if err != nil {
-			return false
+// serverHeader is what the broker calls itself in CONNECTED; "?" if it does not answer.
+func (n *node) serverHeader(ctx context.Context) string {
+	k := n.cluster.kind
+	connected, err := probe(ctx, n.Addr(), k.user, k.pass, k.vhost)
+	if err != nil {
+		return "?"
+	}
+	for line := range strings.Lines(connected) {
+		if server, is := strings.CutPrefix(strings.TrimSpace(line), "server:"); is {
+			return server
 		}
-		defer f.Close()
-		text, err := io.ReadAll(io.NewSectionReader(f, n.from, logScanned))
-		return err == nil && bytes.Contains(text, []byte(words))
-	})
+	}
+	return "?"
 }
 
 // every calls done until it says true, with pollEvery between two calls, or ctx ends.

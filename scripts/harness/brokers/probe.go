@@ -19,14 +19,14 @@ const (
 	probedAnswer        = 4 << 10 // bytes of an answer to CONNECT that are read
 )
 
-// probe asks whether a broker serves: nil means CONNECTED.
-func probe(ctx context.Context, addr, user, pass, vhost string) error {
+// probe asks whether a broker serves, and returns its CONNECTED frame if so.
+func probe(ctx context.Context, addr, user, pass, vhost string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
@@ -38,17 +38,17 @@ func probe(ctx context.Context, addr, user, pass, vhost string) error {
 		connect += "login:" + user + "\npasscode:" + pass + "\n"
 	}
 	if _, err := conn.Write([]byte(connect + "\n\x00")); err != nil {
-		return err
+		return "", err
 	}
 	answer, err := bufio.NewReaderSize(conn, probedAnswer).ReadSlice(0)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if got := strings.TrimLeft(string(answer), "\r\n"); !strings.HasPrefix(got, "CONNECTED\n") {
-		return fmt.Errorf("answer to CONNECT: %q", got)
+		return "", fmt.Errorf("answer to CONNECT: %q", got)
 	}
 	_, err = conn.Write([]byte("DISCONNECT\n\n\x00"))
-	return err
+	return string(answer), err
 }
 
 // given are the ports that this program handed out: one that is not bound yet would look free.

@@ -1,7 +1,10 @@
 package brokers
 
 import (
+	"bytes"
+	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -9,6 +12,9 @@ import (
 	"syscall"
 	"time"
 )
+
+// endGrace is how long a process may take to end after its own signal.
+const endGrace = 5 * time.Second
 
 // nursery starts processes and sees to it that none outlives it, whatever way the program ends.
 type nursery struct {
@@ -40,6 +46,11 @@ func (n *nursery) spawner() {
 
 // start runs cmd with its output appended to the file log.
 func (n *nursery) start(name, log string, cmd *exec.Cmd) (*child, error) {
+	return n.startEnding(name, log, cmd, syscall.SIGKILL)
+}
+
+// startEnding is start for a process that is ended by another signal than SIGKILL: PostgreSQL would leave its shared memory behind.
+func (n *nursery) startEnding(name, log string, cmd *exec.Cmd, end syscall.Signal) (*child, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock() // held over the start, so that close misses no child; a start takes a millisecond
 	if n.closed {
@@ -54,13 +65,13 @@ func (n *nursery) start(name, log string, cmd *exec.Cmd) (*child, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	dieWithParent(cmd.SysProcAttr)
+	dieWithParent(cmd.SysProcAttr, end)
 	started := make(chan error)
 	n.spawn <- func() { started <- cmd.Start() }
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	c := &child{cmd: cmd, gone: make(chan struct{})}
+	c := &child{cmd: cmd, end: end, gone: make(chan struct{})}
 	n.done.Add(1)
 	go n.wait(c)
 	n.children = append(n.children, c)
@@ -82,7 +93,7 @@ func (n *nursery) close() {
 	}
 	n.closed = true
 	for i := len(n.children) - 1; i >= 0; i-- {
-		n.children[i].kill()
+		n.children[i].finish()
 	}
 	n.mu.Unlock()
 	close(n.spawn)
@@ -92,8 +103,9 @@ func (n *nursery) close() {
 // child is one process.
 type child struct {
 	cmd  *exec.Cmd
-	gone chan struct{} // closed when it has ended and was waited for
-	err  error         // of Wait; read it after gone
+	end  syscall.Signal // ends it for good
+	gone chan struct{}  // closed when it has ended and was waited for
+	err  error          // of Wait; read it after gone
 }
 
 func (c *child) pid() int { return c.cmd.Process.Pid }
@@ -114,6 +126,40 @@ func (c *child) signal(s syscall.Signal) error { return c.cmd.Process.Signal(s) 
 func (c *child) kill() {
 	_ = c.signal(syscall.SIGKILL)
 	<-c.gone
+}
+
+// finish ends it for good, with SIGKILL if its own signal does not.
+func (c *child) finish() {
+	if c.end != syscall.SIGKILL && c.signal(c.end) == nil {
+		timer := time.NewTimer(endGrace)
+		defer timer.Stop()
+		select {
+		case <-c.gone:
+			return
+		case <-timer.C:
+		}
+	}
+	c.kill()
+}
+
+// awaitLog returns nil once the file holds the words behind the offset from, and an error when the process ends before.
+func (c *child) awaitLog(ctx context.Context, log string, from int64, words string) error {
+	err := every(ctx, func() bool { return c.ended() || logHolds(log, from, words) })
+	if err == nil && !logHolds(log, from, words) {
+		return fmt.Errorf("it ended: %w", c.err)
+	}
+	return err
+}
+
+// logHolds says whether a log holds the words behind the offset from.
+func logHolds(log string, from int64, words string) bool {
+	f, err := os.Open(log)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.NewSectionReader(f, from, logScanned))
+	return err == nil && bytes.Contains(text, []byte(words))
 }
 
 // run runs a program to its end, with the output in an error when it fails.
