@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"iter"
+	"time"
 
 	"github.com/understudy-mq/understudy/session"
 	"github.com/understudy-mq/understudy/session/stomp/frame"
@@ -22,7 +23,7 @@ func (r *Recorder) fromBroker(f *frame.Frame, in session.Buf, out *session.Out) 
 		}
 		return
 	}
-	if r.foreign {
+	if r.verbatim() {
 		r.toClient(out, in)
 		return
 	}
@@ -41,15 +42,25 @@ func (r *Recorder) fromBroker(f *frame.Frame, in session.Buf, out *session.Out) 
 // message shows a MESSAGE to the client, unless the client holds it already, or has left its subscription.
 func (r *Recorder) message(f *frame.Frame, in session.Buf, out *session.Out) {
 	subID, id := f.Value("subscription"), f.Value("message-id")
+	if bytes.HasPrefix(subID, []byte(lookupPrefix)) {
+		r.looked(f, out)
+		return
+	}
 	sub := r.subs.get(subID)
+	if sub == nil || sub.closing || r.stage != talking {
+		return
+	}
 	// Before its RECEIPT a subscription has no messages: these belong to an older one with the same id.
-	if sub == nil || sub.closing || sub.pending != 0 || r.stage != talking {
+	if sub.pending != 0 && r.dialect.receiptFirst {
 		return
 	}
-	if slot, ok := r.held.returned(subID, id); ok && r.recognise(slot, ordinal(f), out) {
+	if !r.dialect.paired {
+		if sub.tracked && r.returning(sub, f, out) {
+			return
+		}
+	} else if slot, ok := r.held.returned(subID, id); ok && r.recognise(slot, ordinal(f), out) {
 		return
-	}
-	if r.late.has(subID, id) {
+	} else if _, ok := r.late.get(subID, id); ok {
 		r.stats.hidden++
 		r.ackAgain(sub, id, out)
 		return
@@ -84,15 +95,33 @@ func (r *Recorder) ackAgain(sub *subscription, id []byte, out *session.Out) {
 
 // deliver shows a MESSAGE and remembers that the client holds it.
 func (r *Recorder) deliver(sub *subscription, f *frame.Frame, in session.Buf, ordinal uint64, out *session.Out) {
-	r.show(f, in, out)
+	if r.dialect.paired {
+		r.show(f, in, out)
+	} else {
+		r.showForeign(f, in, out)
+	}
 	if !sub.tracked {
+		r.browsed(sub, f)
 		return
 	}
-	var key []byte
-	if r.version == frame.V12 && sub.mode != auto {
-		key = f.Value("ack")
+	var key, id []byte
+	if r.dialect.paired {
+		if id = f.Value("message-id"); r.version == frame.V12 && sub.mode != auto {
+			key = f.Value("ack")
+		}
+	} else {
+		id, key = r.identify(f)
 	}
-	slot := r.held.add(sub, f.Value("message-id"), key, r.epoch, ordinal)
+	stamp, try, stamped := frame.CutStamp(f.Value(frame.HeaderStamp))
+	if stamped && r.dialect.identity == byStamp {
+		id = stamp
+	}
+	slot := r.held.add(sub, id, key, r.epoch, ordinal)
+	if d := r.held.at(slot); stamped && !r.dialect.paired {
+		d.stamp.set(stamp)
+		d.try = try
+		r.late.put(sub.id, stamp, remembered{try: try})
+	}
 	if sub.mode == auto {
 		r.auto.push(autoAck{slot: slot, serial: r.held.at(slot).serial, end: r.clientQueued})
 	}
@@ -166,16 +195,46 @@ func (r *Recorder) receiptFromBroker(f *frame.Frame, out *session.Out) {
 	case e == nil:
 	case e.kind == unsubscribeEntry:
 		r.unsubscribed(e, out)
+	case e.effect != 0:
+		r.settleOne(e, out)
 	default:
 		if id := e.receiptID(); id != nil {
 			r.receipt(out, id)
 			e.wants = false
 		}
-		if e.kind == sendEntry && e.tx.unplayable {
+		switch {
+		case e.kind == otherEntry, e.kind == sendEntry && e.tx.unplayable:
 			r.log.settle(e)
 			r.log.compact()
+		case e.kind == sendEntry && r.dialect.buffersTx:
+			r.sentOne(e, out)
 		}
 	}
+}
+
+// sentOne takes the confirmation of a SEND of a transaction that is played as single frames. The last one confirms the COMMIT.
+func (r *Recorder) sentOne(e *entry, out *session.Out) {
+	tx := e.tx
+	r.log.settle(e)
+	if tx.open--; tx.open == 0 {
+		for end := range r.log.of(tx) {
+			if end.kind == commitEntry {
+				r.settleOne(end, out)
+				return
+			}
+		}
+	}
+	r.log.compact()
+}
+
+// settleOne settles one effect by itself.
+func (r *Recorder) settleOne(e *entry, out *session.Out) {
+	r.conclude(e, false, out)
+	r.log.settle(e)
+	if r.log.compact(); len(r.log.entries) == 0 {
+		r.arena.drop() // an idle session holds no buffer
+	}
+	r.takeLeave(out)
 }
 
 // settle drops from the log what is durable now and answers the client's receipts for it.
@@ -184,31 +243,75 @@ func (r *Recorder) settle(cursor uint64, rolledBack []byte, out *session.Out) {
 		return
 	}
 	r.confirmed = cursor
-	r.log.confirm(cursor, func(e *entry) {
-		back := e.kind == commitEntry && listed(rolledBack, e.effect)
-		if e.tx != nil {
-			r.answerOwed(r.log.of(e.tx), out)
-		}
-		switch {
-		case back:
-			r.stats.rolledBack++
-			r.returnAcks(e.tx)
-			r.rolledBack(out, e)
-		case e.receiptID() != nil:
-			r.receipt(out, e.receiptID())
-		}
-		switch {
-		case e.tx != nil:
-			r.finish(e.tx)
-		case e.target.slot != none && (e.kind == ackEntry || e.kind == nackEntry):
-			if d := r.held.at(e.target.slot); d.gone && e.kind == ackEntry {
-				r.late.add(d.sub.id, d.id.bytes())
-			}
-			r.held.remove(e.target.slot)
-		}
-	})
+	r.log.confirm(cursor, func(e *entry) { r.conclude(e, e.kind == commitEntry && listed(rolledBack, e.effect), out) })
 	if r.log.compact(); len(r.log.entries) == 0 {
 		r.arena.drop() // an idle session holds no buffer
+	}
+}
+
+// conclude does what follows from an effect being settled: the client is answered, and what it depended on is forgotten. back means a
+// COMMIT that ended as rolled back.
+func (r *Recorder) conclude(e *entry, back bool, out *session.Out) {
+	if e.tx != nil {
+		r.answerOwed(r.log.of(e.tx), out)
+	}
+	switch {
+	case back:
+		r.stats.rolledBack++
+		r.returnAcks(e.tx)
+		r.rolledBack(out, e)
+	case e.receiptID() != nil:
+		r.receipt(out, e.receiptID())
+	}
+	switch {
+	case e.tx != nil:
+		if e.kind == commitEntry && !back && r.dialect != nil && r.dialect.acksOutsideTx {
+			r.freeAcks(e.tx, out)
+		}
+		r.finish(e.tx)
+	case e.target.slot != none && (e.kind == ackEntry || e.kind == nackEntry):
+		d := r.held.at(e.target.slot)
+		switch {
+		case r.dialect != nil && !r.dialect.paired:
+			r.rememberAck(e, d)
+		case d.gone && e.kind == ackEntry:
+			r.late.put(d.sub.id, d.id.bytes(), remembered{acked: true})
+		}
+		r.held.remove(e.target.slot)
+	}
+}
+
+// rememberAck notes what may come back though it was acknowledged, or in another copy.
+func (r *Recorder) rememberAck(e *entry, d *delivery) {
+	acked := e.kind == ackEntry
+	if d.try != 0 {
+		r.late.put(d.sub.id, d.stamp.bytes(), remembered{try: d.try, acked: acked})
+	} else if acked && r.dialect.forgetsAcks && r.dialect.identity != byStamp {
+		r.late.put(d.sub.id, d.id.bytes(), remembered{acked: true})
+	}
+}
+
+// freeAcks sends the acknowledgements of a transaction whose COMMIT is confirmed, at a broker that would have executed them at once.
+func (r *Recorder) freeAcks(tx *transaction, out *session.Out) {
+	for e := range r.log.of(tx) {
+		if e.kind != ackEntry && e.kind != nackEntry || e.target.slot == none {
+			continue
+		}
+		d := r.held.at(e.target.slot)
+		if d.tx != tx || d.state != inTx {
+			continue
+		}
+		state := acking
+		if e.kind == nackEntry {
+			state = nacking
+		}
+		d.tx = nil
+		r.held.setState(e.target.slot, state)
+		r.effects++
+		r.log.free(e, r.effects)
+		if r.emit(e, out); !e.sent && r.astray(e) && !r.reclaiming() {
+			r.tooLate(e, out)
+		}
 	}
 }
 
@@ -313,8 +416,11 @@ func (r *Recorder) refused(f *frame.Frame, out *session.Out) {
 // maxRefusals is how many replays in a row may end in a broker's ERROR before that is the client's to know.
 const maxRefusals = 10
 
-// errorFromBroker takes an ERROR behind the login. A healthy broker's ERROR is the client's own and ends the session, as the broker closes
-// after it. [STOMP 1.2 ERROR] So is one that answers a frame which no broker has seen before. Other ERRORs in a replay are tried again
+// errorEnds is how soon behind an ERROR that the client was shown the end of the connection belongs to it.
+const errorEnds = time.Second
+
+// errorFromBroker takes an ERROR behind the login. A healthy broker's ERROR is the client's own and ends the session if the broker closes after
+// it. [STOMP 1.2 ERROR] So is one that answers a frame which no broker has seen before. Other ERRORs in a replay are tried again
 // elsewhere or later, but not for ever.
 func (r *Recorder) errorFromBroker(f *frame.Frame, out *session.Out) {
 	_, moved := f.Get(frame.HeaderMoved)
@@ -324,12 +430,47 @@ func (r *Recorder) errorFromBroker(f *frame.Frame, out *session.Out) {
 		r.leave(out, &Refusal{"moved", "the store moves to another server"})
 	case code != "":
 		r.leave(out, &Refusal{code, errorText(f)})
-	case r.phase != running && r.stats.lives > 0 && r.refusals < maxRefusals && !r.firstSeen(f):
+	case !r.dialect.paired && r.errorOfOurs(f, out):
+	case (r.phase != running || r.passing(f)) && r.stats.lives > 0 && r.refusals < maxRefusals && !r.firstSeen(f):
 		r.refusals++
 		r.leave(out, &Refusal{"error", errorText(f)})
 	default:
 		r.passError(f, out)
 	}
+}
+
+// passing reports whether an ERROR tells of the broker's state rather than of a fault of the client.
+func (r *Recorder) passing(f *frame.Frame) bool {
+	for _, phrase := range r.dialect.transient {
+		if bytes.Contains(f.Value("message"), []byte(phrase)) || bytes.Contains(f.Body, []byte(phrase)) {
+			return true
+		}
+	}
+	return false
+}
+
+// errorOfOurs deals with an ERROR that the client has nothing to do with: an answer to something that we asked on our own, the news that a replayed
+// transaction had been committed before, or that a subscription was taken away.
+func (r *Recorder) errorOfOurs(f *frame.Frame, out *session.Out) bool {
+	if _, named := f.Get("subscription"); named && r.dialect.cancels {
+		r.leave(out, &Refusal{"cancelled", errorText(f)})
+		return true
+	}
+	_, e := r.asker(f)
+	switch {
+	case e == nil:
+		return false
+	case e.kind == commitEntry && e.tries > 0 && r.dialect.duplicateCommit != "" && bytes.Contains(f.Raw, []byte(r.dialect.duplicateCommit)):
+		r.settleOne(e, out)
+	case (e.kind == ackEntry || e.kind == nackEntry) && e.frame.Len() == 0:
+		r.settleOne(e, out)
+	default:
+		return false
+	}
+	if !r.dialect.errorsStay {
+		r.leave(out, &Refusal{"error", errorText(f)})
+	}
+	return true
 }
 
 // firstSeen reports whether an ERROR answers a frame that was sent to no broker before this one.
@@ -353,7 +494,8 @@ func (r *Recorder) asker(f *frame.Frame) (*subscription, *entry) {
 	return nil, r.log.answered(n)
 }
 
-// passError shows the client a broker's ERROR and ends the session. A receipt id that we made becomes the client's again.
+// passError shows the client a broker's ERROR, and ends the session if the broker closes after it. A receipt id that we made becomes the
+// client's again.
 func (r *Recorder) passError(f *frame.Frame, out *session.Out) {
 	b := append(r.scratch[:0], "ERROR\n"...)
 	sub, e := r.asker(f)
@@ -374,5 +516,39 @@ func (r *Recorder) passError(f *frame.Frame, out *session.Out) {
 	b = append(append(append(b, '\n'), f.Body...), 0)
 	r.scratch = b
 	r.appendClient(out, b)
-	r.end(out, "broker-error", errors.New(errorText(f)))
+	if r.dialect == nil || !r.dialect.errorsStay || r.phase == login {
+		r.end(out, "broker-error", errors.New(errorText(f)))
+		return
+	}
+	r.erred = out.Now
+	r.answerError(sub, e, out)
+}
+
+// answerError settles what an ERROR has answered; the connection goes on.
+func (r *Recorder) answerError(sub *subscription, e *entry, out *session.Out) {
+	switch {
+	case sub != nil:
+		sub.wants, sub.pending = nil, 0
+		r.subs.remove(sub)
+		r.confirmReplay(out)
+	case e == nil:
+	case e.kind == unsubscribeEntry:
+		e.wants = false
+		r.unsubscribed(e, out)
+	case e.kind == sendEntry && e.tx != nil && r.dialect.buffersTx:
+		e.wants = false
+		r.sentOne(e, out)
+	default:
+		e.wants = false // it has its answer
+		switch {
+		case e.kind == ackEntry || e.kind == nackEntry || e.effect != 0:
+			if e.kind == commitEntry {
+				r.returnAcks(e.tx)
+			}
+			r.settleOne(e, out)
+		default:
+			r.log.settle(e)
+			r.log.compact()
+		}
+	}
 }

@@ -25,7 +25,7 @@ func (r *Recorder) fromClient(f *frame.Frame, in session.Buf, out *session.Out) 
 			defer in.Drop()
 		}
 	}
-	if r.foreign {
+	if r.verbatim() && r.dialect != nil {
 		r.toBroker(out, in)
 		if f.Command == frame.Disconnect {
 			r.farewell.told = true
@@ -102,7 +102,7 @@ func highest(accept []byte) (frame.Version, bool) {
 func (r *Recorder) begin(f *frame.Frame, in session.Buf, out *session.Out) {
 	id := string(f.Value("transaction"))
 	if r.txs[id] != nil || id == "" {
-		r.reject(out, f, "BEGIN needs a transaction that is not open yet")
+		r.mistake(f, in, "BEGIN needs a transaction that is not open yet", out)
 		return
 	}
 	tx := &transaction{id: id, first: r.log.end()}
@@ -117,7 +117,7 @@ func (r *Recorder) perform(kind entryKind, f *frame.Frame, in session.Buf, out *
 	e := entry{kind: kind, at: out.Now}
 	if id, ok := f.Get("transaction"); ok || kind != sendEntry {
 		if e.tx = r.txs[string(id)]; e.tx == nil {
-			r.reject(out, f, f.Command.String()+" names a transaction that is not open")
+			r.mistake(f, in, f.Command.String()+" names a transaction that is not open", out)
 			return
 		}
 	}
@@ -130,6 +130,11 @@ func (r *Recorder) perform(kind entryKind, f *frame.Frame, in session.Buf, out *
 	if e.tx != nil {
 		delete(r.txs, e.tx.id)
 		r.log.charge(e.tx)
+		e.tx.ended = true
+	}
+	if e.tx != nil && e.tx.lost {
+		r.endLost(&e, out)
+		return
 	}
 	r.effects++
 	e.effect = r.effects
@@ -137,13 +142,74 @@ func (r *Recorder) perform(kind entryKind, f *frame.Frame, in session.Buf, out *
 	if kind == abortEntry {
 		r.returnAcks(e.tx) // from here on the client may acknowledge them again
 	}
+	if e.tx != nil && r.dialect != nil && r.dialect.buffersTx {
+		r.endBuffered(p, out)
+		return
+	}
 	r.emit(p, out)
+}
+
+// endLost ends a transaction that was not to be played again. An ABORT comes true, a COMMIT cannot.
+func (r *Recorder) endLost(e *entry, out *session.Out) {
+	r.returnAcks(e.tx)
+	switch {
+	case e.kind == commitEntry:
+		r.stats.rolledBack++
+		r.rolledBack(out, e)
+	case e.wants:
+		r.receipt(out, e.receiptID())
+	}
+	r.finish(e.tx)
+	e.frame.Drop()
+	r.log.compact()
+}
+
+// endBuffered ends a transaction that the broker does not know of: a COMMIT lets its SENDs go, an ABORT forgets them.
+func (r *Recorder) endBuffered(e *entry, out *session.Out) {
+	if e.kind == commitEntry {
+		for inner := range r.log.of(e.tx) {
+			if inner.kind == sendEntry {
+				e.tx.open++
+				r.emit(inner, out)
+			}
+		}
+		if e.tx.open > 0 {
+			return
+		}
+	}
+	r.settleOne(e, out)
+}
+
+// mistake deals with a frame that makes no sense to us. A broker that goes on after an ERROR is the one to say what it thinks of it; else it
+// ends the session.
+func (r *Recorder) mistake(f *frame.Frame, in session.Buf, message string, out *session.Out) {
+	if r.dialect == nil || !r.dialect.errorsStay {
+		r.reject(out, f, message)
+		return
+	}
+	e := entry{kind: otherEntry, at: out.Now, frame: r.arena.keep(in)}
+	e.setReceipt(f)
+	p := r.log.add(e)
+	if r.emit(p, out); p.sent && !p.wants {
+		r.log.settle(p) // nobody waits for it
+		r.log.compact()
+	}
 }
 
 // keep logs a frame of an open transaction. Such frames never pause the client, else its COMMIT could not arrive; a transaction that
 // grows too large for a replay is let go instead, and the session says so.
 func (r *Recorder) keep(tx *transaction, e entry, out *session.Out) {
-	if tx.unplayable && e.kind == sendEntry && !e.wants {
+	d := r.dialect
+	buffered, isAck := d != nil && d.buffersTx, e.kind == ackEntry || e.kind == nackEntry
+	if e.wants && (tx.lost || buffered || isAck && d != nil && d.acksOutsideTx) {
+		r.receipt(out, e.receiptID()) // it means no more than that the frame has come
+		e.wants = false
+	}
+	if tx.lost && e.kind == sendEntry {
+		e.frame.Drop()
+		return
+	}
+	if tx.unplayable && e.kind == sendEntry && !e.wants && !r.gated {
 		r.emit(&e, out)
 		e.frame.Drop()
 		return
@@ -157,8 +223,8 @@ func (r *Recorder) keep(tx *transaction, e entry, out *session.Out) {
 	if r.log.open += cost; r.log.open <= r.cfg.MaxTransaction {
 		return
 	}
-	if r.phase < replaying {
-		r.fail(out, "not-resumable", nil, "transaction "+clean(tx.id)+" is too large to be held while there is no broker", "")
+	if r.phase < replaying || buffered {
+		r.fail(out, "not-resumable", nil, "transaction "+clean(tx.id)+" is too large to be held (--max-transaction) until a broker can have it", "")
 		return
 	}
 	r.log.release(tx)
@@ -170,7 +236,7 @@ func (r *Recorder) ack(kind entryKind, f *frame.Frame, in session.Buf, out *sess
 	var tx *transaction
 	if id, ok := f.Get("transaction"); ok {
 		if tx = r.txs[string(id)]; tx == nil {
-			r.reject(out, f, f.Command.String()+" names a transaction that is not open")
+			r.mistake(f, in, f.Command.String()+" names a transaction that is not open", out)
 			return
 		}
 	}
@@ -189,11 +255,20 @@ func (r *Recorder) ack(kind entryKind, f *frame.Frame, in session.Buf, out *sess
 	}
 	slot, ok := none, false
 	if !named || sub != nil {
-		slot, ok = r.held.find(name, sub, r.version)
+		slot, ok = r.held.find(name, sub)
 	}
 	e := entry{kind: kind, tx: tx, at: out.Now}
-	if e.setReceipt(f); e.wants {
+	if e.setReceipt(f); e.wants || kind == nackEntry {
 		e.frame = r.arena.keep(in)
+	}
+	if !ok && r.dialect != nil && !r.dialect.paired {
+		// A name that means nothing now must not reach the broker, to which it may mean another message.
+		r.stats.late++
+		if e.wants {
+			r.receipt(out, e.receiptID())
+		}
+		e.frame.Drop()
+		return
 	}
 	if !ok {
 		// Not held (any more): an effect without consequence keeps the order of receipts, and the broker's word on a transaction.
@@ -206,9 +281,15 @@ func (r *Recorder) ack(kind entryKind, f *frame.Frame, in session.Buf, out *sess
 		return
 	}
 	if d := r.held.at(slot); d.sub.mode == clientCumulative {
-		for s := range r.held.through(d.sub, slot) {
-			if s != slot {
-				r.settleWith(entry{kind: kind, tx: tx, at: out.Now, target: ackTarget{slot: s}}, out)
+		subs := []*subscription{d.sub}
+		if r.dialect != nil && r.dialect.connectionAcks {
+			subs = r.subs.list
+		}
+		for _, sub := range subs {
+			for s := range r.held.through(sub, slot) {
+				if s != slot && r.held.at(s).serial < d.serial {
+					r.settleWith(entry{kind: kind, tx: tx, at: out.Now, target: ackTarget{slot: s}}, out)
+				}
 			}
 		}
 	}
@@ -233,7 +314,7 @@ func (r *Recorder) settleWith(e entry, out *session.Out) {
 		}
 		d := r.held.at(slot)
 		d.tx = e.tx
-		if d.gone {
+		if d.gone && (r.dialect == nil || r.dialect.paired) {
 			r.stats.late++
 		}
 		r.held.setState(slot, state)
@@ -245,7 +326,12 @@ func (r *Recorder) settleWith(e entry, out *session.Out) {
 	}
 	r.effects++
 	e.effect = r.effects
-	r.emit(r.log.add(e), out)
+	p := r.log.add(e)
+	r.emit(p, out)
+	if !p.sent && r.astray(p) && !r.reclaiming() && r.dialect != nil && !r.dialect.paired {
+		r.tooLate(p, out)
+		r.log.compact()
+	}
 }
 
 // sanitize removes headers from what a client sends that only a sidecar may set. own is true if the result is a copy that the caller

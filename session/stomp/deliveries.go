@@ -4,8 +4,6 @@ import (
 	"hash/maphash"
 	"iter"
 	"time"
-
-	"github.com/understudy-mq/understudy/session/stomp/frame"
 )
 
 // deliveryState is what has become of a message that the client was shown.
@@ -23,10 +21,13 @@ const (
 type delivery struct {
 	state   deliveryState
 	claimed bool // on the current connection, and not answered yet
-	gone    bool // a claim was not granted: nothing the client says of it has an effect, unless it comes back
+	gone    bool // not ours on the current connection: nothing the client says of it has an effect, unless it comes back
 	sub     *subscription
-	id      octets // message-id
-	key     octets // what the client will name it by: the ack header in 1.2; empty: id
+	id      octets // by which it is recognised when it comes back: message-id, for most
+	key     octets // what the client will name it by, if that is not id
+	name    octets // what the broker names it by since it came back, if that is not key
+	stamp   octets // of the producer's recorder, if that is not id
+	try     uint32 // of that stamp
 	epoch   uint64 // of the connection that delivered it last
 	ordinal uint64 // of that delivery
 	serial  uint64 // tells this use of the slot from later ones
@@ -78,6 +79,22 @@ func (t *deliveries) init() {
 	t.free, t.index, t.seed = none, map[uint64]int32{}, maphash.MakeSeed()
 }
 
+// shown is the name that the client knows it by.
+func (d *delivery) shown() []byte {
+	if p := d.key.bytes(); len(p) > 0 {
+		return p
+	}
+	return d.id.bytes()
+}
+
+// upstream is the name that the broker knows it by on the current connection.
+func (d *delivery) upstream() []byte {
+	if p := d.name.bytes(); len(p) > 0 {
+		return p
+	}
+	return d.shown()
+}
+
 func (t *deliveries) at(slot int32) *delivery { return &t.slots[slot] }
 
 // add remembers a message shown on sub.
@@ -94,6 +111,8 @@ func (t *deliveries) add(sub *subscription, id, key []byte, epoch, ordinal uint6
 	d.state, d.sub, d.epoch, d.ordinal, d.serial, d.tx, d.claimed, d.gone = unacked, sub, epoch, ordinal, t.added, nil, false, false
 	d.id.set(id)
 	d.key.set(key)
+	d.name.set(nil)
+	d.stamp.set(nil)
 	if key == nil {
 		key = id
 	}
@@ -116,18 +135,14 @@ func (t *deliveries) add(sub *subscription, id, key []byte, epoch, ordinal uint6
 
 // find looks up what the client names: by ack id in 1.2, else by message-id and, if given, subscription. Of several that match it
 // returns the newest that the client holds. [STOMP 1.2 ACK; 1.1 ACK; 1.0 ACK]
-func (t *deliveries) find(name []byte, sub *subscription, v frame.Version) (int32, bool) {
+func (t *deliveries) find(name []byte, sub *subscription) (int32, bool) {
 	slot, ok := t.index[maphash.Bytes(t.seed, name)]
 	if !ok {
 		return none, false
 	}
 	for ; slot != none; slot = t.slots[slot].chain {
 		d := &t.slots[slot]
-		got := d.id.bytes()
-		if v == frame.V12 && d.key.n > 0 {
-			got = d.key.bytes()
-		}
-		if d.state == unacked && string(got) == string(name) && (sub == nil || sub == d.sub) {
+		if d.state == unacked && string(d.shown()) == string(name) && (sub == nil || sub == d.sub) {
 			return slot, true
 		}
 	}
@@ -160,7 +175,6 @@ func (t *deliveries) remove(slot int32) {
 		delete(t.gone, goneKey{string(d.sub.id), string(d.id.bytes())})
 	}
 	d.state, d.sub, d.tx = free, nil, nil
-	d.id.long, d.key.long = nil, nil
 	d.chain = t.free
 	t.free = slot
 }
@@ -249,35 +263,6 @@ func (t *deliveries) regain(slot int32, epoch, ordinal uint64) {
 	d := &t.slots[slot]
 	delete(t.gone, goneKey{string(d.sub.id), string(d.id.bytes())})
 	d.gone, d.epoch, d.ordinal = false, epoch, ordinal
-}
-
-// lateAcks remembers messages that the client acknowledged when they were somebody else's already. Should one come back it is acknowledged
-// again and not shown. The oldest are forgotten.
-type lateAcks struct {
-	known map[goneKey]bool
-	order []goneKey
-}
-
-const maxLateAcks = 1024
-
-func (l *lateAcks) add(sub, id []byte) {
-	k := goneKey{string(sub), string(id)}
-	if l.known[k] {
-		return
-	}
-	if l.known == nil {
-		l.known = map[goneKey]bool{}
-	}
-	if len(l.order) == maxLateAcks {
-		delete(l.known, l.order[0])
-		l.order = append(l.order[:0], l.order[1:]...)
-	}
-	l.known[k] = true
-	l.order = append(l.order, k)
-}
-
-func (l *lateAcks) has(sub, id []byte) bool {
-	return len(l.known) > 0 && l.known[goneKey{string(sub), string(id)}]
 }
 
 // autoAcks is the queue of messages shown on ack:auto subscriptions, in stream order, waiting for the client's kernel to have had them.

@@ -43,7 +43,7 @@ func (r *Recorder) depart(out *session.Out) {
 		r.end(out, "client-closed", nil)
 	case talking:
 		r.stage, r.farewell.at = leaving, out.Now
-		if r.foreign || !r.greeted && r.log.live == 0 {
+		if r.verbatim() && r.dialect != nil || !r.greeted && r.log.live == 0 {
 			r.end(out, "client-closed", nil) // no broker knows of it, or none that keeps sessions
 			return
 		}
@@ -68,7 +68,7 @@ func (r *Recorder) owes() bool {
 
 // takeLeave sends our DISCONNECT once nothing of a leaving client is unsettled.
 func (r *Recorder) takeLeave(out *session.Out) {
-	if r.stage != leaving || r.foreign || r.phase < replaying || r.log.live > 0 || r.farewell.sent || r.awaitsArrival(out.Now) {
+	if r.stage != leaving || r.verbatim() || r.phase < replaying || r.log.live > 0 || r.farewell.sent || r.awaitsArrival(out.Now) {
 		return
 	}
 	r.receipts++

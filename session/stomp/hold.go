@@ -87,6 +87,7 @@ func (r *Recorder) Tick(out *session.Out) {
 		r.tickBroker(out)
 		r.tickHold(out)
 		r.acknowledgeAuto(out)
+		r.expire(out)
 		r.takeLeave(out)
 	}
 	r.schedule(out)
@@ -288,6 +289,9 @@ func (r *Recorder) schedule(out *session.Out) {
 			r.look = soon
 		}
 		at(r.look, 1)
+	}
+	if r.phase >= replaying && !r.reclaim.IsZero() {
+		at(r.reclaim, 1)
 	}
 	if oldest := r.auto.oldest(); !oldest.IsZero() && r.stage == talking {
 		at(oldest, r.cfg.AutoAckLag)

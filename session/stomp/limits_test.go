@@ -18,8 +18,8 @@ func (k *talk) foreign() {
 	k.broker("CONNECTED\nversion:1.2\nheart-beat:0,0\n\n^@\n")
 }
 
-func TestForeignBrokerGetsWhatWasPipelinedInOrder(t *testing.T) {
-	k := newTalk(t, Config{Window: 1000})
+func TestRelayedBrokerGetsWhatWasPipelinedInOrder(t *testing.T) {
+	k := newTalk(t, Config{Window: 1000, Replay: ReplayNone})
 	k.client("CONNECT\naccept-version:1.2\n\n^@SEND\ndestination:/topic/t\n\n" + strings.Repeat("x", 2000) + "^@SUBSCRIBE\nid:1\ndestination:/topic/t\n\n^@DISCONNECT\nreceipt:bye\n\n^@")
 	k.foreign()
 	k.toBroker("SEND\ndestination:/topic/t\n\n" + strings.Repeat("x", 2000) + "^@SUBSCRIBE\nid:1\ndestination:/topic/t\n\n^@DISCONNECT\nreceipt:bye\n\n^@")

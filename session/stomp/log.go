@@ -20,10 +20,11 @@ const (
 	commitEntry                       // COMMIT
 	abortEntry                        // ABORT
 	unsubscribeEntry                  // UNSUBSCRIBE, never an effect; settled by its receipt
+	otherEntry                        // a frame that the broker is to judge, never an effect; settled by its receipt or an ERROR
 )
 
-// entry is one frame of the client that may have to be played again. An effect is settled by the cursor; a frame inside a
-// transaction by the cursor reaching that transaction's COMMIT or ABORT; an UNSUBSCRIBE by its RECEIPT.
+// entry is one frame of the client that may have to be played again. An effect is settled by the cursor, or by its own RECEIPT where there is
+// no cursor; a frame inside a transaction when that transaction's COMMIT or ABORT is; an UNSUBSCRIBE by its RECEIPT.
 type entry struct {
 	kind    entryKind
 	done    bool
@@ -31,7 +32,9 @@ type entry struct {
 	sent    bool   // sent on the current connection
 	effect  uint64 // 0: not an effect
 	order   uint64 // when it was said, on the log's count
-	receipt uint64 // number of the receipt asked of the broker on the current connection, for entries that are not effects
+	receipt uint64 // number of the receipt asked of the broker on the current connection, for entries that the cursor does not settle
+	nth     uint64 // of a SEND: its place among those of the current connection
+	tries   uint32 // how often it was sent
 	wants   bool   // the client's receipt is still to be answered
 	idOff   int32  // the client's receipt id inside frame
 	idLen   int32
@@ -39,7 +42,14 @@ type entry struct {
 	tx      *transaction
 	sub     *subscription // of an unsubscribe
 	target  ackTarget     // of an acknowledgement
+	was     []sentAs      // of a SEND: where it stood on the connections that broke
 	at      time.Time
+}
+
+// sentAs is the place of a SEND on a connection that broke; where message-ids are predictable it says which one the SEND got.
+type sentAs struct {
+	session string // of CONNECTED
+	nth     uint64
 }
 
 // ackTarget names the message of an acknowledgement as the broker knows it.
@@ -72,6 +82,10 @@ type transaction struct {
 	first      uint64 // position of its BEGIN in the log
 	charged    int    // octets counted towards the window
 	unplayable bool   // grew beyond what is kept
+	ended      bool   // COMMIT or ABORT was said
+	open       int    // of one that is played as single frames: SENDs not confirmed
+	lost       bool   // was open when its broker was lost, and is not to be played again: its COMMIT ends as rolled back
+	undecided  bool   // its COMMIT is in doubt until one of the messages it acknowledges comes back, or none does
 }
 
 // journal is the recorder's log of entries in the order in which the client spoke. Positions count entries ever appended.
@@ -172,6 +186,13 @@ func (l *journal) release(t *transaction) {
 			l.settle(e)
 		}
 	}
+}
+
+// free makes an effect of its own of a frame that was part of a transaction.
+func (l *journal) free(e *entry, effect uint64) {
+	e.tx, e.effect = nil, effect
+	l.size += entryCost + e.frame.Len()
+	l.live++
 }
 
 // compact drops settled entries, at the head at once, further back when they are the majority: an open transaction at the head must

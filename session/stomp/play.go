@@ -22,16 +22,65 @@ func (r *Recorder) appendBroker(out *session.Out, p []byte) {
 	r.beats.toldBroker = out.Now
 }
 
-// emit sends an entry to the current broker, if there is one that has logged us in. What we add stands right behind the command,
-// because the first of repeated headers wins; the client's octets follow as they came.
+// turn says whether an entry may go to the broker now.
+type turn uint8
+
+const (
+	goes  turn = iota
+	stays      // not now; what comes behind it may go
+	waits      // not now, and nothing behind it
+)
+
+// emit sends an entry to the current broker, if there is one that has logged us in and it is its turn.
 func (r *Recorder) emit(e *entry, out *session.Out) {
-	if r.phase < replaying {
+	if r.phase < replaying || r.gated {
 		return
 	}
-	if r.foreign {
-		r.toBroker(out, e.frame)
-		return
+	switch r.turn(e) {
+	case goes:
+		r.write(e, out)
+	case waits:
+		if e.kind == commitEntry && !e.tx.undecided && !r.reclaiming() {
+			r.giveBack(e, out) // what it acknowledges will not come back
+			return
+		}
+		r.gated = true
 	}
+}
+
+// turn of an entry. A paired broker takes everything in the client's order.
+func (r *Recorder) turn(e *entry) turn {
+	d, tx := r.dialect, e.tx
+	switch {
+	case d.paired:
+		return goes
+	case tx != nil && tx.lost:
+		return stays
+	case tx != nil && tx.undecided:
+		return waits
+	case tx != nil && d.buffersTx && (e.kind != sendEntry || !tx.ended):
+		return stays
+	case e.kind == ackEntry || e.kind == nackEntry:
+		if tx != nil && d.acksOutsideTx || r.astray(e) {
+			return stays
+		}
+	case e.kind == commitEntry && !d.acksOutsideTx:
+		for inner := range r.log.of(tx) {
+			if !inner.sent && r.astray(inner) {
+				return waits
+			}
+		}
+	}
+	return goes
+}
+
+// astray reports whether an acknowledgement is for a message that the current broker has not delivered to us.
+func (r *Recorder) astray(e *entry) bool {
+	return (e.kind == ackEntry || e.kind == nackEntry) && e.target.slot != none && r.held.at(e.target.slot).gone
+}
+
+// write sends an entry. What we add stands right behind the command; the rest follows as it came, but for what it replaces.
+func (r *Recorder) write(e *entry, out *session.Out) {
 	b := r.scratch[:0]
 	switch e.kind {
 	case ackEntry:
@@ -42,28 +91,25 @@ func (r *Recorder) emit(e *entry, out *session.Out) {
 		raw := e.frame.Bytes()
 		b = append(b, raw[:afterCommand(raw)]...)
 	}
-	switch {
-	case e.effect != 0:
+	if r.dialect.paired && e.effect != 0 {
 		b = frame.AppendUint(b, frame.HeaderEffect, e.effect)
-	case e.wants || e.kind == unsubscribeEntry:
+	} else if e.effect != 0 || e.wants || e.kind == unsubscribeEntry || e.tx != nil && r.dialect.buffersTx {
 		r.receipts++
 		e.receipt = r.receipts
-		b = append(b, "receipt:u"...)
-		b = strconv.AppendUint(b, e.receipt, 10)
-		b = append(b, '\n')
+		b = appendReceipt(b, e.receipt)
 	}
-	switch e.kind {
-	case ackEntry, nackEntry:
+	switch {
+	case e.kind == ackEntry || e.kind == nackEntry:
 		b = r.appendTarget(b, e)
 		r.appendBroker(out, b)
-	case unsubscribeEntry:
-		if !e.sub.given {
+	case r.dialect.paired:
+		if e.kind == unsubscribeEntry && !e.sub.given {
 			b = frame.AppendHeader(b, "id", e.sub.id)
 		}
-		fallthrough
-	default:
 		r.appendBroker(out, b)
 		r.toBroker(out, e.frame.Slice(afterCommand(e.frame.Bytes()), e.frame.Len()))
+	default:
+		b = r.writeTo(b, e, out)
 	}
 	r.scratch = b
 	e.sent = true
@@ -73,20 +119,70 @@ func (r *Recorder) emit(e *entry, out *session.Out) {
 	}
 }
 
+// writeTo writes the rest of a frame for a broker that is not paired: headers that are replaced or for us alone are left out.
+func (r *Recorder) writeTo(b []byte, e *entry, out *session.Out) []byte {
+	d, raw, leave := r.dialect, e.frame.Bytes(), drops(0)
+	if e.receipt != 0 {
+		leave |= dropReceipt
+	}
+	switch e.kind {
+	case sendEntry:
+		e.tries++
+		r.sends++
+		e.nth = r.sends
+		if d.buffersTx {
+			leave |= dropTransaction
+		}
+		if d.stamps || r.cfg.InDoubt == InDoubtResend && d.duplicateID == "" {
+			b = frame.AppendStamp(b, r.cfg.Session, e.order, e.tries)
+		}
+		if d.duplicateID != "" && !bytes.Contains(raw[:headerEnd(raw)], []byte(d.duplicateID)) {
+			b = append(append(b, d.duplicateID...), ':')
+			b = append(append(b, r.cfg.Session...), '.')
+			b = append(strconv.AppendUint(b, e.order, 10), '\n')
+		}
+		b, leave = r.destinations(b, e, leave, out)
+	case unsubscribeEntry:
+		if !e.sub.given {
+			b = frame.AppendHeader(b, "id", e.sub.id)
+		}
+	}
+	b, rest := appendLines(b, raw, leave)
+	r.appendBroker(out, b)
+	r.toBroker(out, e.frame.Slice(rest, len(raw)))
+	return b
+}
+
+func appendReceipt(b []byte, n uint64) []byte {
+	b = append(b, "receipt:u"...)
+	return append(strconv.AppendUint(b, n, 10), '\n')
+}
+
 // appendTarget writes the rest of an acknowledgement. A paired broker takes the message by its id and subscription in every version, so
-// that nothing has to wait for a redelivery.
+// that nothing has to wait for a redelivery; others by the name that they gave it last. [STOMP 1.2 ACK; 1.1 ACK; 1.0 ACK]
 func (r *Recorder) appendTarget(b []byte, e *entry) []byte {
-	sub := e.target.sub
+	sub, name := e.target.sub, r.targetID(e)
 	if e.target.slot != none {
-		sub = r.held.at(e.target.slot).sub.id
+		d := r.held.at(e.target.slot)
+		sub = d.sub.id
+		if !r.dialect.paired {
+			name = d.upstream()
+		}
 	}
 	if len(sub) == 0 {
 		sub = []byte("-")
 	}
-	b = frame.AppendHeader(b, "subscription", sub)
-	b = frame.AppendHeader(b, "message-id", r.targetID(e))
-	if e.tx != nil {
+	if r.version == frame.V12 && !r.dialect.paired {
+		b = frame.AppendHeader(b, "id", name)
+	} else {
+		b = frame.AppendHeader(b, "subscription", sub)
+		b = frame.AppendHeader(b, "message-id", name)
+	}
+	if e.tx != nil && !r.dialect.acksOutsideTx {
 		b = frame.AppendHeader(b, "transaction", e.tx.id)
+	}
+	if e.kind == nackEntry && !r.dialect.paired && e.frame.Len() > 0 { // such as requeue:false
+		b, _ = appendLines(b, e.frame.Bytes(), dropReceipt|dropTransaction|dropID|dropMessageID)
 	}
 	return append(b, '\n', 0)
 }
@@ -99,30 +195,40 @@ func (r *Recorder) targetID(e *entry) []byte {
 	return e.target.id
 }
 
-// Up implements session.Recorder: log in. The client's CONNECT octets follow verbatim, credentials are never decoded. The version, once the
+// Up implements session.Recorder: log in. The client's credentials follow as they came, they are never decoded. The version, once the
 // client was told one, is the only one offered.
 func (r *Recorder) Up(p session.Peer, out *session.Out) {
 	r.peer = p
 	r.enter(login, out)
 	r.broker = frame.Parser{Limits: r.broker.Limits, Version: r.version}
-	r.receipts = 0
+	r.receipts, r.sends, r.gated = 0, 0, false
 	raw := r.connect.Bytes()
 	b := append(r.scratch[:0], raw[:afterCommand(raw)]...)
-	b = frame.AppendHeader(b, frame.HeaderSession, r.cfg.Session)
-	b = frame.AppendUint(b, frame.HeaderAttempt, p.Attempt)
-	b = frame.AppendUint(b, frame.HeaderHold, uint64(max(r.cfg.Hold, r.cfg.HoldIdle).Milliseconds()))
-	b = frame.AppendUint(b, frame.HeaderCursor, r.confirmed)
-	if store := r.Hints().Store; store != "" {
-		b = frame.AppendHeader(b, frame.HeaderStore, store)
-	}
-	if r.greeted {
-		b = frame.AppendHeader(b, "accept-version", r.version.String())
+	leave := dropHeartBeat
+	if !r.verbatim() && (r.dialect == nil || r.dialect.paired) {
+		b = frame.AppendHeader(b, frame.HeaderSession, r.cfg.Session)
+		b = frame.AppendUint(b, frame.HeaderAttempt, p.Attempt)
+		b = frame.AppendUint(b, frame.HeaderHold, uint64(max(r.cfg.Hold, r.cfg.HoldIdle).Milliseconds()))
+		b = frame.AppendUint(b, frame.HeaderCursor, r.confirmed)
+		if store := r.Hints().Store; store != "" {
+			b = frame.AppendHeader(b, frame.HeaderStore, store)
+		}
 	}
 	beat := strconv.FormatInt(r.cfg.BrokerHeartBeat.Milliseconds(), 10)
 	b = frame.AppendHeader(b, "heart-beat", beat+","+beat)
+	if r.greeted {
+		b = frame.AppendHeader(b, "accept-version", r.version.String())
+		leave |= dropAcceptVersion
+	}
+	if p.Login != "" || p.Passcode != "" {
+		b = frame.AppendHeader(b, "login", p.Login)
+		b = frame.AppendHeader(b, "passcode", p.Passcode)
+		leave |= dropCredentials
+	}
+	b, rest := appendLines(b, raw, leave)
 	r.scratch = b
 	r.appendBroker(out, b)
-	r.toBroker(out, r.connect.Slice(afterCommand(raw), r.connect.Len()))
+	r.toBroker(out, r.connect.Slice(rest, len(raw)))
 	r.beats.heardBroker = out.Now
 	r.schedule(out)
 }
@@ -145,13 +251,22 @@ func (r *Recorder) connected(f *frame.Frame, out *session.Out) {
 		return
 	}
 	epoch, paired := frame.ParseUint(f.Value(frame.HeaderEpoch))
-	if paired != (r.store != "") && r.greeted {
-		r.leave(out, &Refusal{frame.CodeWrongStore, "broker is of another kind than the one before"})
+	kind := &pairedBroker
+	if !paired {
+		kind = recogniseBroker(f.Value("server"))
+	}
+	if r.dialect != nil && kind != r.dialect {
+		r.leave(out, &Refusal{frame.CodeWrongStore, "broker is of another kind than the one before: " + kind.name + ", not " + r.dialect.name})
 		return
 	}
 	r.version, r.client.Version, r.broker.Version = v, v, v
-	if !paired {
-		r.relayForeign(f, out)
+	r.dialect = kind
+	switch {
+	case r.verbatim():
+		r.relayVerbatim(f, out)
+		return
+	case !paired:
+		r.carryOn(f, out)
 		return
 	}
 	cursor, _ := frame.ParseUint(f.Value(frame.HeaderCursor))
@@ -199,23 +314,60 @@ func (r *Recorder) greetClient(f *frame.Frame, out *session.Out) {
 	r.appendClient(out, b)
 }
 
-// replay plays subscriptions and log, merged into the order in which the client spoke.
+// replay plays subscriptions and log, merged into the order in which the client spoke, as far as it may go now.
 func (r *Recorder) replay(out *session.Out) {
 	for t := range r.unplayables {
 		r.fail(out, "not-resumable", nil, "transaction "+clean(t.id)+" was too large to be kept and is rolled back", "")
 		return
 	}
-	r.inOrder(func(sub *subscription) { r.playSubscribe(sub, out) }, func(e *entry) {
-		if r.stage == leaving && e.tx != nil && r.txs[e.tx.id] == e.tx {
+	if !r.allowed(out) {
+		return
+	}
+	r.pump(out)
+	r.takeLeave(out)
+}
+
+// pump plays what has not been played on the current connection, until something has to wait.
+func (r *Recorder) pump(out *session.Out) {
+	r.gated = false
+	r.inOrder(func(sub *subscription) {
+		if !sub.sent && !r.gated {
+			r.playSubscribe(sub, out)
+		}
+	}, func(e *entry) {
+		if e.sent || r.gated || r.stage == leaving && e.tx != nil && r.txs[e.tx.id] == e.tx {
 			return // an open transaction of a client that has left is not wanted any more
 		}
-		if e.doubt && e.effect != 0 {
+		again := e.doubt
+		if r.emit(e, out); !e.sent {
+			return
+		}
+		if again && e.effect != 0 {
 			r.stats.resent++
 		}
 		r.stats.played++
-		r.emit(e, out)
 	})
-	r.takeLeave(out)
+}
+
+// allowed applies the operator's choice of how much is played again. What no broker has seen before may always be said.
+func (r *Recorder) allowed(out *session.Out) bool {
+	if r.cfg.Replay == ReplayTx {
+		return true
+	}
+	for e := range r.log.all() {
+		switch {
+		case !e.doubt:
+		case e.tx == nil && e.kind == sendEntry && r.cfg.Replay >= ReplaySession:
+			r.fail(out, "not-resumable", nil, "a SEND was not confirmed when its broker was lost, and is not to be sent again", "")
+			return false
+		case e.tx != nil && !e.tx.ended:
+			e.tx.lost = true
+		case e.tx != nil:
+			r.fail(out, "in-doubt", nil, "the end of transaction "+clean(e.tx.id)+" was not confirmed when its broker was lost", "")
+			return false
+		}
+	}
+	return true
 }
 
 // inOrder goes through subscriptions and log as the client spoke.
@@ -251,6 +403,9 @@ func (r *Recorder) confirmReplay(out *session.Out) {
 			return
 		}
 	}
+	if r.lookup != nil {
+		return
+	}
 	r.enter(running, out)
 	if r.stats.lives++; r.stats.lives > 1 && !r.lostAt.IsZero() {
 		r.stats.silence = out.Now.Sub(r.lostAt)
@@ -265,29 +420,40 @@ func (r *Recorder) Down(why error, out *session.Out) {
 		r.lostAt = out.Now
 	}
 	for e := range r.log.all() {
+		if e.sent && e.nth != 0 {
+			e.was = append(e.was, sentAs{r.upstream, e.nth})
+		}
 		e.doubt = e.doubt || e.sent
-		e.sent, e.receipt = false, 0
+		e.sent, e.receipt, e.nth = false, 0, 0
 	}
 	for _, sub := range r.subs.list {
-		sub.pending = 0
+		sub.sent, sub.pending = false, 0
 		sub.discard()
+	}
+	if r.dialect != nil && !r.dialect.paired {
+		r.lose()
 	}
 	r.log.asked = r.log.base
 	r.farewell.sent = false
+	judged := r.phase == running && !r.erred.IsZero() && out.Now.Sub(r.erred) < errorEnds
 	r.enter(parked, out)
 	switch {
 	case r.stage == ended:
-	case r.foreign && (r.farewell.told || r.stage == leaving):
+	case r.verbatim() && r.dialect != nil && (r.farewell.told || r.stage == leaving):
 		r.end(out, "client-closed", nil)
-	case r.foreign:
-		r.fail(out, "not-resumable", why, "the broker is gone and is not one that a session can be carried on at", "")
+	case r.verbatim() && r.dialect != nil:
+		r.fail(out, "not-resumable", why, "the broker is gone, and sessions are not to be carried on (--replay=none)", "")
+	case judged:
+		r.end(out, "broker-error", why) // it has had the broker's ERROR
 	}
 	r.schedule(out)
 }
 
-// relayForeign goes on with a broker that is not paired: octets pass as they are, and the session ends with the broker.
-func (r *Recorder) relayForeign(f *frame.Frame, out *session.Out) {
-	r.foreign = true
+// verbatim reports whether the session is only passed on, and ends with its broker.
+func (r *Recorder) verbatim() bool { return r.cfg.Replay == ReplayNone }
+
+// relayVerbatim passes on what was pipelined, and from then on everything.
+func (r *Recorder) relayVerbatim(f *frame.Frame, out *session.Out) {
 	r.greetClient(f, out)
 	r.enter(replaying, out)
 	r.inOrder(func(sub *subscription) { r.toBroker(out, sub.frame) }, func(e *entry) { r.toBroker(out, e.frame) })

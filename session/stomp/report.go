@@ -17,8 +17,8 @@ func (r *Recorder) Report(p *session.Report) {
 	case r.stage == leaving:
 		p.State = "drain"
 	}
-	if r.foreign {
-		p.NotResumable = "broker is not a paired one"
+	if r.verbatim() {
+		p.NotResumable = "--replay=none"
 	}
 	for e := range r.log.all() {
 		if e.doubt && e.effect != 0 {

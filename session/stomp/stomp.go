@@ -55,6 +55,8 @@ type Config struct {
 	Replay Replay
 	// BrokerAutoAck leaves ack:auto to the broker, as without a sidecar: what is on its way when a connection breaks is lost.
 	BrokerAutoAck bool
+	// ReclaimWait is how long, after a take-over by a broker that is not paired, redeliveries of what the client holds are waited for; 2 s.
+	ReclaimWait time.Duration
 	// Limits of client frames.
 	Limits frame.Limits
 }
@@ -71,6 +73,7 @@ func (c Config) withDefaults() Config {
 	set(&c.LoginTimeout, 5*time.Second)
 	set(&c.ConnectTimeout, 30*time.Second)
 	set(&c.AutoAckLag, 2*time.Millisecond)
+	set(&c.ReclaimWait, 2*time.Second)
 	if c.Window == 0 {
 		c.Window = 4 << 20
 	}
@@ -112,7 +115,7 @@ type Recorder struct {
 	stage   stage
 	since   time.Time // when phase was entered
 	version frame.Version
-	foreign bool // the broker is not paired: relayed as it is, not resumable
+	dialect *dialect // nil until a broker has answered
 
 	client, broker frame.Parser
 	connect        session.Buf // the client's CONNECT, octets as they came
@@ -130,7 +133,19 @@ type Recorder struct {
 	subs      subscriptions
 	held      deliveries
 	auto      autoAcks
-	late      lateAcks
+	late      memory
+
+	// Of brokers that are not paired.
+	upstream string    // session header of the current connection
+	sends    uint64    // SENDs written to it
+	gated    bool      // something has to be settled before more is played
+	reclaim  time.Time // until when redeliveries of what the client holds are waited for; zero: not any more
+	lookup   *lookup   // under way; nil: none
+	erred    time.Time // when the client was last shown an ERROR
+	temps    temps
+	declared map[string]bool   // destinations used on the current connection
+	declares map[string][]byte // by destination: header lines of its first use
+	inherits []byte            // prefetch line that a SUBSCRIBE without one takes over
 
 	clientQueued uint64 // octets ever queued for the client
 	beats        beats

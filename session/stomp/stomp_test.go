@@ -15,7 +15,7 @@ func TestLoginForwardsCredentialsVerbatim(t *testing.T) {
 	k.client("CONNECT\naccept-version:1.1,1.2\nlogin:u\npasscode:p\\q:r\nheart-beat:0,0\n\n^@")
 	k.do(func() { k.r.Up(session.Peer{Name: "b:1", Attempt: 1}, &k.out) })
 	k.toBroker("CONNECT\nunderstudy-session:" + sessionID + "\nunderstudy-attempt:1\nunderstudy-hold:60000\nunderstudy-cursor:0\n" +
-		"heart-beat:1000,1000\naccept-version:1.1,1.2\nlogin:u\npasscode:p\\q:r\nheart-beat:0,0\n\n^@")
+		"heart-beat:1000,1000\naccept-version:1.1,1.2\nlogin:u\npasscode:p\\q:r\n\n^@")
 	k.broker("CONNECTED\nversion:1.2\nserver:understudy/1\nheart-beat:1000,1000\nunderstudy-store:S\nunderstudy-epoch:3\nunderstudy-cursor:0\n\n^@\n")
 	k.toClient("CONNECTED\nversion:1.2\nserver:understudy/1\nheart-beat:0,0\n\n^@")
 	if !k.out.Live {
@@ -23,7 +23,7 @@ func TestLoginForwardsCredentialsVerbatim(t *testing.T) {
 	}
 	k.down()
 	k.do(func() { k.r.Up(session.Peer{Name: "b:2", Attempt: 2}, &k.out) })
-	if !strings.Contains(k.sent[session.Broker], "understudy-store:S\naccept-version:1.2\n") {
+	if !strings.Contains(k.sent[session.Broker], "understudy-store:S\nheart-beat:1000,1000\naccept-version:1.2\n") {
 		t.Fatalf("second login does not pin store and version: %q", k.sent[session.Broker])
 	}
 }
@@ -65,14 +65,14 @@ func TestHeldMessagesAreClaimedAndTheirAcksStillWork(t *testing.T) {
 	k.toClient(strings.ReplaceAll(message("m1", "a1")+message("m2", "a2"), "\x00", "^@"))
 	k.down()
 	k.up("2", "0", "")
-	k.toBroker("SUBSCRIBE\nreceipt:u1\nack:client-individual\nunderstudy-claims:m1=1.1,m2=1.1\nid:s\ndestination:/queue/q\nack:client-individual\n\n^@")
+	k.toBroker("SUBSCRIBE\nreceipt:u1\nack:client-individual\nunderstudy-claims:m1=1.1,m2=1.1\nid:s\ndestination:/queue/q\n\n^@")
 	k.broker("RECEIPT\nreceipt-id:u1\n\n^@" + message("m3", "b3"))
 	k.toClient(message("m3", "b3"))
 	k.client("ACK\nid:a1\n\n^@")
 	k.toBroker("ACK\nunderstudy-effect:1\nsubscription:s\nmessage-id:m1\n\n^@")
 	k.down()
 	k.up("2", "0", "")
-	k.toBroker("SUBSCRIBE\nreceipt:u1\nack:client-individual\nunderstudy-claims:m1=1.1,m2=1.1,m3=2.1\nid:s\ndestination:/queue/q\nack:client-individual\n\n^@" +
+	k.toBroker("SUBSCRIBE\nreceipt:u1\nack:client-individual\nunderstudy-claims:m1=1.1,m2=1.1,m3=2.1\nid:s\ndestination:/queue/q\n\n^@" +
 		"ACK\nunderstudy-effect:1\nsubscription:s\nmessage-id:m1\n\n^@")
 	if r := k.report(); r.Hidden != 2 {
 		t.Fatalf("hidden %d, want 2", r.Hidden)
@@ -185,7 +185,7 @@ func TestAutoAckDeliveryIsHiddenAfterATakeover(t *testing.T) {
 	k.pass(10 * time.Millisecond)
 	k.skip()
 	k.up("2", "0", "")
-	k.toBroker("SUBSCRIBE\nreceipt:u1\nack:client-individual\nunderstudy-claims:m1=1.1\nid:s\ndestination:/queue/q\nack:auto\n\n^@" +
+	k.toBroker("SUBSCRIBE\nreceipt:u1\nack:client-individual\nunderstudy-claims:m1=1.1\nid:s\ndestination:/queue/q\n\n^@" +
 		"ACK\nunderstudy-effect:1\nsubscription:s\nmessage-id:m1\n\n^@")
 	k.broker("RECEIPT\nreceipt-id:u1\n\n^@")
 	if r := k.report(); r.Hidden != 1 {
@@ -419,14 +419,14 @@ func TestUnsubscribeAndReuseOfItsID(t *testing.T) {
 	k := subscribed(t, "client-individual")
 	k.broker(message("m1", "a1"))
 	k.skip()
-	k.client("UNSUBSCRIBE\nid:s\nreceipt:r\n\n^@SUBSCRIBE\nid:s\ndestination:/queue/other\nack:client\n\n^@")
-	k.toBroker("UNSUBSCRIBE\nreceipt:u2\nid:s\nreceipt:r\n\n^@SUBSCRIBE\nreceipt:u3\nack:client-individual\nid:s\ndestination:/queue/other\nack:client\n\n^@")
+	k.client("UNSUBSCRIBE\nid:s\nreceipt:r\n\n^@SUBSCRIBE\nid:s\ndestination:/queue/other\n\n^@")
+	k.toBroker("UNSUBSCRIBE\nreceipt:u2\nid:s\nreceipt:r\n\n^@SUBSCRIBE\nreceipt:u3\nack:client-individual\nid:s\ndestination:/queue/other\n\n^@")
 	k.broker(message("m2", "a2")) // of the old one, under way
 	k.toClient("")
 	k.down()
 	k.up("2", "0", "")
-	k.toBroker("SUBSCRIBE\nreceipt:u1\nack:client-individual\nid:s\ndestination:/queue/q\nack:client-individual\n\n^@" +
-		"UNSUBSCRIBE\nreceipt:u2\nid:s\nreceipt:r\n\n^@SUBSCRIBE\nreceipt:u3\nack:client-individual\nid:s\ndestination:/queue/other\nack:client\n\n^@")
+	k.toBroker("SUBSCRIBE\nreceipt:u1\nack:client-individual\nid:s\ndestination:/queue/q\n\n^@" +
+		"UNSUBSCRIBE\nreceipt:u2\nid:s\nreceipt:r\n\n^@SUBSCRIBE\nreceipt:u3\nack:client-individual\nid:s\ndestination:/queue/other\n\n^@")
 	k.broker("RECEIPT\nreceipt-id:u1\n\n^@RECEIPT\nreceipt-id:u2\n\n^@RECEIPT\nreceipt-id:u3\n\n^@")
 	k.toClient("RECEIPT\nreceipt-id:r\n\n^@")
 	if r := k.report(); r.Subscriptions != 1 || r.State != "run" {
@@ -492,8 +492,8 @@ func TestTransactionTooLargeIsSaid(t *testing.T) {
 	}
 }
 
-func TestForeignBrokerIsRelayedAndNotCarriedOn(t *testing.T) {
-	k := newTalk(t, Config{})
+func TestNothingIsCarriedOnWhereThatIsWanted(t *testing.T) {
+	k := newTalk(t, Config{Replay: ReplayNone})
 	k.client("CONNECT\naccept-version:1.2\n\n^@SEND\ndestination:/queue/q\nreceipt:r\n\na^@")
 	k.do(func() { k.r.Up(session.Peer{Name: "b", Attempt: 1}, &k.out) })
 	k.skip()

@@ -20,19 +20,25 @@ const (
 
 // subscription is one of the client's, played again on every broker for as long as it lasts.
 type subscription struct {
-	id      []byte // upstream: the client's, or ours where 1.0 gave none
-	given   bool   // the client gave the id
-	dest    []byte // destination, as on the wire
-	mode    ackMode
-	tracked bool // deliveries are remembered and acknowledged upstream one by one
-	frame   session.Buf
-	wants   []byte // the client's receipt id, nil once answered or if none was asked
-	at      time.Time
-	pending uint64 // number of our receipt on the current connection; 0: answered
-	order   uint64 // when it was made, on the log's count
-	known   bool   // a broker has taken it
-	closing bool   // UNSUBSCRIBE seen: nothing more is shown
-	left    bool   // and answered; kept only while a transaction acknowledges what it delivered
+	id       []byte // upstream: the client's, or ours where 1.0 gave none
+	given    bool   // the client gave the id
+	dest     []byte // destination, as on the wire
+	mode     ackMode
+	tracked  bool // deliveries are remembered and acknowledged upstream one by one
+	frame    session.Buf
+	wants    []byte // the client's receipt id, nil once answered or if none was asked
+	at       time.Time
+	pending  uint64 // number of our receipt on the current connection; 0: answered
+	order    uint64 // when it was made, on the log's count
+	known    bool   // a broker has taken it
+	sent     bool   // to the current broker
+	internal bool   // made by us, not by the client
+	browser  bool   // shows what is there and ends
+	durable  bool   // has a name that outlives its connection
+	over     bool   // a browser that has shown everything
+	position []byte // of the last message that a browser at a paired broker was shown
+	closing  bool   // UNSUBSCRIBE seen: nothing more is shown
+	left     bool   // and answered; kept only while a transaction acknowledges what it delivered
 	// prefetch is how many messages the client asked to hold at most, 0 if it did not say. The broker keeps to it; what the client holds
 	// and the broker has given to others counts only here, so that much may have to be withheld.
 	prefetch int
@@ -63,6 +69,17 @@ type subscriptions struct {
 }
 
 func (s *subscriptions) get(id []byte) *subscription { return s.byID[string(id)] }
+
+// inherited is the prefetch of the last subscription before sub that named one; 0 means no limit.
+func (s *subscriptions) inherited(sub *subscription) int {
+	n := 0
+	for _, other := range s.list {
+		if other.order < sub.order && other.prefetch > 0 {
+			n = other.prefetch
+		}
+	}
+	return n
+}
 
 // byDestination finds the subscription that a 1.0 client without ids means. [STOMP 1.0 UNSUBSCRIBE]
 func (s *subscriptions) byDestination(dest []byte) *subscription {
@@ -128,7 +145,9 @@ func (r *Recorder) subscribe(f *frame.Frame, in session.Buf, out *session.Out) {
 			sub.prefetch = int(n)
 		}
 	}
-	sub.tracked = sub.mode != auto || !isTopic(sub.dest)
+	sub.browser = string(f.Value("browser")) == "true"
+	sub.durable = isDurable(f)
+	sub.tracked = !sub.browser && (sub.mode != auto || !r.cfg.BrokerAutoAck && (!isTopic(sub.dest) || sub.durable))
 	sub.wants = bytes.Clone(f.Value("receipt"))
 	if old := r.subs.get(sub.id); old != nil && !old.closing {
 		r.reject(out, f, "subscription id is in use on this connection")
@@ -143,25 +162,77 @@ func (r *Recorder) subscribe(f *frame.Frame, in session.Buf, out *session.Out) {
 	}
 }
 
-// playSubscribe sends a SUBSCRIBE to the current broker, with claims on what the client holds of it. Headers of ours come first, for
-// the first of repeated headers wins. [STOMP 1.2 Repeated Header Entries]
+// isDurable reports whether a SUBSCRIBE, or an UNSUBSCRIBE, names a subscription that outlives its connection. [ActiveMQ, Artemis, RabbitMQ]
+func isDurable(f *frame.Frame) bool {
+	for _, name := range [...]string{"activemq.subscriptionName", "durable-subscription-name", "durable-subscriber-name"} {
+		if _, ok := f.Get(name); ok {
+			return true
+		}
+	}
+	return string(f.Value("durable")) == "true" || string(f.Value("persistent")) == "true"
+}
+
+// playSubscribe sends a SUBSCRIBE to the current broker; to a paired one with claims on what the client holds of it.
 func (r *Recorder) playSubscribe(sub *subscription, out *session.Out) {
+	if r.gated {
+		return // it has its turn when what is before it is settled
+	}
+	if sub.over {
+		sub.sent = true
+		return
+	}
+	if sub.browser && sub.known && !r.dialect.paired {
+		r.fail(out, "not-resumable", nil, "a queue browser was under way when its broker was lost", "")
+		return
+	}
 	r.receipts++
-	sub.pending = r.receipts
+	sub.pending, sub.sent = r.receipts, true
+	raw, leave := sub.frame.Bytes(), dropReceipt
 	b := append(r.scratch[:0], "SUBSCRIBE\n"...)
-	b = append(b, "receipt:u"...)
-	b = strconv.AppendUint(b, sub.pending, 10)
-	b = append(b, '\n')
+	b = appendReceipt(b, sub.pending)
 	if sub.tracked {
 		b = append(b, "ack:client-individual\n"...)
+		leave |= dropAck
 	}
 	if !sub.given {
 		b = frame.AppendHeader(b, "id", sub.id)
 	}
-	b = r.appendClaims(b, sub)
+	if d := r.dialect; d.paired {
+		if b = r.appendClaims(b, sub); len(sub.position) > 0 {
+			b = frame.AppendHeader(b, frame.HeaderBrowseAfter, sub.position)
+		}
+	} else {
+		b, leave = r.subscribeTo(b, sub, leave, out)
+	}
+	b, rest := appendLines(b, raw, leave)
 	r.scratch = b
 	r.appendBroker(out, b)
-	r.toBroker(out, sub.frame.Slice(afterCommand(sub.frame.Bytes()), sub.frame.Len()))
+	r.toBroker(out, sub.frame.Slice(rest, len(raw)))
+}
+
+// subscribeTo writes what a SUBSCRIBE to a broker that is not paired needs besides.
+func (r *Recorder) subscribeTo(b []byte, sub *subscription, leave drops, out *session.Out) ([]byte, drops) {
+	d, raw := r.dialect, sub.frame.Bytes()
+	block := raw[afterCommand(raw):headerEnd(raw)]
+	if d.declares {
+		b = r.declare(b, block)
+	}
+	if d.tempQueues == tempRemote && bytes.HasPrefix(sub.dest, []byte(tempPrefix)) {
+		if to := r.tempName(sub.dest, out); !bytes.Equal(to, sub.dest) {
+			b = frame.AppendHeader(b, "destination", to)
+			leave |= dropDestination
+		}
+	}
+	own := headerOf(block, "prefetch-count")
+	switch {
+	case d.prefetchInherited && own == nil && sub.mode != auto:
+		// What the client would have had: its own of before, and not one that we have put on an ack:auto subscription.
+		n := r.subs.inherited(sub)
+		b = frame.AppendUint(b, "prefetch-count", uint64(n))
+	case d.prefetch != "" && sub.tracked && sub.mode == auto && own == nil && headerOf(block, "consumer-window-size") == nil && headerOf(block, "activemq.prefetchSize") == nil:
+		b = append(b, d.prefetch...)
+	}
+	return b, leave
 }
 
 // appendClaims lists what the client holds on sub, and what it has acknowledged without our knowing that this is durable.
@@ -224,8 +295,8 @@ func (r *Recorder) unsubscribe(f *frame.Frame, in session.Buf, out *session.Out)
 	} else {
 		sub = r.subs.byDestination(f.Value("destination"))
 	}
-	if sub == nil || sub.closing {
-		r.reject(out, f, "UNSUBSCRIBE names no subscription of this connection")
+	if sub == nil || sub.closing || sub.internal {
+		r.mistake(f, in, "UNSUBSCRIBE names no subscription of this connection", out)
 		return
 	}
 	if sub.mode == auto && sub.tracked {
@@ -243,6 +314,16 @@ func (r *Recorder) unsubscribe(f *frame.Frame, in session.Buf, out *session.Out)
 	e := entry{kind: unsubscribeEntry, sub: sub, frame: r.arena.keep(in), at: out.Now}
 	e.setReceipt(f)
 	r.emit(r.log.add(e), out)
+}
+
+// browsed notes how far a browser has come, and its end. [ActiveMQ: MESSAGE with browser:end]
+func (r *Recorder) browsed(sub *subscription, f *frame.Frame) {
+	if at, ok := f.Get(frame.HeaderBrowse); ok && sub.browser {
+		sub.position = append(sub.position[:0], at...)
+	}
+	if sub.browser && string(f.Value("browser")) == "end" {
+		sub.over = true
+	}
 }
 
 // unsubscribed takes the broker's RECEIPT of an UNSUBSCRIBE.
