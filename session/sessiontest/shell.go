@@ -221,6 +221,7 @@ func (s *shell) up(l *link) {
 func (s *shell) down(why error) {
 	s.w.Tracef("link %d: down: %v", s.link.id, why)
 	s.link, s.move = nil, nil
+	s.w.Downs++
 	if s.w.live {
 		s.w.downSince = s.w.now
 	}

@@ -7,12 +7,21 @@ import (
 	"github.com/understudy-mq/understudy/session/stomp/frame"
 )
 
+// server is what the client's verdicts ask of a broker model.
+type server interface {
+	Broker
+	stored() [][]*item      // by queue, all that was ever stored, in order
+	left() []*item          // what is in the queues
+	heldBySession() []*item // delivered on the current connection, and not acknowledged
+	calm() bool             // nothing of an earlier connection is left
+}
+
 // stompClient is a program that follows a Script over STOMP.
 type stompClient struct {
 	w      *World
 	book   *ledger
 	script *Script
-	broker *stompBroker
+	broker server
 
 	parser frame.Parser
 	in     fifo
@@ -45,6 +54,8 @@ type stompClient struct {
 	fleeting        map[int]*clientSub // nameless: ended, by queue; such a queue is not subscribed to again
 	unsubscribed    []string           // confirmed
 	drained         bool               // DISCONNECT was answered
+	forgotten       []*item            // held, or on their way, when their subscription was ended
+	declared        map[int]bool       // RabbitMQ: queues used before on this connection
 }
 
 type phase uint8
@@ -67,6 +78,7 @@ type clientSub struct {
 	prefetch int
 	held     []holding
 	ended    bool // UNSUBSCRIBE was said
+	lane     int  // selects half of the messages
 	loose    bool // an acknowledgement was taken back: more may be held than the prefetch
 }
 
@@ -84,8 +96,10 @@ type holding struct {
 type clientTx struct {
 	n       int
 	sends   []*item
-	holds   []holding // what its COMMIT acknowledged
-	receipt int       // that its COMMIT asked for; 0 is none
+	holds   []holding     // what its COMMIT acknowledged
+	receipt int           // that its COMMIT asked for; 0 is none
+	at      time.Duration // of its COMMIT
+	begun   int           // how many connections the sidecar had lost at its BEGIN
 }
 
 // request is a receipt that the client waits for.
@@ -97,8 +111,8 @@ type request struct {
 	what   string
 }
 
-func newStompClient(w *World, script *Script, book *ledger, broker *stompBroker) *stompClient {
-	return &stompClient{w: w, book: book, script: script, broker: broker, fleeting: map[int]*clientSub{}}
+func newStompClient(w *World, script *Script, book *ledger, broker server) *stompClient {
+	return &stompClient{w: w, book: book, script: script, broker: broker, fleeting: map[int]*clientSub{}, declared: map[int]bool{}}
 }
 
 func (c *stompClient) Leaving() Leave { return c.leave }
@@ -259,6 +273,9 @@ func (c *stompClient) connect(dst []byte) []byte {
 		dst = append(dst, [...]string{"", "accept-version:1.0,1.1\n", "accept-version:1.1,1.2\n"}[c.script.Version]...)
 	}
 	dst = append(dst, "host:mq\nlogin:user\npasscode:pass:word\n"...)
+	if c.script.ClientID != "" {
+		dst = frame.AppendHeader(dst, "client-id", c.script.ClientID)
+	}
 	if ms := c.script.HeartBeat.Milliseconds(); ms > 0 && c.script.Version != frame.V10 {
 		dst = append(dst, "heart-beat:"...)
 		dst = append(strconv.AppendInt(dst, ms, 10), ',')

@@ -18,6 +18,7 @@ func (c *stompClient) connected(f *frame.Frame) {
 		c.w.Fail("protocol", "CONNECTED says version %q", v)
 	}
 	c.greeted = true
+	c.book.served++
 	c.parser.Version = c.script.Version
 	if c.phase == connecting {
 		c.phase = talking
@@ -38,6 +39,9 @@ func (c *stompClient) connected(f *frame.Frame) {
 }
 
 func (c *stompClient) message(f *frame.Frame) {
+	if c.script.Kind != Paired && !c.clean(f) {
+		return
+	}
 	var s *clientSub
 	id := string(f.Value("subscription"))
 	dest, _ := queueOf(string(f.Value("destination")))
@@ -65,6 +69,7 @@ func (c *stompClient) message(f *frame.Frame) {
 		if old := c.book.subs[id]; old != nil && old.mode == Auto {
 			it.taken, it.auto = true, true
 		}
+		c.forgotten = append(c.forgotten, it)
 		return
 	case s == nil:
 		c.w.Fail("protocol", "a MESSAGE for subscription %q, which is not there", id)
@@ -72,7 +77,10 @@ func (c *stompClient) message(f *frame.Frame) {
 	case s.dest != it.dest:
 		c.w.Fail("phantom", "%s is of queue %d and came on a subscription to %d", it.key(), it.dest, s.dest)
 		return
-	case it.binary() != f.HasContentLength || !strings.Contains(string(f.Block), noteOf(it, c.script.Version)):
+	case s.lane > 0 && laneOf(it) != "lane:"+strconv.Itoa(s.lane-1)+"\n":
+		c.w.Fail("phantom", "%s came on a subscription that does not select it", it.key())
+		return
+	case it.binary() != f.HasContentLength && (c.script.Kind != RabbitMQ || !f.HasContentLength) || !strings.Contains(string(f.Block), noteOf(it, c.script.Version)):
 		c.w.Fail("torn", "%s came with other headers than it was sent with: %s", it.key(), brief(f.Raw))
 		return
 	}
@@ -156,16 +164,16 @@ func (c *stompClient) receipt(f *frame.Frame) {
 
 func (c *stompClient) judgeReceipt(i int, r request) {
 	switch {
-	case r.effect && r.n < c.answered:
+	case r.effect && r.n < c.answered && c.script.Kind != RabbitMQ: // whose confirms are per queue
 		c.w.Fail("receipt-order", "the receipt of %s came behind one that was asked for later", r.what)
-	case r.n == c.byeID && len(c.requests) > 0:
+	case r.n == c.byeID && len(c.requests) > 0 && !(c.script.Plain && c.script.Kind == RabbitMQ):
 		c.w.Fail("receipt-order", "DISCONNECT was answered before %s", c.requests[0].what)
 	}
 	if r.effect {
 		c.answered = r.n
 	}
 	for _, it := range r.items {
-		if !it.durable {
+		if !it.durable && !it.volatile && !(c.script.Plain && c.script.Kind == RabbitMQ && r.what == "COMMIT") {
 			c.w.Fail("early-receipt", "%s was confirmed before it was durable", r.what)
 		}
 		it.receipted = true
@@ -188,7 +196,7 @@ func (c *stompClient) error(f *frame.Frame) {
 	}
 	c.failure, c.failedAt = text, c.w.Now()
 	c.letGo()
-	if !c.excused() {
+	if !c.excused() && !c.vendorExcuse(f) {
 		c.w.Fail("ended", "the client was sent an ERROR: %s", brief(f.Raw))
 	}
 	for i, r := range c.requests {
@@ -206,7 +214,9 @@ func (c *stompClient) rolledBack(f *frame.Frame) bool {
 			t = x
 		}
 	}
-	if c.book.told++; t == nil || c.book.told > c.book.rolled {
+	if c.script.Kind != Paired && t != nil {
+		c.vendorRollback(t)
+	} else if c.book.told++; t == nil || c.book.told > c.book.rolled {
 		c.w.Fail("false-rollback", "the client was told %d times that a transaction was rolled back, and %d were: %s", c.book.told, c.book.rolled, brief(f.Raw))
 		return false
 	}

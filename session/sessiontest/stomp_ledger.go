@@ -33,6 +33,19 @@ type item struct {
 	nacked            bool
 	saidAck, saidNack bool // ever
 	moved             bool // the session had to give it up: absent for too long, or another consumer had the higher delivery
+
+	// Behind a broker that is not paired.
+	volatile   bool          // sent without persistent:true
+	evaporated bool          // it was, and a crash took it
+	gone       bool          // another consumer, or an ack:auto delivery, took it for good
+	doubtful   bool          // the client was told that its fate is unknown
+	storedAt   time.Duration // when the broker stored it last
+	sentAfter  int           // how many connections the sidecar had lost when the client sent it
+	cameAt     time.Duration // when the broker last delivered it to the session
+	cameOn     int           // and on which link
+	answerTo   *item         // the request that it replies to
+	asked      bool          // it is a request, and the replier has had it
+	unheard    bool          // and there was nobody to reply to
 }
 
 func (it *item) key() string {
@@ -54,6 +67,9 @@ func (it *item) body(dst []byte) []byte {
 	return dst
 }
 
+// laneOf is a header line by which the messages behind a broker that is not paired can be selected.
+func laneOf(it *item) string { return "lane:" + strconv.Itoa(it.n%2) + "\n" }
+
 // binary bodies hold a NUL, and need content-length.
 func (it *item) binary() bool { return it.n%3 == 0 }
 
@@ -66,6 +82,8 @@ type ledger struct {
 	places  int
 	rolled  int // COMMITs that the broker rolled back
 	told    int // of which the client was told
+	served  int // CONNECTED that the client has read
+	crashes int
 	closed  bool
 	left    bool                  // the client is gone without a word: nothing it had said last is owed
 	subs    map[string]*clientSub // all that there ever were, by id
@@ -120,6 +138,8 @@ func (b *ledger) delivered(it *item, sub int) {
 		b.w.Fail("resurrected", "%s was shown to the client, which has acknowledged it", it.key())
 	case again:
 		b.w.Fail("resurrected", "%s was shown to the client twice", it.key())
+	case it.nacked && !it.moved && it.sub == sub && b.script.Kind.refuses():
+		b.w.Fail("resurrected", "%s was shown to the client, which has refused it for good", it.key())
 	}
 	it.shown++
 	it.held, it.acked, it.nacked, it.sub = true, false, false, sub
@@ -128,6 +148,9 @@ func (b *ledger) delivered(it *item, sub int) {
 // inOrder judges the order of first deliveries from one producer, where there was only one consumer.
 func (b *ledger) inOrder(it *item) {
 	if it.shown > 1 || b.shared[it.dest] || b.script.Queues[it.dest].Rival {
+		return
+	}
+	if it.answerTo != nil || it.moved && b.script.Kind != Paired {
 		return
 	}
 	from, place := [2]int{it.dest, 0}, it.n
@@ -181,6 +204,8 @@ func (b *ledger) final(drained bool, stored [][]*item) {
 				b.w.Fail("phantom", "%s is in queue %d and was sent to %d", it.key(), dest, it.dest)
 			case it.aborted || it.place == 0:
 				b.w.Fail("ghost", "%s was sent in a transaction that was not committed, and is stored", it.key())
+			case it.place < last && b.script.Kind == RabbitMQ && it.applied > 1: // a copy
+				continue
 			case it.place < last:
 				b.w.Fail("reordered", "%s was sent before the message stored ahead of it in queue %d", it.key(), dest)
 			}
@@ -189,8 +214,9 @@ func (b *ledger) final(drained bool, stored [][]*item) {
 	}
 	for _, it := range b.own {
 		switch {
-		case it.applied > 1:
+		case it.applied > 1 && b.script.Kind != RabbitMQ:
 			b.w.Fail("duplicated", "%s was stored %d times", it.key(), it.applied)
+		case it.evaporated || it.doubtful:
 		case it.applied == 0 && it.receipted:
 			b.w.Fail("lost", "%s was confirmed to the client and is not stored", it.key())
 		case it.applied == 0 && drained && it.place > 0 && !it.aborted:
@@ -202,6 +228,9 @@ func (b *ledger) final(drained bool, stored [][]*item) {
 // unheld judges acknowledgements at the end of a conversation in good order.
 func (b *ledger) unacked(left []*item) {
 	for _, it := range left {
+		if it.nacked && !it.moved && b.script.Kind.refuses() {
+			b.w.Fail("lost-ack", "%s was refused by the client for good and is still in its queue", it.key())
+		}
 		if it.acked && !it.moved {
 			b.w.Fail("lost-ack", "%s was acknowledged by the client and is still in its queue", it.key())
 		}

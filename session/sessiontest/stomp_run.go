@@ -47,7 +47,7 @@ func RunSTOMP(c Case, make Factory, trace bool) Result {
 	script.TxFrees = script.TxFrees && !script.Plain
 	w.shell.loses, w.shell.releases = script.Fault == DropsOctet, script.Fault == ReleasesEarly
 	book := newLedger(w, &script)
-	broker := newStompBroker(w, &script, book)
+	broker := newServer(w, &script, book)
 	client := newStompClient(w, &script, book, broker)
 	id := fmt.Sprintf("%016x%016x", c.Seed, w.Rand.Uint64())
 	w.Run(make(&script, id), client, broker)
@@ -61,14 +61,26 @@ func RunSTOMP(c Case, make Factory, trace bool) Result {
 	}
 }
 
+func newServer(w *World, script *Script, book *ledger) server {
+	if script.Kind == Paired {
+		return newStompBroker(w, script, book)
+	}
+	return newVendor(w, script, book)
+}
+
 // judgeEnd looks at what is left when everything has come to rest.
-func judgeEnd(w *World, script *Script, book *ledger, broker *stompBroker, client *stompClient) {
+func judgeEnd(w *World, script *Script, book *ledger, broker server, client *stompClient) {
 	closed := script.End == EndClose && client.pc == len(script.Ops) && client.failure == "" && w.EndCode == "client-closed"
 	book.final(client.drained || closed, broker.stored())
 	if client.drained {
 		book.unacked(broker.left())
 	}
-	for _, x := range broker.sessions {
+	paired, ok := broker.(*stompBroker)
+	if !ok {
+		client.atomic()
+		return
+	}
+	for _, x := range paired.sessions {
 		// One that never got beyond CONNECT holds nothing, and may be left to run out.
 		used := x.accepted > 0 || len(x.subs) > 0
 		if used && !x.closed && client.failure == "" && !client.excused() {

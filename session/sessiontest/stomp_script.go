@@ -48,6 +48,8 @@ type Op struct {
 	Tx       int           // transaction; 0 is none
 	Mode     AckMode       // SUBSCRIBE
 	Prefetch int           // SUBSCRIBE; 0 asks for none
+	Lane     int           // SUBSCRIBE: 1 or 2 selects half of the messages; 0 takes all
+	Fleeting bool          // SEND: without persistent:true
 	Receipt  bool          //
 	Size     int           // octets of a SEND's body, about
 	Pick     int           // which of the held messages an ACK or NACK names, modulo their number
@@ -100,6 +102,7 @@ type Queue struct {
 	Trickle int  // and those that arrive later
 	Rival   bool // another consumer, without a sidecar
 	Droppy  bool // the rival loses its connection now and then
+	Answers bool // the rival replies to requests
 	Paired  bool // the rival has a sidecar: after a crash it comes back and claims what it held
 }
 
@@ -120,7 +123,14 @@ type Script struct {
 	Waits     bool          // the broker decides claims only when every absent session has made its own
 	TxFrees   bool          // an acknowledgement in an open transaction no longer counts against the prefetch
 	Plain     bool          // the other end of the link has no sidecar: for recorders that only pass octets on
+	Kind      Kind          // the make of the broker
+	ClientID  string        // the client gives it with CONNECT
+	Steals    bool          // ActiveMQ: allowLinkStealing
+	Early     bool          // ActiveMQ: dispatch may precede storage
+	Page      int           // ActiveMQ: how many messages of a cold queue a browser pages in; 0 is all
 	Fault     Mutation      // what is wrong with this broker, to prove the verdicts
+
+	matrix *Matrix
 }
 
 // IdleHold is how many times longer than Script.Hold the recorder is to hold a client to which nothing is owed.

@@ -362,7 +362,10 @@ func (b *stompBroker) plainAck(c *bconn, f *frame.Frame, a txAck) txAck {
 	return a
 }
 
-// heldBy lists what the session has on its current connection, delivered and not acknowledged.
+// calm is always so: the paired protocol ends earlier connections before it answers.
+func (b *stompBroker) calm() bool { return true }
+
+// heldBySession lists what the session has on its current connection, delivered and not acknowledged.
 func (b *stompBroker) heldBySession() (list []*item) {
 	for _, c := range b.conns {
 		for _, s := range c.subs {

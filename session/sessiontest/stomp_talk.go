@@ -99,9 +99,7 @@ func (c *stompClient) subscribe(dst []byte, o *Op) []byte {
 	if o.Mode != Auto || c.w.Rand.Chance(50) {
 		dst = frame.AppendHeader(dst, "ack", o.Mode.String())
 	}
-	if o.Prefetch > 0 {
-		dst = frame.AppendUint(dst, "activemq.prefetchSize", uint64(o.Prefetch))
-	}
+	dst = c.options(dst, s, o)
 	dst = c.request(dst, o.Receipt, false, "SUBSCRIBE "+s.id)
 	return append(dst, '\n', 0)
 }
@@ -118,6 +116,7 @@ func (c *stompClient) unsubscribe(dst []byte, o *Op) []byte {
 	}
 	for _, h := range s.held {
 		h.item.held = false
+		c.forgotten = append(c.forgotten, h.item)
 	}
 	c.subs[o.Sub], s.ended = nil, true
 	if c.script.Nameless {
@@ -153,9 +152,10 @@ func (c *stompClient) send(dst []byte, o *Op) []byte {
 	}
 	dst = append(strconv.AppendInt(append(dst, "SEND\ndestination:/queue/"...), int64(o.Dest), 10), '\n')
 	dst = txHeader(append(dst, noteOf(it, c.script.Version)...), o.Tx)
+	dst = c.vendorHeaders(dst, it, o)
 	if t == nil {
 		dst = c.request(dst, o.Receipt, true, "SEND "+it.key(), it)
-	} else {
+	} else if c.script.Kind != RabbitMQ { // which answers only behind COMMIT: a program that waits for it first waits for ever
 		dst = c.request(dst, o.Receipt, false, "SEND "+it.key()+" in a transaction")
 	}
 	c.scratch = it.body(c.scratch[:0])
@@ -198,6 +198,9 @@ func (c *stompClient) ack(dst []byte, o *Op, i int) []byte {
 	}
 	s := c.subs[o.Sub]
 	h := s.held[i]
+	if c.script.Kind == RabbitMQ && s.mode == Cumulative && (o.Tx != 0 || c.holdsInTx()) {
+		return dst // its scope is the connection: what it means for other subscriptions' transactions is nobody's guess
+	}
 	nack := o.Kind == OpNack && c.script.Version != frame.V10
 	name := "ACK\n"
 	if nack {
@@ -215,6 +218,10 @@ func (c *stompClient) ack(dst []byte, o *Op, i int) []byte {
 	}
 	dst = txHeader(dst, o.Tx)
 	dst = c.request(dst, o.Receipt, o.Tx == 0, strings.TrimSpace(name)+" "+h.item.key())
+	if c.script.Kind != Paired {
+		c.vendorAck(s, i, o, nack)
+		return append(dst, '\n', 0)
+	}
 	first := i
 	if s.mode == Cumulative {
 		first = 0
@@ -256,7 +263,7 @@ func (c *stompClient) transaction(dst []byte, o *Op) []byte {
 	}
 	switch o.Kind {
 	case OpBegin:
-		c.txs = append(c.txs, &clientTx{n: o.Tx})
+		c.txs = append(c.txs, &clientTx{n: o.Tx, begun: c.w.Downs})
 		dst = txHeader(append(dst, "BEGIN\n"...), o.Tx)
 		dst = c.request(dst, o.Receipt, false, "BEGIN")
 		return append(dst, '\n', 0)
@@ -279,6 +286,7 @@ func (c *stompClient) transaction(dst []byte, o *Op) []byte {
 		if o.Receipt {
 			t.receipt = c.receipts
 		}
+		t.at = c.w.Now()
 		c.committed = append(c.committed, t)
 	case OpAbort:
 		for _, it := range t.sends {
@@ -350,6 +358,9 @@ func (c *stompClient) drain(dst []byte) []byte {
 		}
 	}
 	live, since := c.w.Live()
+	if !c.broker.calm() {
+		c.quiet = now
+	}
 	if wait := max(c.quiet, since) + calm; len(c.requests) > 0 || !live || now < wait {
 		c.at = now + 100*time.Millisecond
 		if live && wait > c.at {

@@ -37,6 +37,7 @@ type World struct {
 	Rand     *Rand
 	Struck   int         // faults that happened
 	Links    int         // dials that succeeded
+	Downs    int         // of which have ended for the recorder
 	Moved    [2][2]int   // octets moved: by leg, then 0 from the recorder, 1 to it
 	EndCode  string      // of the recorder's Fault
 	EndCause error       //
