@@ -460,7 +460,7 @@ func (r *Recorder) errorOfOurs(f *frame.Frame, out *session.Out) bool {
 	switch {
 	case e == nil:
 		return false
-	case e.kind == commitEntry && e.tries > 0 && r.dialect.duplicateCommit != "" && bytes.Contains(f.Raw, []byte(r.dialect.duplicateCommit)):
+	case e.kind == commitEntry && e.doubt && r.dialect.duplicateCommit != "" && bytes.Contains(f.Raw, []byte(r.dialect.duplicateCommit)):
 		r.settleOne(e, out)
 	case (e.kind == ackEntry || e.kind == nackEntry) && e.frame.Len() == 0:
 		r.settleOne(e, out)

@@ -419,9 +419,14 @@ func (r *Recorder) Down(why error, out *session.Out) {
 	if r.lostAt.IsZero() {
 		r.lostAt = out.Now
 	}
+	named := r.dialect != nil && !r.dialect.paired // acknowledgements name deliveries of one connection
 	for e := range r.log.all() {
 		if e.sent && e.nth != 0 {
 			e.was = append(e.was, sentAs{r.upstream, e.nth})
+		}
+		if named && e.kind == ackEntry && e.target.slot == none {
+			r.log.settle(e) // should the message come back it is known again
+			continue
 		}
 		e.doubt = e.doubt || e.sent
 		e.sent, e.receipt, e.nth = false, 0, 0
@@ -430,7 +435,8 @@ func (r *Recorder) Down(why error, out *session.Out) {
 		sub.sent, sub.pending = false, 0
 		sub.discard()
 	}
-	if r.dialect != nil && !r.dialect.paired {
+	if named {
+		r.log.compact()
 		r.lose()
 	}
 	r.log.asked = r.log.base
