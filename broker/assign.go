@@ -11,15 +11,15 @@ func (s *store) assign(q *queue) {
 			last = sub.floor
 		}
 	}
-	for i := range q.fresh.len() {
-		m := q.fresh.at(i)
+	for i := range q.lane.all.len() {
+		m := q.lane.all.at(i)
 		if !m.recovered || !m.place().before(last) {
 			break
 		}
 		if m.state != ready {
 			continue
 		}
-		if sub := q.behind(m.place()); sub != nil {
+		if sub := q.behind(m); sub != nil {
 			sub.take(m, s.newHold(), basis{})
 			if sub.active {
 				m.hold.owed = true
@@ -34,12 +34,13 @@ func (s *store) assign(q *queue) {
 	}
 }
 
-// behind returns the subscription that has seen nothing from at on and holds least, or nil: one that is there or expected back. One that
-// acknowledges automatically holds nothing.
-func (q *queue) behind(at place) *subscription {
+// behind returns the subscription that has seen nothing from m on, would have it, and holds least, or nil: one that is there or expected back.
+// One that acknowledges automatically holds nothing.
+func (q *queue) behind(m *message) *subscription {
+	at := m.place()
 	var best *subscription
 	for _, sub := range q.subs {
-		if (sub.present || !sub.away.IsZero()) && sub.mode != ackAuto && sub.floor.before(at) && (best == nil || sub.held < best.held) {
+		if (sub.present || !sub.away.IsZero()) && sub.mode != ackAuto && sub.floor.before(at) && (best == nil || sub.held < best.held) && sub.wants(m) {
 			best = sub
 		}
 	}

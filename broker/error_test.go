@@ -29,7 +29,7 @@ func TestClientErrors(t *testing.T) {
 		{"no id", text("SUBSCRIBE", "destination:/queue/a"), "malformed SUBSCRIBE", "id"},
 		{"bad ack mode", text("SUBSCRIBE", "id:1", "destination:/queue/a", "ack:maybe"), "malformed SUBSCRIBE", "client-individual"},
 		{"bad prefetch", text("SUBSCRIBE", "id:1", "destination:/queue/a", "activemq.prefetchSize:-1"), "malformed SUBSCRIBE", "prefetch"},
-		{"selector", text("SUBSCRIBE", "id:1", "destination:/queue/a", "selector:a = 1"), "not supported", "selector"},
+		{"selector", text("SUBSCRIBE", "id:1", "destination:/queue/a", "selector:a = "), "invalid selector", "position 5"},
 		{"browser", text("SUBSCRIBE", "id:1", "destination:/queue/a", "browser:true"), "not supported", "browser"},
 		{"durable subscription", text("SUBSCRIBE", "id:1", "destination:/topic/a", "activemq.subscriptionName:x"), "not supported", "subscriptionName"},
 		{"same id twice", subscribe + subscribe, "subscription exists", ""},

@@ -131,7 +131,7 @@ type message struct {
 	data  []byte // header lines, then the body
 	lsn   journal.LSN
 	seg   journal.Segment
-	pos   uint64 // place in the queue, in memory only
+	pos   uint64 // place in the queue
 	// notBefore is the record of the effect that gave the message back, if a sidecar did: dispatched any earlier, a crash could leave the
 	// message in its client's hands twice, refused and not refused.
 	notBefore journal.LSN
@@ -143,8 +143,8 @@ type message struct {
 	transient   bool // not in the journal; lsn, if any, is that of the effect which sent it
 	recovered   bool // was there before this epoch
 	redelivered bool
-	inFresh     bool // which of the queue's two orders mention it
-	inBack      bool
+	unmet       bool // the queue has not come to it yet
+	inBack      bool // the queue's heap of returned messages has it
 }
 
 type msgState uint8

@@ -44,7 +44,7 @@ func TestQueueKeepsPlaces(t *testing.T) {
 			"push": func(*rapid.T) {
 				n++
 				m := &message{id: msgID{n: n}}
-				q.push(m)
+				q.push(m, 0)
 				insert(m)
 			},
 			"dispatch": func(*rapid.T) {

@@ -1,31 +1,40 @@
 package broker
 
-import "container/heap"
+import (
+	"container/heap"
+	"sort"
 
-// queue is the state of one queue. Messages have a place in it for life: fresh holds those never delivered in the order they came,
-// back those that returned, and the one with the lowest place is next. A message taken out of the middle (claimed, say) leaves its
-// mention behind; peek skips what is not ready.
+	"github.com/understudy-mq/understudy/broker/journal"
+)
+
+// queue is the state of one queue. Messages have a place in it for life: lane holds them all in that order, back those that were met and
+// returned, and the one with the lowest place is next. A message taken out of the middle (claimed, say) is skipped when it is met.
 type queue struct {
 	destination
-	places uint64
-	fresh  ring[*message]
-	back   byPlace
-	count  int // ready and held
-	subs   []*subscription
-	turns  ring[*subscription] // those that may have credit, in their order of service
-	gates  int                 // absent sessions whose claims recovered messages wait for
-	dirty  bool                // waits for dispatch
+	places    uint64 // the last one given
+	lane      lane
+	back      byPlace
+	count     int // ready and held
+	subs      []*subscription
+	selecting int                 // of subs, those that have a selector
+	turns     ring[*subscription] // those that may have credit, in their order of service
+	gates     int                 // absent sessions whose claims recovered messages wait for
+	dirty     bool                // waits for dispatch
 	// index finds messages by id while claims are expected; nil otherwise, for it costs on every message.
 	index map[msgID]*message
 }
 
 func newQueue(name string) *queue { return &queue{destination: newDestination(name)} }
 
-// push adds a new message at the end.
-func (q *queue) push(m *message) {
-	q.places++
-	m.pos, m.queue, m.dest, m.state, m.inFresh = q.places, q, &q.destination, ready, true
-	q.fresh.push(m)
+// placeBits is how many places a record has: no record holds more messages, for none is so short.
+const placeBits = 19
+
+// push adds a new message at the end. Its place comes from where the journal is, after, so that a restart does not change it: a browser may
+// go on from there. Messages that are in no journal share the places of the record before them.
+func (q *queue) push(m *message, after journal.LSN) {
+	q.places = max(q.places+1, uint64(after)<<placeBits|uint64(m.index))
+	m.pos, m.queue, m.dest, m.state, m.unmet = q.places, q, &q.destination, ready, true
+	q.lane.all.push(m)
 	q.count++
 	if q.index != nil {
 		q.index[m.id] = m
@@ -35,9 +44,17 @@ func (q *queue) push(m *message) {
 // putBack returns a held message to its old place.
 func (q *queue) putBack(m *message) {
 	m.state, m.redelivered = ready, true
-	if !m.inFresh && !m.inBack {
+	if !m.unmet && !m.inBack {
 		m.inBack = true
 		heap.Push(&q.back, m)
+		q.back.trim(q.count, func(m *message) { m.inBack = false })
+	}
+	if q.selecting > 0 {
+		for _, sub := range q.subs {
+			if sub.pick != nil {
+				sub.pick.returned(m)
+			}
+		}
 	}
 	if q.index != nil {
 		q.index[m.id] = m // its holder may have left the queue before the index was built
@@ -46,19 +63,14 @@ func (q *queue) putBack(m *message) {
 
 // peek returns the message that is next, or nil.
 func (q *queue) peek() *message {
-	for q.fresh.len() > 0 && q.fresh.front().state != ready {
-		q.fresh.pop().inFresh = false
-	}
 	for len(q.back) > 0 && q.back[0].state != ready {
 		heap.Pop(&q.back).(*message).inBack = false
 	}
-	switch {
-	case len(q.back) > 0: // was at the front of fresh once
+	first := q.lane.peek()
+	if len(q.back) > 0 { // was met before first
 		return q.back[0]
-	case q.fresh.len() > 0:
-		return q.fresh.front()
 	}
-	return nil
+	return first
 }
 
 // turn returns the subscription whose turn it is among those with credit, or nil. A subscription without credit drops out until
@@ -92,6 +104,7 @@ func (q *queue) gated(m *message) bool { return m.recovered && q.gates > 0 }
 func (q *queue) remove(m *message) {
 	m.state, m.data, m.split = done, nil, 0
 	q.count--
+	q.lane.trim(q.count)
 	if q.index != nil {
 		delete(q.index, m.id)
 	}
@@ -106,21 +119,58 @@ func (q *queue) find(id msgID) *message {
 				q.index[m.id] = m
 			}
 		}
-		q.fresh.each(add)
-		for _, m := range q.back {
-			add(m)
-		}
-		for _, sub := range q.subs {
-			for h := sub.first; h != nil; h = h.next {
-				add(h.msg)
-			}
-		}
+		q.lane.all.each(add)
 	}
 	return q.index[id]
 }
 
 // idle reports whether nothing would be lost if the queue were forgotten.
 func (q *queue) idle() bool { return q.count == 0 && len(q.subs) == 0 && q.gates == 0 && !q.dirty }
+
+// lane is messages in the order of their places: those that are ready or held, and some that are done.
+type lane struct {
+	all ring[*message]
+	met int // how many at the front peek has passed
+}
+
+// peek returns the first message that is ready and was never met, or nil.
+func (l *lane) peek() *message {
+	for ; l.met < l.all.len(); l.met++ {
+		m := l.all.at(l.met)
+		if m.state == ready {
+			return m
+		}
+		m.unmet = false
+	}
+	return nil
+}
+
+// from returns the index of the first message behind a place.
+func (l *lane) from(pos uint64) int {
+	return sort.Search(l.all.len(), func(i int) bool { return l.all.at(i).pos > pos })
+}
+
+// trim lets messages go that are done: at the front always, elsewhere when they are the most. kept is how many there should be.
+func (l *lane) trim(kept int) {
+	for l.all.len() > 0 && l.all.front().state == done {
+		l.all.pop()
+		l.met = max(0, l.met-1)
+	}
+	if l.all.len() <= 2*kept+1024 {
+		return
+	}
+	var rest ring[*message]
+	met := 0
+	for i := range l.all.len() {
+		if m := l.all.at(i); m.state != done {
+			rest.push(m)
+			if i < l.met {
+				met++
+			}
+		}
+	}
+	l.all, l.met = rest, met
+}
 
 // byPlace is a heap of messages, lowest place first.
 type byPlace []*message
@@ -135,6 +185,24 @@ func (h *byPlace) Pop() any {
 	(*h)[last] = nil
 	*h = (*h)[:last]
 	return m
+}
+
+// trim lets messages go that are done, when they are the most. kept is how many others there are at most.
+func (h *byPlace) trim(kept int, gone func(*message)) {
+	if len(*h) <= 2*kept+1024 {
+		return
+	}
+	rest := (*h)[:0]
+	for _, m := range *h {
+		if m.state == done {
+			gone(m)
+		} else {
+			rest = append(rest, m)
+		}
+	}
+	clear((*h)[len(rest):])
+	*h = rest
+	heap.Init(h)
 }
 
 // ring is a growing first-in first-out buffer.

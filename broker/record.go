@@ -20,12 +20,16 @@ import (
 //	unsubscribe  session, id
 //	close        session
 //	session      session, attempt, hold in ms
-//	head         part, parts, then snapshots to the end of the record. The last part replaces all that was known of sessions
+//	head         part, parts, then items to the end of the record. The last part replaces all that was known of what items are
+//	subscribe1   session, plain: what earlier versions wrote, as the next one
+//	head1        part, parts, then n × (start, n × plain): sessions alone
 //
 //	origin        0, or 1 session effect, or 2 connection
 //	acks          n, n × (LSN, index, segment) of the messages
-//	subscription  id, destination, mode, prefetch
-//	snapshot      session, attempt, cursor, hold in ms, flags: bit 0 = closed, n, n × rolled-back effect, n, n × subscription
+//	plain         id, destination, mode, prefetch
+//	subscription  plain, selector, durable: the number of a durable subscription, 0 = of none
+//	start         session, attempt, cursor, hold in ms, flags: bit 0 = closed, n, n × rolled-back effect
+//	item          1, start, n, n × subscription, n, n × name of a temporary queue
 //
 // A number identifies a message within its origin: the count of the connection, or the index in a session's transaction. The lines are the
 // sender's headers in STOMP 1.2 encoding.
@@ -34,12 +38,17 @@ const (
 	recAck         = 2
 	recCommit      = 3
 	recCursor      = 4
-	recSubscribe   = 5
+	recSubscribe1  = 5
 	recUnsubscribe = 6
 	recClose       = 7
-	recHead        = 8
+	recHead1       = 8
 	recSession     = 9
+	recSubscribe   = 10
+	recHead        = 11
 )
+
+// Kinds of items in a head.
+const itemSession = 1
 
 const flagRolledBack, flagClosed = 1, 1
 
@@ -162,7 +171,9 @@ func appendSubscription(b []byte, sub *subscription) []byte {
 	b = appendText(b, sub.id)
 	b = appendText(b, sub.dest)
 	b = append(b, byte(sub.mode))
-	return binary.AppendUvarint(b, uint64(sub.prefetch))
+	b = binary.AppendUvarint(b, uint64(sub.prefetch))
+	b = appendText(b, sub.pick.text())
+	return binary.AppendUvarint(b, 0)
 }
 
 func appendSubscribe(b []byte, c *session, sub *subscription) []byte {
@@ -176,7 +187,7 @@ func appendSession(b []byte, c *session) []byte {
 }
 
 func appendSnapshot(b []byte, c *session) []byte {
-	b = appendSessionID(b, c.id)
+	b = appendSessionID(append(b, itemSession), c.id)
 	b = binary.AppendUvarint(b, c.attempt)
 	b = binary.AppendUvarint(b, c.accepted)
 	b = binary.AppendUvarint(b, uint64(c.hold/time.Millisecond))
@@ -193,7 +204,7 @@ func appendSnapshot(b []byte, c *session) []byte {
 	for _, sub := range c.subs {
 		b = appendSubscription(b, sub)
 	}
-	return b
+	return binary.AppendUvarint(b, 0)
 }
 
 // head returns the snapshot of all sessions that a segment begins with, in parts of moderate size.

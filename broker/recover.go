@@ -5,6 +5,7 @@ import (
 	"sort"
 
 	"github.com/understudy-mq/understudy/broker/journal"
+	"github.com/understudy-mq/understudy/broker/selector"
 )
 
 // recovery folds journal records into a store. Its message list is in LSN order, which is the order of every queue; an acknowledged
@@ -54,10 +55,10 @@ func (rc *recovery) visit(r journal.Record) (journal.Account, error) {
 		if c := rc.applied(o); c != nil && rd.octet()&flagRolledBack != 0 {
 			c.addRolled(o.effect)
 		}
-	case recSession, recSubscribe, recUnsubscribe, recClose:
+	case recSession, recSubscribe, recSubscribe1, recUnsubscribe, recClose:
 		rc.session(&rd, r.Type)
-	case recHead:
-		rc.heads(&rd)
+	case recHead, recHead1:
+		rc.heads(&rd, r.Type == recHead1)
 	default:
 		return a, fmt.Errorf("read record %d: type %d is unknown: was the store written by a newer version?", r.LSN, r.Type)
 	}
@@ -175,9 +176,9 @@ func (rc *recovery) session(rd *reader, kind byte) {
 	switch kind {
 	case recSession:
 		c.attempt, c.hold = max(c.attempt, rd.uint()), rd.millis()
-	case recSubscribe:
+	case recSubscribe, recSubscribe1:
 		c.closed = false
-		rc.subscription(rd, c)
+		rc.subscription(rd, c, kind == recSubscribe1)
 	case recUnsubscribe:
 		delete(c.subs, string(rd.text()))
 	case recClose:
@@ -188,17 +189,26 @@ func (rc *recovery) session(rd *reader, kind byte) {
 }
 
 // subscription reads one; where it belongs is settled when the journal has been read.
-func (rc *recovery) subscription(rd *reader, c *session) {
+func (rc *recovery) subscription(rd *reader, c *session, plain bool) {
 	sub := &subscription{id: string(rd.text()), dest: string(rd.text()), session: c}
 	sub.mode, sub.prefetch = ackMode(rd.octet()), int(rd.uint())
 	if sub.mode > ackEach {
 		rd.fail()
 	}
+	if !plain {
+		// It was valid when it was written. Should a later version know better, its sidecar says it again when it is back.
+		if text := rd.text(); len(text) > 0 {
+			if sel, err := selector.Parse(string(text)); err == nil {
+				sub.pick = newPick(sel)
+			}
+		}
+		rd.uint()
+	}
 	c.subs[sub.id] = sub
 }
 
 // heads replaces what is known of sessions once the last part of a snapshot was read. A torn one changes nothing.
-func (rc *recovery) heads(rd *reader) {
+func (rc *recovery) heads(rd *reader, plain bool) {
 	part, parts := rd.uint(), rd.uint()
 	if part == 0 {
 		rc.head, rc.part = map[sessionID]*session{}, 0
@@ -209,19 +219,33 @@ func (rc *recovery) heads(rd *reader) {
 	}
 	rc.part++
 	for len(rd.b) > 0 {
-		c := &session{id: rd.session(), subs: map[string]*subscription{}, recorded: true}
-		c.attempt, c.accepted, c.hold, c.closed = rd.uint(), rd.uint(), rd.millis(), rd.octet()&flagClosed != 0
-		for range rd.count(1) {
-			c.rolled = append(c.rolled, rd.uint())
+		if plain || rd.octet() == itemSession {
+			c := rc.snapshot(rd, plain)
+			rc.head[c.id] = c
+			continue
 		}
-		for range rd.count(4) {
-			rc.subscription(rd, c)
-		}
-		rc.head[c.id] = c
+		rd.fail()
 	}
 	if rc.part == parts && rd.err == nil {
 		rc.store.sessions, rc.head = rc.head, nil
 	}
+}
+
+func (rc *recovery) snapshot(rd *reader, plain bool) *session {
+	c := &session{id: rd.session(), subs: map[string]*subscription{}, recorded: true}
+	c.attempt, c.accepted, c.hold, c.closed = rd.uint(), rd.uint(), rd.millis(), rd.octet()&flagClosed != 0
+	for range rd.count(1) {
+		c.rolled = append(c.rolled, rd.uint())
+	}
+	for range rd.count(4) {
+		rc.subscription(rd, c, plain)
+	}
+	if !plain {
+		for range rd.count(1) {
+			rd.text()
+		}
+	}
+	return c
 }
 
 // finish makes the store ready to serve. Every session is away; recovered messages wait for those that were subscribed to their queue.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/understudy-mq/understudy/broker/selector"
 	"github.com/understudy-mq/understudy/session/stomp/frame"
 )
 
@@ -24,6 +25,7 @@ type request struct {
 	mode      ackMode
 	prefetch  int
 	claims    []claim
+	selector  *selector.Selector
 	message   *message // of a SEND
 	transient bool
 	fault     *fault
@@ -175,7 +177,7 @@ func (d *decoder) effect(v []byte, r *request) error {
 
 // other decodes every frame but SEND.
 func (d *decoder) other(f *frame.Frame, r *request) error {
-	var mode, prefetch, claims, id, msg, sub []byte
+	var mode, prefetch, claims, id, msg, sub, selects []byte
 	for name, value := range f.Headers {
 		switch string(name) {
 		case "receipt":
@@ -194,7 +196,9 @@ func (d *decoder) other(f *frame.Frame, r *request) error {
 			first(&mode, value)
 		case "activemq.prefetchSize", "prefetch-count":
 			first(&prefetch, value)
-		case "selector", "browser", "durable-subscription-name", "activemq.subscriptionName":
+		case "selector":
+			first(&selects, value)
+		case "browser", "durable-subscription-name", "activemq.subscriptionName":
 			if f.Command == frame.Subscribe && !bytes.Equal(value, []byte("false")) && len(value) > 0 {
 				r.fault = faultf("not supported", "this broker has no %s: SUBSCRIBE without it", strings.TrimPrefix(string(name), "activemq."))
 			}
@@ -216,6 +220,9 @@ func (d *decoder) other(f *frame.Frame, r *request) error {
 	switch f.Command {
 	case frame.Subscribe:
 		r.id = id
+		if err := d.selector(r, selects); err != nil {
+			return err
+		}
 		return d.subscribe(r, mode, prefetch, claims)
 	case frame.Unsubscribe:
 		r.id = id
@@ -228,6 +235,18 @@ func (d *decoder) other(f *frame.Frame, r *request) error {
 		if len(r.tx) == 0 {
 			return errors.New(f.Command.String() + " has no transaction")
 		}
+	}
+	return nil
+}
+
+// selector parses one; an empty text selects everything, as a missing header does.
+func (d *decoder) selector(r *request, v []byte) error {
+	text, err := d.text(v)
+	if err != nil || len(bytes.TrimSpace(text)) == 0 {
+		return err
+	}
+	if r.selector, err = selector.Parse(string(text)); err != nil {
+		r.fault = faultf("invalid selector", "the selector is wrong at %v", err)
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ type actor struct {
 	effects   []simEffect
 	next      int
 	confirmed int
-	subs      []string            // destinations; the index is the id
+	subs      []string            // destinations, some with a selector behind; the index is the id
 	holds     map[string]*simHold // by subscription and message id
 	numbers   map[string]int
 }
@@ -66,9 +66,15 @@ func (a *actor) body(dest string) string {
 	return body
 }
 
+// message is the headers and the body of a new one.
+func (a *actor) message() []string {
+	dest := rapid.SampledFrom([]string{"/queue/one", "/queue/both", "/queue/split"}).Draw(a.w.t, "queue")
+	body := a.body(dest)
+	return []string{"destination:" + dest, fmt.Sprint("odd:", a.numbers[dest]%2 == 1), "=" + body}
+}
+
 func (a *actor) produce() {
-	dest := rapid.SampledFrom([]string{"/queue/one", "/queue/both"}).Draw(a.w.t, "queue")
-	a.add(nil, text("SEND", "understudy-effect:#", "destination:"+dest, "="+a.body(dest)))
+	a.add(nil, text("SEND", append([]string{"understudy-effect:#"}, a.message()...)...))
 }
 
 func (a *actor) unacked() (list []*simHold) {
@@ -109,8 +115,7 @@ func (a *actor) acknowledge() {
 func (a *actor) transact() {
 	frames := text("BEGIN", "transaction:t#")
 	for range rapid.IntRange(0, 2).Draw(a.w.t, "sends") {
-		dest := rapid.SampledFrom([]string{"/queue/one", "/queue/both"}).Draw(a.w.t, "queue")
-		frames += text("SEND", "transaction:t#", "destination:"+dest, "="+a.body(dest))
+		frames += text("SEND", append([]string{"transaction:t#"}, a.message()...)...)
 	}
 	var acks []*simHold
 	for _, h := range a.unacked() {
@@ -169,7 +174,8 @@ func (a *actor) connect() {
 			}
 		}
 		slices.Sort(all)
-		headers := []string{"id:" + id, "destination:" + dest, "ack:client-individual", "receipt:s" + id}
+		dest, selects, _ := strings.Cut(dest, " ")
+		headers := []string{"id:" + id, "destination:" + dest, "ack:client-individual", "receipt:s" + id, "selector:" + selects}
 		if len(all) > 0 {
 			headers = append(headers, claims(all...))
 		}
@@ -250,13 +256,16 @@ func (a *actor) take(f *frame.Frame) {
 			h.basis = "" // nothing to claim any more
 		}
 	case frame.Message:
-		a.message(f)
+		a.shown(f)
 	default:
 		a.w.t.Fatalf("%s got %s", a.session[:2], f.Raw)
 	}
 }
 
-func (a *actor) message(f *frame.Frame) {
+func (a *actor) shown(f *frame.Frame) {
+	if _, selects, ok := strings.Cut(a.subs[atoi(string(f.Value("subscription")))], " "); ok && (string(f.Value("odd")) == "true") != (selects == "odd = TRUE") {
+		a.w.t.Fatalf("%s does not select %s", selects, f.Raw)
+	}
 	sub, id, body := string(f.Value("subscription")), unescaped(f.Value("message-id")), string(f.Body)
 	ordinal := "1"
 	if v := f.Value(frame.HeaderDelivery); v != nil {

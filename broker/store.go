@@ -37,6 +37,7 @@ type store struct {
 	confirm []*session
 	autoAck []*message
 	wake    []*peer
+	looks   int     // at messages by selectors in this call
 	full    []*peer // wait for memory
 
 	conns    uint64 // numbers connections, never reused in an epoch
@@ -153,6 +154,7 @@ func (s *store) settle(w *pend) {
 
 // flush ends every call into the store: confirmations leave, queues that changed are dispatched.
 func (s *store) flush() {
+	s.looks = 0
 	for _, c := range s.confirm {
 		if c.confirm {
 			s.cursorReceipt(c)
@@ -204,9 +206,13 @@ func (s *store) queue(name []byte) *queue {
 
 // dispatch hands out what may be handed out: durable, not waiting for anybody's claim, to whoever has credit, in turns.
 func (s *store) dispatch(q *queue) {
+	if q.selecting > 0 {
+		s.dispatchSelected(q)
+		return
+	}
 	for {
 		m := q.peek()
-		if m == nil || max(m.lsn, m.notBefore) > s.through || q.gated(m) {
+		if m == nil || !s.due(q, m) {
 			return
 		}
 		sub := q.turn()
@@ -215,6 +221,11 @@ func (s *store) dispatch(q *queue) {
 		}
 		s.deliver(sub, m)
 	}
+}
+
+// due reports whether a message may be handed out as far as the disk and absent sessions are concerned.
+func (s *store) due(q *queue, m *message) bool {
+	return max(m.lsn, m.notBefore) <= s.through && !q.gated(m)
 }
 
 // deliver sends m to sub, whose connection is there. An automatic acknowledgement happens here: the message was handed to the writer.
@@ -269,7 +280,11 @@ func (s *store) remove(m *message) {
 
 // add puts a new message on its queue.
 func (s *store) add(q *queue, m *message) {
-	q.push(m)
+	after := m.lsn
+	if after == 0 {
+		after = s.last
+	}
+	q.push(m, after)
 	s.memory += m.size()
 	s.messages++
 }

@@ -27,7 +27,7 @@ func (s *store) subscribe(p *peer, r *request) {
 		s.refuse(p, r.receipt, faultf("too many subscriptions", "this connection has %d subscriptions, the limit", len(c.subs)))
 		return
 	}
-	fresh := &subscription{id: id, dest: string(r.dest), session: c, mode: r.mode, prefetch: s.prefetch(r.prefetch)}
+	fresh := &subscription{id: id, dest: string(r.dest), session: c, mode: r.mode, prefetch: s.prefetch(r.prefetch), pick: newPick(r.selector)}
 	if !s.record(p, r, sub, fresh) {
 		return
 	}
@@ -38,6 +38,8 @@ func (s *store) subscribe(p *peer, r *request) {
 	if sub == nil {
 		sub = fresh
 		s.attach(sub)
+	} else if sub.pick.text() != fresh.pick.text() {
+		s.reselect(sub, fresh.pick)
 	}
 	sub.mode, sub.prefetch, sub.present = fresh.mode, fresh.prefetch, true
 	p.numbers++
@@ -59,7 +61,8 @@ func (s *store) subscribe(p *peer, r *request) {
 // record journals a sidecar's subscription that is new or different. It reports whether the frame may go on.
 func (s *store) record(p *peer, r *request, before, after *subscription) bool {
 	c := p.session
-	if c.direct || before != nil && before.dest == string(r.dest) && before.mode == after.mode && before.prefetch == after.prefetch {
+	if c.direct || before != nil && before.dest == string(r.dest) && before.mode == after.mode && before.prefetch == after.prefetch &&
+		before.pick.text() == after.pick.text() {
 		return true
 	}
 	s.scratch = appendSubscribe(s.scratch[:0], c, after)
@@ -83,6 +86,9 @@ func (s *store) attach(sub *subscription) {
 	if !strings.HasPrefix(sub.dest, topicPrefix) {
 		sub.queue = s.queue([]byte(sub.dest))
 		sub.queue.subs = append(sub.queue.subs, sub)
+		if sub.pick != nil {
+			sub.queue.selecting++
+		}
 		return
 	}
 	t := s.topics[sub.dest]
@@ -237,6 +243,7 @@ func (s *store) unsubscribeNow(sub *subscription) {
 		return
 	}
 	q := sub.queue
+	s.reselect(sub, nil)
 	q.subs = slices.DeleteFunc(q.subs, func(x *subscription) bool { return x == sub })
 	s.soil(q)
 }

@@ -24,6 +24,7 @@ type subscription struct {
 	topic    *topic
 	mode     ackMode
 	prefetch int
+	pick     *pick // nil: it takes every message
 
 	active  bool // dispatch has begun: the record that names it is durable
 	inTurn  bool // takes part in its queue's turns

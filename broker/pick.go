@@ -1,0 +1,184 @@
+package broker
+
+import (
+	"bytes"
+	"container/heap"
+
+	"github.com/understudy-mq/understudy/broker/selector"
+	"github.com/understudy-mq/understudy/session/stomp/frame"
+)
+
+// pick is a subscription's selector and what it remembers of its queue, so that it looks at each message once, however long it waits for
+// one that it wants: everything up to seen was looked at, and of that what came back later and is wanted is in back.
+type pick struct {
+	selector *selector.Selector
+	seen     uint64
+	back     byPlace
+	in       map[*message]struct{} // back as a set: a message may come back often while nobody looks
+}
+
+func newPick(s *selector.Selector) *pick {
+	if s == nil {
+		return nil
+	}
+	return &pick{selector: s}
+}
+
+// text is what the selector was parsed from, "" if there is none.
+func (p *pick) text() string {
+	if p == nil {
+		return ""
+	}
+	return p.selector.String()
+}
+
+// wants reports whether the subscription takes m.
+func (sub *subscription) wants(m *message) bool {
+	return sub.pick == nil || sub.pick.selector.Matches(m)
+}
+
+// returned notes that m is ready again.
+func (p *pick) returned(m *message) {
+	if _, there := p.in[m]; there || m.pos > p.seen || !p.selector.Matches(m) {
+		return
+	}
+	if p.in == nil {
+		p.in = map[*message]struct{}{}
+	}
+	p.in[m] = struct{}{}
+	heap.Push(&p.back, m)
+	p.back.trim(m.queue.count, func(m *message) { delete(p.in, m) })
+}
+
+// maxLooks bounds how many messages selectors look at in one call into the store. Whoever has not come to an end goes on in the next one.
+const maxLooks = 4096
+
+// next returns the first message that sub wants, or nil. more means that it has not looked at everything.
+func (s *store) next(q *queue, sub *subscription) (m *message, more bool) {
+	p := sub.pick
+	if p == nil {
+		return q.peek(), false
+	}
+	for len(p.back) > 0 {
+		if m = p.back[0]; m.state == ready {
+			return m, false
+		}
+		delete(p.in, m)
+		heap.Pop(&p.back)
+	}
+	for i := q.lane.from(p.seen); i < q.lane.all.len(); i++ {
+		if m = q.lane.all.at(i); m.state == ready {
+			if s.looks >= maxLooks {
+				return nil, true
+			}
+			s.looks++
+			if p.selector.Matches(m) {
+				return m, false
+			}
+		}
+		p.seen = m.pos // one that is held is offered when it returns
+	}
+	return nil, false
+}
+
+// dispatchSelected is dispatch where somebody has a selector: each in its turn takes the first message that it wants. Who finds none drops out
+// until the queue changes.
+func (s *store) dispatchSelected(q *queue) {
+	for _, sub := range q.subs {
+		q.offer(sub)
+	}
+	for q.turns.len() > 0 {
+		sub := q.turns.pop()
+		if !sub.inTurn || !sub.credit() {
+			sub.inTurn = false
+			continue
+		}
+		m, more := s.next(q, sub)
+		if m == nil || !s.due(q, m) {
+			sub.inTurn = false
+			if more {
+				sub.session.peer.starved = true
+				s.touch(sub.session.peer)
+			}
+			continue
+		}
+		if p := sub.pick; p != nil {
+			p.seen = max(p.seen, m.pos)
+		}
+		q.turns.push(sub)
+		s.deliver(sub, m)
+	}
+}
+
+// reselect changes the selector of a subscription to a queue.
+func (s *store) reselect(sub *subscription, to *pick) {
+	q := sub.queue
+	if q == nil {
+		sub.pick = to
+		return
+	}
+	if sub.pick != nil {
+		q.selecting--
+	}
+	if sub.pick = to; to != nil {
+		q.selecting++
+	}
+	if q.selecting == 0 { // nobody looks after those that dropped out
+		for _, other := range q.subs {
+			q.offer(other)
+		}
+	}
+	s.soil(q)
+}
+
+// Header makes the sender's headers those of a selector, with JMS's names beside STOMP's.
+func (m *message) Header(name string) ([]byte, bool) {
+	switch name {
+	case "JMSMessageID":
+		return m.id.append(nil, frame.V10), true
+	case "JMSDeliveryMode":
+		if m.transient {
+			return []byte("NON_PERSISTENT"), true
+		}
+		return []byte("PERSISTENT"), true
+	case "JMSPriority":
+		if v, ok := m.line("priority"); ok {
+			return v, true
+		}
+		return []byte("4"), true
+	case "JMSCorrelationID":
+		name = "correlation-id"
+	case "JMSReplyTo":
+		name = "reply-to"
+	case "JMSTimestamp":
+		name = "timestamp"
+	case "JMSType":
+		name = "type"
+	}
+	return m.line(name)
+}
+
+// line finds a header among the lines.
+func (m *message) line(name string) ([]byte, bool) {
+	for lines := m.data[:m.split]; len(lines) > 0; {
+		end := bytes.IndexByte(lines, '\n')
+		line := lines[:end]
+		lines = lines[end+1:]
+		colon := bytes.IndexByte(line, ':')
+		if key := line[:colon]; string(key) != name {
+			if bytes.IndexByte(key, '\\') < 0 {
+				continue
+			}
+			if plain, err := frame.Unescape(nil, key, frame.V12); err != nil || string(plain) != name {
+				continue
+			}
+		}
+		value := line[colon+1:]
+		if bytes.IndexByte(value, '\\') < 0 {
+			return value, true
+		}
+		plain, err := frame.Unescape(nil, value, frame.V12)
+		return plain, err == nil
+	}
+	return nil, false
+}
