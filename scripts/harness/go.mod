@@ -1,3 +1,5 @@
 module github.com/understudy-mq/understudy/scripts/harness
 
 go 1.26.0
+
+require github.com/go-stomp/stomp/v3 v3.1.5
