@@ -100,6 +100,9 @@ func (r *Recorder) deliver(sub *subscription, f *frame.Frame, in session.Buf, or
 	} else {
 		r.showForeign(f, in, out)
 	}
+	if p := in.Bytes(); p[len(p)-1] != '\n' {
+		r.appendClient(out, []byte{'\n'}) // as ActiveMQ, Artemis and RabbitMQ have it; PHP's client loses frames without
+	}
 	if !sub.tracked {
 		r.browsed(sub, f)
 		return
@@ -109,14 +112,17 @@ func (r *Recorder) deliver(sub *subscription, f *frame.Frame, in session.Buf, or
 		if id = f.Value("message-id"); r.version == frame.V12 && sub.mode != auto {
 			key = f.Value("ack")
 		}
-	} else {
-		id, key = r.identify(f)
+	} else if id, key = r.identify(f); r.version == frame.V12 && sub.mode != auto {
+		key = f.Value("ack")
 	}
 	stamp, try, stamped := frame.CutStamp(f.Value(frame.HeaderStamp))
 	if stamped && r.dialect.identity == byStamp {
 		id = stamp
 	}
 	slot := r.held.add(sub, id, key, r.epoch, ordinal)
+	if r.dialect.acksByMessageID {
+		r.held.at(slot).name.set(f.Value("message-id"))
+	}
 	if d := r.held.at(slot); stamped && !r.dialect.paired {
 		d.stamp.set(stamp)
 		d.try = try
@@ -467,7 +473,7 @@ func (r *Recorder) errorOfOurs(f *frame.Frame, out *session.Out) bool {
 	default:
 		return false
 	}
-	if !r.dialect.errorsStay {
+	if !r.dialect.goesOn(r.version) {
 		r.leave(out, &Refusal{"error", errorText(f)})
 	}
 	return true
@@ -516,7 +522,7 @@ func (r *Recorder) passError(f *frame.Frame, out *session.Out) {
 	b = append(append(append(b, '\n'), f.Body...), 0)
 	r.scratch = b
 	r.appendClient(out, b)
-	if r.dialect == nil || !r.dialect.errorsStay || r.phase == login {
+	if r.dialect == nil || !r.dialect.goesOn(r.version) || r.phase == login {
 		r.end(out, "broker-error", errors.New(errorText(f)))
 		return
 	}

@@ -183,7 +183,7 @@ func (r *Recorder) endBuffered(e *entry, out *session.Out) {
 // mistake deals with a frame that makes no sense to us. A broker that goes on after an ERROR is the one to say what it thinks of it; else it
 // ends the session.
 func (r *Recorder) mistake(f *frame.Frame, in session.Buf, message string, out *session.Out) {
-	if r.dialect == nil || !r.dialect.errorsStay {
+	if r.dialect == nil || !r.dialect.goesOn(r.version) {
 		r.reject(out, f, message)
 		return
 	}

@@ -1,6 +1,10 @@
 package stomp
 
-import "bytes"
+import (
+	"bytes"
+
+	"github.com/understudy-mq/understudy/session/stomp/frame"
+)
 
 // dialect is what the recorder has to know of a kind of broker. Each trait stands beside the observation that it rests on; the recorder asks
 // for traits, never for names. The kind is recognised from CONNECTED and stays for the life of a session: its broker's peers are of the
@@ -13,6 +17,8 @@ type dialect struct {
 
 	// identity is how a message is known again when it is delivered anew.
 	identity identity
+	// acksByMessageID: what ACK names in 1.2 is the message-id. A producer's own ack header may stand before the broker's.
+	acksByMessageID bool
 	// receiptFirst: the RECEIPT of a SUBSCRIBE comes before its first MESSAGE, so that an earlier one belongs to a subscription before it.
 	receiptFirst bool
 	// nackRequeues: NACK puts a message back on its queue. Where it does not, a message that comes back was never NACKed.
@@ -37,8 +43,8 @@ type dialect struct {
 	// duplicateCommit: in the ERROR to a COMMIT, says that a SEND with the same duplicate id is stored: the transaction was committed before.
 	duplicateCommit string
 
-	// errorsStay: after an ERROR the connection goes on.
-	errorsStay bool
+	// errorsStay: after an ERROR the connection goes on; errorsStayUntil12: in versions before 1.2.
+	errorsStay, errorsStayUntil12 bool
 	// transient are phrases of ERRORs that tell of the broker's state, not of the client's fault.
 	transient []string
 	// cancels: an ERROR that names a subscription takes it away.
@@ -85,16 +91,18 @@ var (
 	activeMQ = dialect{name: "ActiveMQ", identity: byMessageID, receiptFirst: true, predictsID: true, errorsStay: true, tempQueues: tempRemote}
 
 	// Artemis. message-id is <consumer>,<message>: the first part is new with every SUBSCRIBE, the second is the journal's record id and
-	// stays. Every header becomes a property, so that _AMQ_DUPL_ID works, and reaches the consumer. An ACK in a transaction is executed at once;
-	// NACK discards. Receipts wait for the journal. In 1.2 every ERROR closes the connection. The default window of explicit modes is 10 KiB.
-	artemis = dialect{name: "Artemis", identity: bySuffix, duplicateID: "_AMQ_DUPL_ID", duplicateCommit: "Duplicate message detected",
-		acksOutsideTx: true, prefetch: "consumer-window-size:1048576\n", leaks: true}
+	// stays. Every header of a SEND reaches the consumer; an ack header even before the broker's own. _AMQ_DUPL_ID is checked per address, and
+	// against what was committed before: in a transaction a known id makes COMMIT fail with an ERROR that has no other text than that of any
+	// failure, so it counts only for a COMMIT in doubt. An ACK in a transaction is executed at once; NACK discards. Receipts wait for the journal.
+	// In 1.2 every ERROR closes the connection. The default window of explicit modes is 10 KiB. redelivered tells nothing.
+	artemis = dialect{name: "Artemis", identity: bySuffix, acksByMessageID: true, duplicateID: "_AMQ_DUPL_ID", duplicateCommit: "AMQ339013",
+		acksOutsideTx: true, errorsStayUntil12: true, prefetch: "consumer-window-size:1048576\n", leaks: true}
 
 	// RabbitMQ. message-id is <consumer>@@<session>@@<delivery tag>: of the connection, and a stale one acknowledges whatever has its tag now.
 	// RECEIPT of SEND is a publisher confirm; RECEIPT of ACK and COMMIT promise nothing: up to 31 of 50 acknowledged messages came back after the
 	// death of a queue's leader, 0 of 20 committed ones were there. A transaction is replayed frame by frame at COMMIT, not atomically. Queues
 	// are declared at their first use on a connection. basic.qos is per channel. A negative confirm ends the connection without an ERROR.
-	rabbitMQ = dialect{name: "RabbitMQ", identity: byStamp, nackRequeues: true, forgetsAcks: true, connectionAcks: true, stamps: true,
+	rabbitMQ = dialect{name: "RabbitMQ", identity: byStamp, acksByMessageID: true, nackRequeues: true, forgetsAcks: true, connectionAcks: true, stamps: true,
 		buffersTx: true, acksOutsideTx: true, errorsStay: true, cancels: true, declares: true,
 		prefetch: "prefetch-count:1000\n", prefetchInherited: true, leaks: true, tempQueues: tempReply,
 		transient: []string{"is down or inaccessible", "nodedown", "channel died", "AMQP connection died", "Server cancelled", "timeout", "noproc"}}
@@ -102,6 +110,11 @@ var (
 	// anyBroker is one that nothing is known of. A delivery cannot be recognised, what is in doubt stays in doubt.
 	anyBroker = dialect{name: "unknown", nackRequeues: true, leaks: true}
 )
+
+// goesOn reports whether the connection goes on after an ERROR.
+func (d *dialect) goesOn(v frame.Version) bool {
+	return d.errorsStay || d.errorsStayUntil12 && v < frame.V12
+}
 
 // recogniseBroker picks the dialect from the server header of CONNECTED. [STOMP 1.2 CONNECTED Frame]
 func recogniseBroker(server []byte) *dialect {

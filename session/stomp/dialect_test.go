@@ -270,7 +270,7 @@ func TestCumulativeAckOfAConnection(t *testing.T) {
 	k := behind(t, rabbitServer, Config{})
 	k.client("SUBSCRIBE\nid:s\ndestination:/queue/q\nack:client-individual\n\n^@SUBSCRIBE\nid:c\ndestination:/queue/c\nack:client\n\n^@")
 	k.skip()
-	k.broker(message("1", "T_1") + strings.ReplaceAll(message("2", "T_2"), "subscription:s", "subscription:c") + message("3", "T_3"))
+	k.broker(message("T_1", "T_1") + strings.ReplaceAll(message("T_2", "T_2"), "subscription:s", "subscription:c") + message("T_3", "T_3"))
 	k.client("ACK\nid:T_2\n\n^@")
 	k.toBroker("ACK\nreceipt:u3\nid:T_1\n\n^@ACK\nreceipt:u4\nid:T_2\n\n^@")
 }
@@ -294,7 +294,7 @@ func TestDuplicateIDs(t *testing.T) {
 	k.at(artemisServer, "2")
 	k.toBroker("SEND\nreceipt:u1\n_AMQ_DUPL_ID:" + sessionID + ".1\ndestination:q\n\na^@BEGIN\ntransaction:t\n\n^@SEND\n_AMQ_DUPL_ID:" + sessionID +
 		".3\ntransaction:t\ndestination:q\n\nb^@COMMIT\nreceipt:u2\ntransaction:t\n\n^@")
-	k.broker("RECEIPT\nreceipt-id:u1\n\n^@ERROR\nreceipt-id:u2\nmessage:AMQ339013\\c Error committing\n\nDuplicate message detected^@")
+	k.broker("RECEIPT\nreceipt-id:u1\n\n^@ERROR\nreceipt-id:u2\nmessage:AMQ339013 Error committing t\n\n^@")
 	k.toClient("RECEIPT\nreceipt-id:r\n\n^@RECEIPT\nreceipt-id:c\n\n^@")
 	if k.broken == nil {
 		t.Fatal("the broker closes behind an ERROR: it should be left first")

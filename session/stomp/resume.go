@@ -163,7 +163,7 @@ func (r *Recorder) identify(f *frame.Frame) (id, name []byte) {
 	id = f.Value("message-id")
 	name = id
 	if r.version == frame.V12 {
-		if ack, ok := f.Get("ack"); ok {
+		if ack, ok := f.Get("ack"); ok && !r.dialect.acksByMessageID {
 			name = ack
 		}
 	}

@@ -214,6 +214,9 @@ func (r *Recorder) Feed(leg session.Leg, in session.Buf, out *session.Out) (took
 			want = need
 			break
 		}
+		if f.Command == frame.Message && took+n < len(p) && p[took+n] == '\n' {
+			n++ // the line feed that servers write behind the NUL belongs to it: there are clients that need it
+		}
 		if f.Command != frame.EOL {
 			handle(&f, in.Slice(took, took+n), out)
 		}
