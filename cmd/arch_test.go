@@ -37,6 +37,7 @@ var rules = map[string]rule{
 	"session/stomp/frame": {pure: true, why: "the codec is shared by recorder, broker and probe, and must drag in neither"},
 	"session/sessiontest": {ours: []string{"session", "session/relay", "session/stomp", "session/stomp/frame"}, third: []string{"pgregory.net/rapid"},
 		why: "the simulator drives recorders, and is imported by tests only"},
+	"proxy/certtest":     {why: "certificates for tests stand alone"},
 	"proxy":              {ours: []string{"routing", "session/relay", "session", "health"}, why: "the proxy brings sessions to brokers and knows no protocol"},
 	"broker/journal":     {third: []string{"golang.org/x/sys"}, why: "the journal knows records, not messages"},
 	"broker/selector":    {pure: true, why: "a selector is a function of a text and headers"},
@@ -51,7 +52,7 @@ var rules = map[string]rule{
 const metricsModule = "github.com/VictoriaMetrics/metrics"
 
 // forTests may be imported by _test.go files everywhere.
-var forTests = []string{"pgregory.net/rapid", module + "/session/sessiontest"}
+var forTests = []string{"pgregory.net/rapid", module + "/session/sessiontest", module + "/proxy/certtest"}
 
 // impure are packages that a pure one must not import, and functions that it must not call.
 var (
@@ -148,8 +149,8 @@ func forbidden(s *source, r rule, p string) string {
 	}
 	first, _, _ := strings.Cut(p, "/")
 	switch rel, ours := strings.CutPrefix(p, module+"/"); {
-	case ours && rel == "session/sessiontest" && s.pkg != "session/sessiontest":
-		return "the simulator is for tests only"
+	case ours && slices.Contains(forTests, p) && s.pkg != rel:
+		return "this package is for tests only"
 	case ours:
 		if !slices.Contains(r.ours, rel) && !slices.Contains(r.ours, "*") {
 			return r.why
@@ -218,6 +219,7 @@ func TestImportTableCatches(t *testing.T) {
 		{"durations are no clock", "session/stomp/a.go", `import "time"; const d = time.Second`, ""},
 		{"counting in a recorder", "session/a.go", `import "` + metricsModule + `"`, "does not count"},
 		{"simulator in the product", "proxy/a.go", `import "` + module + `/session/sessiontest"`, "for tests only"},
+		{"certificates of tests in the product", "cmd/understudy/a.go", `import "` + module + `/proxy/certtest"`, "for tests only"},
 		{"simulator in a test", "session/stomp/a_test.go", `import "` + module + `/session/sessiontest"`, ""},
 		{"property tests", "broker/a_test.go", `import "pgregory.net/rapid"`, ""},
 		{"property tests in the product", "broker/a.go", `import "pgregory.net/rapid"`, "one place"},

@@ -193,7 +193,7 @@ func (d *Detector) see(s *subject, e Evidence, out *Outcome) {
 		s.fails, s.goods, s.rising, s.owned, s.goodSince = 0, 0, false, false, time.Time{}
 		s.enter(Standby, "", e)
 		s.verdict.Epoch = 0
-	case DialFailed:
+	case DialFailed, TLSFailed:
 		d.down(s, e)
 	case ConnLost:
 		s.goods, s.goodSince = 0, time.Time{}

@@ -36,6 +36,7 @@ func TestDetector(t *testing.T) {
 		"a probe raises at once":          {steps: []step{{kind: ProbeActive, epoch: 1, want: Active}}},
 		"a standby is not active":         {steps: []step{{kind: ProbeStandby, want: Standby}}},
 		"a demoted broker is standby":     {steps: []step{{kind: ConnLive, epoch: 1, want: Active}, {kind: ProbeStandby, want: Standby, probe: ab}}},
+		"no TLS is down at once":          {steps: []step{{kind: ConnLive, epoch: 1, want: Active}, {kind: TLSFailed, want: Down, probe: ab}, {kind: ProbeActive, epoch: 1, want: Active}}},
 		"a refused dial is down at once":  {steps: []step{{kind: ConnLive, epoch: 1, want: Active}, {kind: DialFailed, want: Down, probe: ab}}},
 		"a dead standby needs two probes": {steps: []step{{kind: ProbeStandby, want: Standby}, {kind: ProbeFailed, want: Suspect, probe: a}, {kind: ProbeFailed, want: Down}}},
 		"a lost connection is suspect, a failed probe confirms": {steps: []step{

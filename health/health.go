@@ -24,6 +24,7 @@ const (
 	ConnLost        Kind = iota // a live session's connection broke, or its heart-beat stopped
 	ConnLive                    // a session logged in here: this endpoint is active
 	DialFailed                  // TCP connect was refused or timed out
+	TLSFailed                   // TCP was accepted, and the TLS handshake failed: a certificate that is not trusted, or no TLS at all
 	HandshakeFailed             // a session's login was not answered in time, or its connection broke before it was live
 	ProbeActive                 // a probe's STOMP handshake was answered by an active broker
 	ProbeStandby                // answered, but it does not own a store now
@@ -34,7 +35,7 @@ const (
 )
 
 var kindNames = [...]string{
-	"conn-lost", "conn-live", "dial-failed", "handshake-failed", "probe-active", "probe-standby", "probe-failed",
+	"conn-lost", "conn-live", "dial-failed", "tls-failed", "handshake-failed", "probe-active", "probe-standby", "probe-failed",
 	"gossip-active", "gossip-standby", "gossip-left",
 }
 

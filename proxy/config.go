@@ -62,17 +62,14 @@ type Config struct {
 	Pace routing.Pace
 	// MaxConnections is how many clients are served at once; one more is closed. 0 means 20,000.
 	MaxConnections int
-	// DialTimeout bounds one TCP connect to one broker; 0 means 1 s.
+	// DialTimeout bounds one connect to one broker, TLS included, unless its endpoint has a bound of its own; 0 means 1 s.
 	DialTimeout time.Duration
 	// DrainTimeout bounds Shutdown when its context has no deadline; 0 means 25 s.
 	DrainTimeout time.Duration
-	// KeepAlive of both legs. The zero value: on, first probe after 15 s of silence, then every 5 s, 3 of them.
+	// KeepAlive of the clients' connections. The zero value: on, first probe after 15 s of silence, then every 5 s, 3 of them.
 	KeepAlive net.KeepAliveConfig
-	// UserTimeout is TCP_USER_TIMEOUT of the broker leg (Linux): how long octets may stay unacknowledged. 0 means off, because Linux applies
-	// it to a peer that answers but has no room as well, and a broker that holds producers back is not dead; heart-beats tell the difference.
-	UserTimeout time.Duration
-	// Dial makes a TCP connection to a broker; nil means a net.Dialer with the settings above.
-	Dial    func(ctx context.Context, network, address string) (net.Conn, error)
+	// Dial makes a connection to a broker, ready for its protocol: the method Connect of a Dialer; nil means that of the zero Dialer.
+	Dial    func(ctx context.Context, ep routing.Endpoint) (net.Conn, error)
 	Logger  *slog.Logger // nil: silent
 	Metrics *metrics.Set // nil: none
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -150,13 +151,13 @@ func (l *link) connect(ctx context.Context, t relay.Try, prev health.Target, nex
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	timed, stop := context.WithTimeoutCause(ctx, p.cfg.DialTimeout, errDialTimeout)
+	timed, stop := context.WithTimeoutCause(ctx, cmp.Or(next.ConnectTimeout, p.cfg.DialTimeout), errDialTimeout)
 	defer stop()
 	if next.Rank.Doubtful() {
 		defer l.watch(timed, cancel, t, prev)()
 	}
 	began := time.Now()
-	conn, err := p.cfg.Dial(timed, "tcp", string(next.Target))
+	conn, err := p.cfg.Dial(timed, next.Endpoint)
 	p.metrics.dialled(err)
 	if conn != nil && context.Cause(ctx) != nil {
 		conn.Close()
@@ -175,7 +176,10 @@ func (l *link) connect(ctx context.Context, t relay.Try, prev health.Target, nex
 		leave()
 	}
 	if ctx.Err() == nil {
-		l.failed(next.Target, began, cause(timed, err))
+		if code(err) != codeTLS { // which says better what took so long
+			err = cause(timed, err)
+		}
+		l.failed(next.Target, began, err)
 	}
 	return nil, cause(ctx, err)
 }
@@ -189,7 +193,11 @@ func (l *link) failed(target health.Target, began time.Time, err error) {
 		}
 		return
 	}
-	l.p.cfg.Health.Observe(health.Evidence{Target: target, Kind: health.DialFailed, At: began, Detail: err.Error()})
+	kind := health.DialFailed
+	if code(err) == codeTLS {
+		kind = health.TLSFailed
+	}
+	l.p.cfg.Health.Observe(health.Evidence{Target: target, Kind: kind, At: began, Detail: err.Error()})
 	l.p.cfg.Refresh()
 }
 

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"net"
 	"syscall"
 
 	"github.com/understudy-mq/understudy/health"
@@ -21,6 +22,7 @@ const (
 	codeGap        = "gap"
 	codeLostState  = "lost-state"
 	codeError      = "error" // it refuses this client, in its own words
+	codeTLS        = "tls"   // it could not be brought to TLS
 )
 
 // code is the word that err carries, "" if none.
@@ -56,8 +58,12 @@ func judge(err error, wasLive bool) (kind health.Kind, ok bool) {
 	if errors.Is(err, context.Canceled) {
 		return 0, false // we left
 	}
-	if wasLive {
+	var alert *net.OpError
+	switch {
+	case wasLive:
 		return health.ConnLost, true
+	case errors.As(err, &alert) && alert.Op == "remote error":
+		return health.TLSFailed, true // a broker that wants a client certificate says so only after the handshake [RFC 8446, 4.4.2.4]
 	}
 	return health.HandshakeFailed, true
 }

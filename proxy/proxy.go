@@ -59,7 +59,7 @@ func New(cfg Config) (*Proxy, error) {
 	switch {
 	case cfg.Listener == nil, cfg.NewRecorder == nil, cfg.View == nil, cfg.Health == nil:
 		return nil, errors.New("make proxy: Listener, NewRecorder, View and Health are required")
-	case cfg.MaxConnections < 0, cfg.DialTimeout < 0, cfg.DrainTimeout < 0, cfg.UserTimeout < 0:
+	case cfg.MaxConnections < 0, cfg.DialTimeout < 0, cfg.DrainTimeout < 0:
 		return nil, errors.New("make proxy: limits and time-outs must not be negative")
 	case !cfg.AllowRemote && !loopback(cfg.Listener.Addr()):
 		return nil, fmt.Errorf("listen on %s: %w", cfg.Listener.Addr(), ErrRemote)
@@ -69,12 +69,9 @@ func New(cfg Config) (*Proxy, error) {
 	cfg.DialTimeout = cmp.Or(cfg.DialTimeout, DefaultDialTimeout)
 	cfg.DrainTimeout = cmp.Or(cfg.DrainTimeout, DefaultDrainTimeout)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)).With("listener", cfg.Name)
-	if cfg.KeepAlive == (net.KeepAliveConfig{}) {
-		cfg.KeepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
-	}
+	cfg.KeepAlive = keepAlive(cfg.KeepAlive)
 	if cfg.Dial == nil {
-		dialer := net.Dialer{KeepAliveConfig: cfg.KeepAlive, Control: userTimeout(cfg.UserTimeout)}
-		cfg.Dial = dialer.DialContext
+		cfg.Dial = new(Dialer).Connect
 	}
 	if cfg.Sidecars == nil {
 		cfg.Sidecars = func() int { return 1 }

@@ -92,10 +92,10 @@ func newWorld(t *testing.T, change func(*Config)) *world {
 	return w
 }
 
-func (w *world) dial(ctx context.Context, _, address string) (net.Conn, error) {
+func (w *world) dial(ctx context.Context, ep routing.Endpoint) (net.Conn, error) {
 	w.mu.Lock()
-	answer := w.answers[health.Target(address)]
-	w.dials = append(w.dials, dialled{health.Target(address), time.Now()})
+	answer := w.answers[ep.Target]
+	w.dials = append(w.dials, dialled{ep.Target, time.Now()})
 	w.mu.Unlock()
 	return answer(ctx)
 }

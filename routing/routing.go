@@ -8,8 +8,11 @@
 package routing
 
 import (
+	"cmp"
 	"errors"
 	"math"
+	"net"
+	"time"
 
 	"github.com/understudy-mq/understudy/health"
 )
@@ -32,6 +35,21 @@ type Endpoint struct {
 	Tier   int    // SRV priority, lower is tried first; NoTier if unknown
 	Weight uint16 // share inside the tier; 0 is hardly ever first where others have more (RFC 2782)
 	Store  string // UUID or name of the store it serves, if the source knows
+
+	Protocol       string        // what is spoken there: "" is STOMP, tcp is what only its clients know
+	TLS            bool          // it is spoken inside TLS
+	ServerName     string        // name or address that its certificate must be for; "" is Host
+	ConnectTimeout time.Duration // bounds a connect to it, TLS included; 0 is the dialler's own
+}
+
+// Host is the name or address that stands for the broker to a user: that of Name if there is one, for Target then is only an address of it.
+func (e Endpoint) Host() string {
+	from := cmp.Or(e.Name, string(e.Target))
+	host, _, err := net.SplitHostPort(from)
+	if err != nil {
+		return from
+	}
+	return host
 }
 
 // Candidate is a target with all that is known of it.

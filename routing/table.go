@@ -91,8 +91,20 @@ func (t *Table) View() View {
 	return view
 }
 
+// Find is what is known of one target, without its verdict.
+func (t *Table) Find(target health.Target) (Endpoint, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at, ok := slices.BinarySearchFunc(t.merged, target, func(c Candidate, want health.Target) int { return cmp.Compare(c.Target, want) })
+	if !ok {
+		return Endpoint{}, false
+	}
+	return t.merged[at].Endpoint, true
+}
+
 // Merge is the union of what sources say, by target and sorted by it. Where they differ the lowest tier wins, with the highest weight
-// said for that tier; a store and a name are the first that any source gives, in order of the sources' names. The result does not depend on when who spoke.
+// said for that tier; a store, a name, and the like are the first that any source gives, in order of the sources' names; TLS is spoken if any says so.
+// The result does not depend on when who spoke.
 func Merge(sources map[string][]Endpoint) []Candidate {
 	byTarget := make(map[health.Target]*Candidate)
 	for _, source := range slices.Sorted(maps.Keys(sources)) {
@@ -108,7 +120,8 @@ func Merge(sources map[string][]Endpoint) []Candidate {
 			if ep.Tier < c.Tier || ep.Tier == c.Tier && ep.Weight > c.Weight {
 				c.Tier, c.Weight = ep.Tier, ep.Weight
 			}
-			c.Store, c.Name = cmp.Or(c.Store, ep.Store), cmp.Or(c.Name, ep.Name)
+			c.Store, c.Name, c.Protocol = cmp.Or(c.Store, ep.Store), cmp.Or(c.Name, ep.Name), cmp.Or(c.Protocol, ep.Protocol)
+			c.TLS, c.ServerName, c.ConnectTimeout = c.TLS || ep.TLS, cmp.Or(c.ServerName, ep.ServerName), cmp.Or(c.ConnectTimeout, ep.ConnectTimeout)
 		}
 	}
 	out := make([]Candidate, 0, len(byTarget))

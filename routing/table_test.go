@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -28,17 +29,25 @@ func TestTableMergesByTarget(t *testing.T) {
 		t.Fatal("a change was not announced")
 	}
 	table.Set("gossip", []Endpoint{{Target: "a:1", Tier: NoTier, Weight: 9, Store: "orders"}, {Target: "c:1", Tier: NoTier, Weight: 1}})
-	table.Set("static", []Endpoint{{Target: "b:1", Tier: 20, Weight: 8}})
+	table.Set("static", []Endpoint{{Target: "b:1", Tier: 20, Weight: 8, TLS: true, ServerName: "b.example", ConnectTimeout: time.Second, Protocol: "tcp"}})
 	want := []Candidate{
-		{Endpoint: Endpoint{"a:1", "a.example:1", 10, 5, "orders"}, Sources: []string{"gossip", "srv:x"}},
-		{Endpoint: Endpoint{"b:1", "", 20, 8, ""}, Sources: []string{"srv:x", "static"}},
-		{Endpoint: Endpoint{"c:1", "", NoTier, 1, ""}, Sources: []string{"gossip"}},
+		{Endpoint: Endpoint{Target: "a:1", Name: "a.example:1", Tier: 10, Weight: 5, Store: "orders"}, Sources: []string{"gossip", "srv:x"}},
+		{Endpoint: Endpoint{Target: "b:1", Tier: 20, Weight: 8, TLS: true, ServerName: "b.example", ConnectTimeout: time.Second, Protocol: "tcp"}, Sources: []string{"srv:x", "static"}},
+		{Endpoint: Endpoint{Target: "c:1", Tier: NoTier, Weight: 1}, Sources: []string{"gossip"}},
 	}
 	view := table.View()
+	for _, c := range want {
+		if ep, ok := table.Find(c.Target); !ok || ep != c.Endpoint {
+			t.Errorf("%s is found as %+v %v", c.Target, ep, ok)
+		}
+	}
+	if ep, ok := table.Find("d:1"); ok {
+		t.Errorf("d:1 is found as %+v", ep)
+	}
 	if !slices.EqualFunc(view.Candidates, want, equalCandidate) {
 		t.Fatalf("got  %+v\nwant %+v", view.Candidates, want)
 	}
-	table.Set("static", []Endpoint{{Target: "b:1", Tier: 20, Weight: 8}})
+	table.Set("static", []Endpoint{{Target: "b:1", Tier: 20, Weight: 8, TLS: true, ServerName: "b.example", ConnectTimeout: time.Second, Protocol: "tcp"}})
 	if closed(view.Changed) {
 		t.Error("the same again was announced as a change")
 	}

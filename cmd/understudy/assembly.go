@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net"
 	"sync"
 
 	"github.com/understudy-mq/understudy/cmd/internal/ops"
@@ -23,12 +24,14 @@ type sidecar struct {
 	proxy     *proxy.Proxy
 	stop      context.CancelFunc
 	following sync.WaitGroup
+	secrets   *ops.Secrets // of connections to brokers
+	foundTLS  bool         // brokers that are found speak TLS
 }
 
 // assemble starts everything but the accepting of clients. The parts are closed by close, in the reverse order.
 func (s *sidecarSettings) assemble(p *process) (car *sidecar, err error) {
 	ctx, stop := context.WithCancel(context.Background())
-	car = &sidecar{stop: stop}
+	car = &sidecar{stop: stop, foundTLS: s.brokerTLS}
 	defer func() {
 		if err != nil {
 			car.close()
@@ -37,12 +40,22 @@ func (s *sidecarSettings) assemble(p *process) (car *sidecar, err error) {
 	if car.node, err = s.gossip.start(p.name, gossip.Sidecar, p.log, p.metrics); err != nil {
 		return car, err
 	}
+	if car.secrets, err = ops.OpenTLS(s.brokerFiles, p.log); err != nil {
+		return car, err
+	}
+	if s.brokerFiles.Insecure {
+		p.log.Warn("certificates of brokers are not verified: whoever gets in between can read and change everything", "flag", "--broker-insecure")
+	}
+	dialer := &proxy.Dialer{TLS: car.secrets.Client}
+	prober := &ops.Prober{Dial: func(ctx context.Context, t health.Target) (net.Conn, error) {
+		return dialer.Connect(ctx, car.endpoint(t))
+	}}
 	car.monitor = health.NewMonitor(health.Config{
-		Probe: new(ops.Prober).Probe, Interval: s.probeInterval, Logger: p.log, Metrics: health.NewMetrics(p.metrics, ""),
+		Probe: prober.Probe, Interval: s.probeInterval, Logger: p.log, Metrics: health.NewMetrics(p.metrics, ""),
 	})
 	car.table = routing.NewTable(routing.TableConfig{Verdicts: car.monitor.Snapshot})
 	sources := discover.Config{
-		Sink: car.table, Static: s.static, SRV: s.srv, DNS: discover.DNS{Servers: s.dns}, Logger: p.log, Metrics: p.metrics,
+		Sink: car.table, Static: s.static, SRV: s.srv, TLS: s.brokerTLS, DNS: discover.DNS{Servers: s.dns}, Logger: p.log, Metrics: p.metrics,
 	}
 	if car.node != nil {
 		sources.Gossip = car.announced
@@ -59,7 +72,7 @@ func (s *sidecarSettings) assemble(p *process) (car *sidecar, err error) {
 		Listener: p.listener, AllowRemote: s.allowRemote,
 		NewRecorder: func() session.Recorder { return stomp.New(s.recorder) },
 		View:        car.table.View, Health: car, Refresh: car.discovery.Refresh, Hurry: car.monitor.Hurry, Sidecars: car.sidecars,
-		MaxConnections: s.maxConnections, DrainTimeout: s.drainTimeout,
+		MaxConnections: s.maxConnections, DrainTimeout: s.drainTimeout, Dial: dialer.Connect,
 		Logger: p.log, Metrics: p.metrics,
 	})
 	return car, err
@@ -90,10 +103,18 @@ func (c *sidecar) announced() ([]routing.Endpoint, <-chan struct{}) {
 			continue
 		}
 		for _, addr := range p.Endpoints {
-			eps = append(eps, routing.Endpoint{Target: health.Target(addr), Tier: routing.NoTier, Weight: 1})
+			eps = append(eps, routing.Endpoint{Target: health.Target(addr), Tier: routing.NoTier, Weight: 1, TLS: c.foundTLS})
 		}
 	}
 	return eps, changed
+}
+
+// endpoint is what is known of a target that is to be probed.
+func (c *sidecar) endpoint(t health.Target) routing.Endpoint {
+	if ep, ok := c.table.Find(t); ok {
+		return ep
+	}
+	return routing.Endpoint{Target: t, TLS: c.foundTLS} // it was forgotten just now
 }
 
 // sidecars is how many share the brokers: reconnects are paced by it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -20,9 +21,15 @@ const sidecarDescription = `Stands between a STOMP client on this machine and it
 func sidecarCommand() *cli.Command {
 	own := []cli.Flag{
 		text("listen", "127.0.0.1:61613", "host:port for clients; port 0 takes a free one."),
-		texts("broker", "stomp://host:port of a broker; repeatable, ?priority=N&weight=N as in SRV records, ?store=S for the store it serves."),
+		texts("broker", "stomp://host:port of a broker, stomp+ssl:// for TLS; repeatable, ?priority=N&weight=N as in SRV records, store, connect-timeout, server-name."),
 		texts("srv", "Name of SRV records with the brokers, such as _stomp._tcp.mq.example; repeatable, waited for while it does not resolve."),
 		texts("dns-server", "host:port of a resolver for --srv; repeatable, the system's resolvers unless given."),
+		yes("broker-tls", false, "Speak TLS to brokers that are found by --srv or gossip; those of --broker have it in their scheme."),
+		text("broker-ca", "", "PEM file with the CAs that brokers' certificates must come from; the system's CAs when empty."),
+		text("broker-cert", "", "PEM file with the certificate that is shown to brokers, what leads to its CA behind it; read again when it changes."),
+		text("broker-key", "", "PEM file with the private key of --broker-cert."),
+		text("broker-server-name", "", "Name that every broker's certificate must be for; the host of --broker, or the target of the SRV record, when empty."),
+		yes("broker-insecure", false, "Take any certificate of a broker: whoever can get in between can read and change everything, passwords included; for tests."),
 		text("store", "", "UUID or name of the store that clients want; whichever is served when empty."),
 		duration("hold-timeout", 20*time.Second, "How old a client's oldest unanswered request may grow while there is no broker, before the client hears ERROR."),
 		duration("hold-idle", 5*time.Minute, "How long a client without an unanswered request is held while there is no broker."),
@@ -45,6 +52,8 @@ type sidecarSettings struct {
 	gossip         gossipSettings
 	static         []routing.Endpoint
 	srv            []string
+	brokerTLS      bool // of brokers that are found
+	brokerFiles    ops.TLSFiles
 	dns            []string
 	recorder       stomp.Config
 	probeInterval  time.Duration
@@ -76,6 +85,7 @@ func readSidecar(c *cli.Context) (sidecarSettings, error) {
 			v.fail("broker", "", err.Error())
 		}
 	}
+	s.tls(v)
 	for _, name := range s.srv {
 		if !plausibleName(name) {
 			v.fail("srv", name, "must be a domain name such as _stomp._tcp.mq.example")
@@ -90,6 +100,25 @@ func readSidecar(c *cli.Context) (sidecarSettings, error) {
 		v.err = &ops.UsageError{Hint: "no broker is configured: give --broker stomp://host:port, --srv _stomp._tcp.domain, or --gossip-join host:port"}
 	}
 	return s, v.err
+}
+
+// tls reads what concerns TLS to brokers.
+func (s *sidecarSettings) tls(v *values) {
+	s.brokerTLS = v.c.Bool("broker-tls")
+	s.brokerFiles = ops.TLSFiles{
+		Flags: "broker", CA: v.text("broker-ca"), Cert: v.text("broker-cert"), Key: v.text("broker-key"), ServerName: v.text("broker-server-name"),
+		Insecure: v.c.Bool("broker-insecure"),
+	}
+	named := slices.ContainsFunc(s.static, func(ep routing.Endpoint) bool { return ep.TLS })
+	if found := len(s.srv) > 0 || s.gossip.listen != ""; named && found && !v.c.IsSet("broker-tls") {
+		v.fail("broker-tls", "", "must be said, true or false: a --broker has stomp+ssl, and brokers found by --srv or gossip do not say what they speak")
+	}
+	if f := s.brokerFiles; !named && !s.brokerTLS && (f.CA != "" || f.Cert != "" || f.Key != "" || f.ServerName != "" || f.Insecure) {
+		v.fail("broker-tls", "", "no broker would be spoken to over TLS, and other --broker-… flags want it: write --broker stomp+ssl://host:port, or add this flag")
+	}
+	if v.err == nil {
+		v.check(s.brokerFiles.Check())
+	}
 }
 
 func runSidecar(c *cli.Context) error {

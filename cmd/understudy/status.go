@@ -17,6 +17,7 @@ type candidateStatus struct {
 	Since   time.Time `json:"since"`
 	Store   string    `json:"store,omitempty"`
 	Epoch   uint64    `json:"epoch,omitempty"`
+	TLS     bool      `json:"tls,omitempty"`
 	Because string    `json:"because,omitempty"`
 }
 
@@ -54,7 +55,7 @@ func describeCandidates(all []routing.Candidate) []candidateStatus {
 	for _, k := range all {
 		v := k.Verdict
 		list = append(list, candidateStatus{
-			string(k.Target), k.Tier, int(k.Weight), k.Sources, v.State.String(), v.Since, v.Store, v.Epoch, v.Because.Kind.String() + " " + v.Because.Detail,
+			string(k.Target), k.Tier, int(k.Weight), k.Sources, v.State.String(), v.Since, v.Store, v.Epoch, k.TLS, v.Because.Kind.String() + " " + v.Because.Detail,
 		})
 	}
 	return list

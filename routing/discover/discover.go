@@ -45,6 +45,8 @@ type Config struct {
 	Static []routing.Endpoint
 	// SRV are names to look up, such as _stomp._tcp.mq.example.
 	SRV []string
+	// TLS is spoken to brokers that SRV names: a record cannot say so. Their certificates must be for the target's host name.
+	TLS bool
 	// Gossip returns what brokers announce and a channel that is closed at the next change. nil: there is no gossip.
 	Gossip func() ([]routing.Endpoint, <-chan struct{})
 	// DNS says whom to ask and how long to believe it.

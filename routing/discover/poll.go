@@ -51,6 +51,9 @@ func (d *Discovery) runSRV(ctx context.Context, s *source, name string, r *resol
 		switch {
 		case err == nil:
 			known = got.addrs
+			for i := range got.endpoints {
+				got.endpoints[i].TLS = d.cfg.TLS
+			}
 			d.publish(s, got.endpoints, time.Now(), got.flaw)
 		case errors.Is(err, ErrNoService):
 			known = addresses{}

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/understudy-mq/understudy/health"
@@ -41,8 +42,24 @@ func ParseStatic(uris []string) ([]routing.Endpoint, error) {
 	return eps, nil
 }
 
-// ParseURI reads stomp://host[:port][?priority=N&weight=N&store=S]. The port is 61613 unless given; priority (the tier, lower first) and
-// weight are those of an SRV record, 0 to 65535; store is the UUID or name of what the broker serves, if that is fixed.
+// schemes are what a URI may begin with. Only STOMP without TLS has a port that everybody uses.
+var schemes = map[string]struct {
+	protocol string
+	tls      bool
+	port     uint64
+}{
+	"stomp":     {"", false, DefaultPort},
+	"stomp+ssl": {"", true, 0},
+	"tcp":       {"tcp", false, 0},
+}
+
+// MaxConnectTimeout bounds connect-timeout: a session tries brokers in turn.
+const MaxConnectTimeout = time.Minute
+
+// ParseURI reads scheme://host[:port][?priority=N&weight=N&store=S&connect-timeout=D&server-name=H]. The scheme is stomp, stomp+ssl (STOMP
+// inside TLS) or tcp (whatever the clients speak); the port is 61613 for stomp unless given. priority (the tier, lower first) and weight are those
+// of an SRV record, 0 to 65535; store is the UUID or name of what the broker serves, if that is fixed; connect-timeout, such as 500ms, bounds a
+// connect, TLS included; server-name is whom the broker's certificate must be for, if that is not the host.
 func ParseURI(uri string) (routing.Endpoint, error) {
 	ep, err := parseURI(uri)
 	if err != nil {
@@ -59,8 +76,9 @@ func parseURI(uri string) (routing.Endpoint, error) {
 	if !found {
 		return routing.Endpoint{}, errors.New("is not a URI: write stomp://host:port")
 	}
-	if !strings.EqualFold(scheme, "stomp") {
-		return routing.Endpoint{}, fmt.Errorf("scheme %q is not known: use stomp", scheme)
+	known, ok := schemes[strings.ToLower(scheme)]
+	if !ok {
+		return routing.Endpoint{}, fmt.Errorf("scheme %q is not known: use stomp, stomp+ssl or tcp", scheme)
 	}
 	u, err := url.Parse(uri)
 	if err != nil {
@@ -79,16 +97,22 @@ func parseURI(uri string) (routing.Endpoint, error) {
 	case u.Fragment != "":
 		return routing.Endpoint{}, fmt.Errorf("has a fragment %q, which means nothing here", u.Fragment)
 	}
-	target, err := parseHost(u)
+	target, err := parseHost(u, known.port)
 	if err != nil {
 		return routing.Endpoint{}, err
 	}
-	ep := routing.Endpoint{Target: target, Weight: 1}
-	return ep, parseQuery(u, &ep)
+	ep := routing.Endpoint{Target: target, Weight: 1, Protocol: known.protocol, TLS: known.tls}
+	if err := parseQuery(u, &ep); err != nil {
+		return routing.Endpoint{}, err
+	}
+	if ep.ServerName != "" && !ep.TLS {
+		return routing.Endpoint{}, errors.New("has a server-name, and no certificate to find it in: write stomp+ssl")
+	}
+	return ep, nil
 }
 
-func parseHost(u *url.URL) (health.Target, error) {
-	host, port := u.Hostname(), uint64(DefaultPort)
+func parseHost(u *url.URL, port uint64) (health.Target, error) {
+	host := u.Hostname()
 	if host == "" {
 		return "", errors.New("names no host: write stomp://host:port")
 	}
@@ -103,6 +127,9 @@ func parseHost(u *url.URL) (health.Target, error) {
 		if port, err = strconv.ParseUint(text, 10, 16); err != nil || port == 0 {
 			return "", fmt.Errorf("port %q is not a number from 1 to 65535", text)
 		}
+	}
+	if port == 0 {
+		return "", fmt.Errorf("names no port, and brokers have none in common for %s: write %s://host:port", u.Scheme, u.Scheme)
 	}
 	return health.Target(net.JoinHostPort(host, strconv.FormatUint(port, 10))), nil
 }
@@ -140,8 +167,19 @@ func parseQuery(u *url.URL, ep *routing.Endpoint) error {
 				return fmt.Errorf("store %q is not a name", value)
 			}
 			ep.Store = value
+		case "server-name":
+			if _, err := netip.ParseAddr(value); err != nil && (!isName(value) || value == "" || len(value) > 253) {
+				return fmt.Errorf("server-name %q is neither a name nor an address", value)
+			}
+			ep.ServerName = value
+		case "connect-timeout":
+			d, err := time.ParseDuration(value)
+			if err != nil || d <= 0 || d > MaxConnectTimeout {
+				return fmt.Errorf("connect-timeout %q is not a time from 1ns to %v, such as 500ms", value, MaxConnectTimeout)
+			}
+			ep.ConnectTimeout = d
 		default:
-			return fmt.Errorf("has a parameter %q: priority, weight and store are known", key)
+			return fmt.Errorf("has a parameter %q: priority, weight, store, connect-timeout and server-name are known", key)
 		}
 	}
 	return nil

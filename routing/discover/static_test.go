@@ -5,21 +5,26 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/understudy-mq/understudy/routing"
 )
 
 func TestParseURI(t *testing.T) {
 	for uri, want := range map[string]routing.Endpoint{
-		"stomp://mq.example:61620":                         {Target: "mq.example:61620", Weight: 1},
-		"stomp://mq.example":                               {Target: "mq.example:61613", Weight: 1},
-		"STOMP://MQ.Example:1/":                            {Target: "mq.example:1", Weight: 1},
-		"stomp://10.0.0.1:61613?priority=10&weight=60":     {Target: "10.0.0.1:61613", Tier: 10, Weight: 60},
-		"stomp://10.0.0.1?weight=0":                        {Target: "10.0.0.1:61613"},
-		"stomp://[::1]:61613?store=orders":                 {Target: "[::1]:61613", Weight: 1, Store: "orders"},
-		"stomp://[2001:DB8:0::1]":                          {Target: "[2001:db8::1]:61613", Weight: 1},
-		"stomp://[::ffff:10.0.0.1]:7":                      {Target: "10.0.0.1:7", Weight: 1},
-		"stomp://b_1.internal:65535?priority=0&priority=":  {},
+		"stomp://mq.example:61620":                        {Target: "mq.example:61620", Weight: 1},
+		"stomp://mq.example":                              {Target: "mq.example:61613", Weight: 1},
+		"STOMP://MQ.Example:1/":                           {Target: "mq.example:1", Weight: 1},
+		"stomp://10.0.0.1:61613?priority=10&weight=60":    {Target: "10.0.0.1:61613", Tier: 10, Weight: 60},
+		"stomp://10.0.0.1?weight=0":                       {Target: "10.0.0.1:61613"},
+		"stomp://[::1]:61613?store=orders":                {Target: "[::1]:61613", Weight: 1, Store: "orders"},
+		"stomp://[2001:DB8:0::1]":                         {Target: "[2001:db8::1]:61613", Weight: 1},
+		"stomp://[::ffff:10.0.0.1]:7":                     {Target: "10.0.0.1:7", Weight: 1},
+		"stomp://b_1.internal:65535?priority=0&priority=": {},
+		"stomp+ssl://mq.example:61612":                    {Target: "mq.example:61612", Weight: 1, TLS: true},
+		"stomp+SSL://10.0.0.1:61612?server-name=mq.example&connect-timeout=500ms": {Target: "10.0.0.1:61612", Weight: 1, TLS: true,
+			ServerName: "mq.example", ConnectTimeout: 500 * time.Millisecond},
+		"tcp://mq.example:5672?priority=1":                 {Target: "mq.example:5672", Tier: 1, Weight: 1, Protocol: "tcp"},
 		"stomp://localhost:61613?store=a%20b&priority=100": {Target: "localhost:61613", Tier: 100, Weight: 1, Store: "a b"},
 	} {
 		ep, err := ParseURI(uri)
@@ -39,7 +44,15 @@ func TestParseURIErrors(t *testing.T) {
 	for uri, want := range map[string]string{
 		"":                                     "not a URI",
 		"localhost:61613":                      "write stomp://host:port",
-		"tcp://localhost:61613":                `scheme "tcp" is not known: use stomp`,
+		"amqp://localhost:61613":               `scheme "amqp" is not known: use stomp`,
+		"tcp://localhost":                      "names no port",
+		"stomp+ssl://localhost":                "write stomp+ssl://host:port",
+		"stomp://h?server-name=x":              "stomp+ssl",
+		"stomp+ssl://h:1?server-name=a/b":      "neither a name",
+		"stomp+ssl://h:1?server-name=":         "neither a name",
+		"stomp://h?connect-timeout=5":          "500ms",
+		"stomp://h?connect-timeout=0s":         "500ms",
+		"stomp://h?connect-timeout=1h":         "1m0s",
 		"stomp://":                             "names no host",
 		"stomp://:61613":                       "names no host",
 		"stomp://h:0":                          "1 to 65535",
@@ -50,7 +63,7 @@ func TestParseURIErrors(t *testing.T) {
 		"stomp://h?weight=65536":               "0 to 65535",
 		"stomp://h?weight=-1":                  "0 to 65535",
 		"stomp://h?priority=high":              "0 to 65535",
-		"stomp://h?prio=1":                     `parameter "prio": priority, weight and store are known`,
+		"stomp://h?prio=1":                     `parameter "prio": priority, weight, store,`,
 		"stomp://h?weight=1&weight=2":          "2 times",
 		"stomp://h?store=":                     "store",
 		"stomp://h?a;b":                        "query",

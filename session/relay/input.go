@@ -17,7 +17,8 @@ type input struct {
 	pool       *chunkPool
 	mu         *sync.Mutex // Conn.mu: references are counted under it
 	conn       net.Conn
-	raw        syscall.RawConn // nil where the connection is not a socket
+	raw        syscall.RawConn // nil where the connection is not a socket: TLS
+	idle       []byte          // where that is waited for
 	chunk      *session.Chunk
 	start, end int
 	want       int // octets from start that the recorder waits for
@@ -36,6 +37,9 @@ func (in *input) init(pool *chunkPool, mu *sync.Mutex, conn net.Conn) {
 	}
 	if in.try == nil {
 		in.try = in.tryRead
+	}
+	if in.raw == nil && in.idle == nil {
+		in.idle = make([]byte, idleBytes)
 	}
 }
 
@@ -59,15 +63,24 @@ func (in *input) release() {
 	in.chunk, in.start, in.end, in.want = nil, 0, 0, 0
 }
 
-// fill blocks until something was read. A socket is waited for without a chunk in hand.
+// idleBytes is what a connection that cannot be waited for without a buffer is given while nothing was read of a frame: a heart-beat or
+// a small frame fits, and the rest of a larger one is read into the chunk that it then gets.
+const idleBytes = 512
+
+// fill blocks until something was read. An idle connection is waited for without a chunk in hand.
 func (in *input) fill() error {
 	in.grow()
 	if in.raw == nil {
-		if in.chunk == nil {
-			in.chunk = in.pool.get()
+		if in.chunk != nil {
+			n, err := in.conn.Read(in.room())
+			in.end += n
+			return err
 		}
-		n, err := in.conn.Read(in.room())
-		in.end += n
+		n, err := in.conn.Read(in.idle)
+		if n > 0 {
+			in.chunk = in.pool.get()
+			in.end = copy(in.chunk.Data, in.idle[:n])
+		}
 		return err
 	}
 	in.n, in.err = 0, nil

@@ -153,7 +153,7 @@ func (c *Conn) down(err error) (why error, live bool) {
 			err = nil
 			return // close sees to it, once what is queued was written
 		}
-		_ = leg.conn.Close()
+		c.hangUp(leg.conn)
 		leg.conn = nil
 		out.Discard(session.Broker)
 		live, c.live = c.live, false

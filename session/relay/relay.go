@@ -123,7 +123,7 @@ func New(client net.Conn, rec session.Recorder, cfg Config) *Conn {
 	c := &Conn{cfg: cfg, pool: poolOf(cfg.ChunkBytes), rec: rec, done: make(chan struct{})}
 	c.changed = sync.NewCond(&c.mu)
 	c.legs[session.Client].conn = client
-	c.legs[session.Client].raw = socketOf(client)
+	c.legs[session.Client].raw, c.legs[session.Client].secure = socketOf(client), secure(client)
 	c.legs[session.Client].in.init(c.pool, &c.mu, client)
 	return c
 }
@@ -203,7 +203,7 @@ func (c *Conn) close() {
 	}
 	c.sealed = true
 	c.mu.Unlock()
-	if half, ok := client.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+	if closeWrite(client) {
 		_ = client.SetReadDeadline(deadline) // readClient goes on, discarding, until the client has closed too
 	} else {
 		_ = client.Close()

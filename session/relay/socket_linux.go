@@ -12,7 +12,7 @@ import (
 type socket struct{ raw syscall.RawConn }
 
 func socketOf(conn net.Conn) socket {
-	if sc, ok := conn.(syscall.Conn); ok {
+	if sc, ok := plain(conn).(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			return socket{raw}
 		}

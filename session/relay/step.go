@@ -19,6 +19,7 @@ type leg struct {
 	written uint64    // octets the kernel took since the leg came up
 	arrived uint64    // octets reported by Wrote
 	gone    bool      // write errors were reported, what is queued is discarded
+	secure  bool      // TLS: a write that was interrupted cannot go on, and the kernel counts other octets
 
 	in input // owned by the reader, chunk references under mu
 	vec
@@ -64,7 +65,7 @@ func (c *Conn) step(natural session.Leg, call func(out *session.Out)) {
 			continue
 		}
 		leg.writing = true
-		if session.Leg(l) == natural {
+		if session.Leg(l) == natural && !(natural == session.Client && leg.secure) {
 			mine, leg.inline = true, true
 		} else {
 			c.wg.Go(func() { c.drain(session.Leg(l)) })
@@ -114,7 +115,20 @@ func (c *Conn) obey(now time.Time) (live bool) {
 func (c *Conn) abandon(why error) {
 	if leg := &c.legs[session.Broker]; leg.conn != nil && c.moving == nil {
 		c.moving = why
-		_ = leg.conn.Close()
+		c.hangUp(leg.conn)
+	}
+}
+
+// hangUp closes a broker connection: by a reset when the session goes on elsewhere, so that nothing it sent is applied late, and in order when
+// the session is over. It is called under the mutex, and never blocks.
+func (c *Conn) hangUp(conn net.Conn) {
+	switch {
+	case c.fault == nil:
+		reset(conn)
+	case secure(conn) && !c.sealed:
+		c.wg.Go(func() { _ = conn.Close() }) // says good-bye, for which it may have to wait
+	default:
+		_ = conn.Close()
 	}
 }
 
@@ -192,7 +206,11 @@ func (c *Conn) observeArrival(out *session.Out) {
 	if client.gone || client.arrived == client.written || !out.Arrival {
 		return
 	}
-	total := client.written - min(uint64(client.raw.unacknowledged()), client.written)
+	held := uint64(client.raw.unacknowledged())
+	if client.secure && held > 0 {
+		held = client.written // a record is of use only when all of it is there, and where it ends in the kernel's queue nobody knows
+	}
+	total := client.written - min(held, client.written)
 	c.arrivalWait = min(2*max(c.arrivalWait, arrivalPoll), arrivalMost)
 	if total > client.arrived {
 		c.arrivalWait = arrivalPoll

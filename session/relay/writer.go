@@ -56,11 +56,14 @@ func (v *vec) shrink() {
 	}
 }
 
-// write hands all taken ranges to the kernel, in one system call where the connection can.
+// write hands all taken ranges to the kernel, in one system call or one TLS record where the connection can.
 func (v *vec) write(conn net.Conn) (int64, error) {
 	if len(v.bufs) == 1 {
 		n, err := conn.Write(v.bufs[0].Bytes())
 		return int64(n), err
+	}
+	if secure(conn) {
+		return v.gather(conn)
 	}
 	v.iov = v.iov[:0]
 	for _, b := range v.bufs {

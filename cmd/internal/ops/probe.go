@@ -14,41 +14,77 @@ import (
 // Limits of a probe's answer: it is a few header lines, or an ERROR with a short text.
 const (
 	probeBuffer = 16 << 10
-	probeDetail = 200
+	probeDetail = 320
 )
 
 // Prober asks brokers what they are by a STOMP handshake: TCP alone proves nothing, for the kernel of a frozen broker accepts too.
 type Prober struct {
-	// Dial makes a connection; nil means a net.Dialer.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Dial makes a connection that is ready for STOMP; nil means TCP. An error with a method Code() that says "tls" came after TCP was connected.
+	Dial func(ctx context.Context, t health.Target) (net.Conn, error)
+	// Credentials are what a broker is told; empty ones are left out, and the broker's refusal is an answer as well. nil means none.
+	Credentials func(t health.Target) (login, passcode string)
 }
 
 // Probe asks one broker. It ends with ctx at the latest, and leaves no session behind.
 func (p *Prober) Probe(ctx context.Context, t health.Target) health.Evidence {
-	dial := p.Dial
-	if dial == nil {
-		dial = new(net.Dialer).DialContext
-	}
-	conn, err := dial(ctx, "tcp", string(t))
-	if err != nil {
-		return health.Evidence{Kind: health.DialFailed, Detail: clip(rootCause(err).Error())}
+	conn, failed := p.connect(ctx, t)
+	if conn == nil {
+		return failed
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })() // unblocks what is reading or writing
-	e, err := ask(conn, string(t))
+	e, err := p.ask(conn, t)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = fmt.Errorf("no answer: %w", cause)
 		}
-		return health.Evidence{Kind: health.ProbeFailed, Detail: clip(err.Error())}
+		kind := health.ProbeFailed
+		if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "remote error" {
+			kind = health.TLSFailed // a broker that wants a client certificate says so only after the handshake [RFC 8446, 4.4.2.4]
+		}
+		return health.Evidence{Kind: kind, Detail: clip(err.Error())}
 	}
 	return e
 }
 
-// ask makes the conversation: CONNECT, one answer, DISCONNECT.
-func ask(conn net.Conn, host string) (health.Evidence, error) {
-	request := append([]byte(nil), "CONNECT\naccept-version:1.2\nheart-beat:0,0\n"...)
-	request = frame.AppendHeader(request, "host", host) // CONNECT is exempt from escaping
+// ProbeTCP asks no more than whether somebody takes connections: all there is to know of a protocol that is not known here.
+func (p *Prober) ProbeTCP(ctx context.Context, t health.Target) health.Evidence {
+	conn, failed := p.connect(ctx, t)
+	if conn == nil {
+		return failed
+	}
+	_ = conn.Close()
+	return health.Evidence{Kind: health.ProbeActive, Detail: "takes connections"}
+}
+
+func (p *Prober) connect(ctx context.Context, t health.Target) (net.Conn, health.Evidence) {
+	dial := p.Dial
+	if dial == nil {
+		dial = func(ctx context.Context, t health.Target) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", string(t))
+		}
+	}
+	conn, err := dial(ctx, t)
+	var coded interface{ Code() string }
+	switch {
+	case err == nil:
+		return conn, health.Evidence{}
+	case errors.As(err, &coded) && coded.Code() == "tls":
+		return nil, health.Evidence{Kind: health.TLSFailed, Detail: clip(err.Error())}
+	}
+	return nil, health.Evidence{Kind: health.DialFailed, Detail: clip(rootCause(err).Error())}
+}
+
+// ask makes the conversation: CONNECT, one answer, DISCONNECT. The host is what RabbitMQ calls the virtual host that it always has; others do not
+// care.
+func (p *Prober) ask(conn net.Conn, t health.Target) (health.Evidence, error) {
+	request := append([]byte(nil), "CONNECT\naccept-version:1.0,1.1,1.2\nheart-beat:0,0\nhost:/\n"...)
+	if p.Credentials != nil {
+		if login, passcode := p.Credentials(t); login != "" {
+			request = frame.AppendHeader(request, "login", login) // CONNECT is exempt from escaping
+			request = frame.AppendHeader(request, "passcode", passcode)
+		}
+	}
 	request = frame.AppendHeader(request, frame.HeaderProbe, "1")
 	if _, err := conn.Write(append(request, "\n\x00"...)); err != nil {
 		return health.Evidence{}, err

@@ -19,7 +19,7 @@ import (
 // what it read in all.
 func answering(answer string) (p *Prober, asked chan string) {
 	asked = make(chan string, 1)
-	return &Prober{Dial: func(context.Context, string, string) (net.Conn, error) {
+	return &Prober{Dial: func(context.Context, health.Target) (net.Conn, error) {
 		near, far := net.Pipe()
 		go func() {
 			defer far.Close()
@@ -68,8 +68,8 @@ func TestProbeAnswers(t *testing.T) {
 					t.Errorf("%+v, want %+v with %q", got, c.want, c.detail)
 				}
 				said := <-asked
-				if !strings.HasPrefix(said, "CONNECT\naccept-version:1.2\n") || !strings.Contains(said, "\n"+frame.HeaderProbe+":1\n") ||
-					!strings.Contains(said, `host:mq.example:61613`) {
+				if !strings.HasPrefix(said, "CONNECT\naccept-version:1.0,1.1,1.2\n") || !strings.Contains(said, "\n"+frame.HeaderProbe+":1\n") ||
+					!strings.Contains(said, "\nhost:/\n") || strings.Contains(said, "login") {
 					t.Errorf("said %q", said)
 				}
 				if got.Kind == health.ProbeActive && got.Detail == "" && !strings.HasSuffix(said, "DISCONNECT\n\n\x00") {
@@ -83,7 +83,7 @@ func TestProbeAnswers(t *testing.T) {
 // A frozen broker: its kernel accepts, and nothing is ever said.
 func TestProbeGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		silent := &Prober{Dial: func(context.Context, string, string) (net.Conn, error) {
+		silent := &Prober{Dial: func(context.Context, health.Target) (net.Conn, error) {
 			near, far := net.Pipe()
 			go func() { _, _ = io.Copy(io.Discard, far); far.Close() }()
 			return near, nil
