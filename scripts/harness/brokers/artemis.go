@@ -83,7 +83,7 @@ func buildArtemis(ctx context.Context, c *cluster) error {
 		args := append(jvm(), "-Djava.security.auth.login.config="+filepath.Join(etc, "login.config"), "-Dlog4j2.disableJmx=true",
 			"-Dartemis.home="+home, "-Dartemis.instance="+dir, "-cp", filepath.Join(home, "lib", "artemis-boot.jar"),
 			"org.apache.activemq.artemis.boot.Artemis", "run")
-		n.standsBy = "AMQ221032" // "Waiting to become backup node"
+		n.standsBy = "AMQ221031" // "backup announced", which a primary says too that finds its backup serving
 		n.command = func() *exec.Cmd {
 			cmd := exec.Command("java", args...)
 			cmd.Dir = dir
