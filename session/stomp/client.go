@@ -187,13 +187,14 @@ func (r *Recorder) mistake(f *frame.Frame, in session.Buf, message string, out *
 		r.reject(out, f, message)
 		return
 	}
+	r.passOn(f, in, out)
+}
+
+// passOn gives a frame to the broker that has no place in what is kept.
+func (r *Recorder) passOn(f *frame.Frame, in session.Buf, out *session.Out) {
 	e := entry{kind: otherEntry, at: out.Now, frame: r.arena.keep(in)}
 	e.setReceipt(f)
-	p := r.log.add(e)
-	if r.emit(p, out); p.sent && !p.wants {
-		r.log.settle(p) // nobody waits for it
-		r.log.compact()
-	}
+	r.emit(r.log.add(e), out)
 }
 
 // keep logs a frame of an open transaction. Such frames never pause the client, else its COMMIT could not arrive; a transaction that

@@ -43,6 +43,10 @@ type dialect struct {
 	// duplicateCommit: in the ERROR to a COMMIT, says that a SEND with the same duplicate id is stored: the transaction was committed before.
 	duplicateCommit string
 
+	// ownAckModes: the client's ack header is left as it is, for it is not known what modes there are.
+	ownAckModes bool
+	// maxLosses, where it is higher than usual: the broker ends connections for reasons that pass, such as a queue without a leader.
+	maxLosses int
 	// errorsStay: after an ERROR the connection goes on; errorsStayUntil12: in versions before 1.2.
 	errorsStay, errorsStayUntil12 bool
 	// transient are phrases of ERRORs that tell of the broker's state, not of the client's fault.
@@ -103,12 +107,12 @@ var (
 	// death of a queue's leader, 0 of 20 committed ones were there. A transaction is replayed frame by frame at COMMIT, not atomically. Queues
 	// are declared at their first use on a connection. basic.qos is per channel. A negative confirm ends the connection without an ERROR.
 	rabbitMQ = dialect{name: "RabbitMQ", identity: byStamp, acksByMessageID: true, nackRequeues: true, forgetsAcks: true, connectionAcks: true, stamps: true,
-		buffersTx: true, acksOutsideTx: true, errorsStay: true, cancels: true, declares: true,
+		buffersTx: true, acksOutsideTx: true, maxLosses: 50, errorsStay: true, cancels: true, declares: true,
 		prefetch: "prefetch-count:1000\n", prefetchInherited: true, leaks: true, tempQueues: tempReply,
 		transient: []string{"is down or inaccessible", "nodedown", "channel died", "AMQP connection died", "Server cancelled", "timeout", "noproc"}}
 
 	// anyBroker is one that nothing is known of. A delivery cannot be recognised, what is in doubt stays in doubt.
-	anyBroker = dialect{name: "unknown", nackRequeues: true, leaks: true}
+	anyBroker = dialect{name: "unknown", nackRequeues: true, ownAckModes: true, leaks: true}
 )
 
 // goesOn reports whether the connection goes on after an ERROR.

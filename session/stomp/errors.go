@@ -28,7 +28,7 @@ func (r *Recorder) leave(out *session.Out, why *Refusal) {
 
 // Headers of the ERROR that ends a session which could not be carried on. Values are comma-separated ids as the client gave them.
 const (
-	errorCode         = "error-code"            // hold-timeout, not-resumable, lost-state, protocol, …
+	errorCode         = "error-code"            // hold-timeout, in-doubt, not-resumable, poison-frame, lost-state, protocol, …
 	errorReceipts     = "in-doubt-receipts"     // receipt ids that were asked for and not answered
 	errorTransactions = "in-doubt-transactions" // transactions whose COMMIT was not answered
 	errorAcks         = "in-doubt-acks"         // message ids whose ACK or NACK was not confirmed
@@ -37,6 +37,79 @@ const (
 
 // Each list in an ERROR is cut after so many ids; the body says how many there are in all.
 const maxListed = 100
+
+// doubt is what an ERROR tells of the frames that no broker has confirmed. Its lines are one frame each: the command, then name=value pairs, the
+// first of them the outcome: unknown if a broker may have had the frame, unsent if none has.
+type doubt struct {
+	receipts, transactions, acks, lines []string
+	effects, unsent                     int
+}
+
+func (r *Recorder) inDoubtNow() (d doubt) {
+	// These few first, for a list may be cut.
+	if r.farewell.receipt != nil {
+		d.receipts = append(d.receipts, string(r.farewell.receipt))
+	}
+	for _, sub := range r.subs.list {
+		if sub.wants != nil {
+			d.receipts = append(d.receipts, string(sub.wants))
+		}
+	}
+	for e := range r.log.all() {
+		id := e.receiptID()
+		if len(id) > 0 {
+			d.receipts = append(d.receipts, string(id))
+		}
+		if e.effect == 0 {
+			continue
+		}
+		d.effects++
+		outcome := "unknown"
+		if !e.sent && !e.doubt {
+			outcome = "unsent"
+			d.unsent++
+		}
+		var b strings.Builder
+		b.WriteString([...]string{"SEND", "ACK", "NACK", "BEGIN", "COMMIT", "ABORT", "UNSUBSCRIBE", "other"}[e.kind] + " outcome=" + outcome)
+		if len(id) > 0 {
+			b.WriteString(" receipt=" + string(id))
+		}
+		switch e.kind {
+		case sendEntry:
+			raw := e.frame.Bytes()
+			b.WriteString(" destination=" + string(headerOf(raw[afterCommand(raw):headerEnd(raw)], "destination")))
+			if name := r.sentID(e); name != "" {
+				b.WriteString(" message-id=" + name)
+			}
+		case ackEntry, nackEntry:
+			d.acks = append(d.acks, string(r.targetID(e)))
+			b.WriteString(" message-id=" + string(r.targetID(e)))
+		case commitEntry, abortEntry:
+			if e.kind == commitEntry {
+				d.transactions = append(d.transactions, e.tx.id)
+			}
+			b.WriteString(" transaction=" + e.tx.id)
+		}
+		if len(d.lines) < maxListed {
+			d.lines = append(d.lines, b.String())
+		}
+	}
+	return d
+}
+
+// sentID is the message-id that the broker gave a SEND, or would have given it, where that can be known.
+func (r *Recorder) sentID(e *entry) string {
+	switch {
+	case r.dialect == nil:
+	case r.dialect.paired:
+		return r.cfg.Session + ":" + strconv.FormatUint(e.effect, 10)
+	case r.dialect.predictsID && len(e.was) > 0:
+		return e.was[len(e.was)-1].messageID()
+	case r.dialect.predictsID && e.nth != 0:
+		return sentAs{r.upstream, e.nth}.messageID()
+	}
+	return ""
+}
 
 // reject ends the session for a frame that makes no sense.
 func (r *Recorder) reject(out *session.Out, f *frame.Frame, message string) {
@@ -52,31 +125,7 @@ func (r *Recorder) fail(out *session.Out, code string, cause error, message, ext
 	if r.stage == ended {
 		return
 	}
-	var receipts, txs, acks []string
-	doubt := 0
-	// These few first, for a list may be cut.
-	if r.farewell.receipt != nil {
-		receipts = append(receipts, string(r.farewell.receipt))
-	}
-	for _, sub := range r.subs.list {
-		if sub.wants != nil {
-			receipts = append(receipts, string(sub.wants))
-		}
-	}
-	for e := range r.log.all() {
-		if e.effect != 0 {
-			doubt++
-		}
-		if id := e.receiptID(); len(id) > 0 {
-			receipts = append(receipts, string(id))
-		}
-		switch {
-		case e.kind == commitEntry && e.tx != nil:
-			txs = append(txs, e.tx.id)
-		case e.kind == ackEntry || e.kind == nackEntry:
-			acks = append(acks, string(r.targetID(e)))
-		}
-	}
+	d := r.inDoubtNow()
 	var b strings.Builder
 	b.WriteString("ERROR\nmessage:" + r.headerText(message) + "\n" + errorCode + ":" + code + "\n")
 	list := func(name string, ids []string) {
@@ -84,13 +133,14 @@ func (r *Recorder) fail(out *session.Out, code string, cause error, message, ext
 			b.WriteString(name + ":" + strings.Join(ids[:min(len(ids), maxListed)], ",") + "\n")
 		}
 	}
-	list(errorReceipts, receipts)
-	list(errorTransactions, txs)
-	list(errorAcks, acks)
+	list(errorReceipts, d.receipts)
+	list(errorTransactions, d.transactions)
+	list(errorAcks, d.acks)
 	b.WriteString(extra + "content-type:text/plain\n\n" + message + ".\n")
-	if doubt > 0 {
-		fmt.Fprintf(&b, "Sent by you and not confirmed by a broker: %d effects; %d receipts, %d transactions and %d acknowledgements are in doubt.\n",
-			doubt, len(receipts), len(txs), len(acks))
+	if d.effects > 0 {
+		fmt.Fprintf(&b, "Not confirmed by a broker: %d effects, %d of them never sent; %d receipts, %d transactions and %d acknowledgements are in doubt.\n",
+			d.effects, d.unsent, len(d.receipts), len(d.transactions), len(d.acks))
+		b.WriteString(strings.ReplaceAll(strings.Join(d.lines, "\n"), "\x00", "") + "\n")
 	}
 	b.WriteByte(0)
 	r.appendClient(out, []byte(b.String()))

@@ -35,6 +35,7 @@ type entry struct {
 	receipt uint64 // number of the receipt asked of the broker on the current connection, for entries that the cursor does not settle
 	nth     uint64 // of a SEND: its place among those of the current connection
 	tries   uint32 // how often it was sent
+	losses  uint32 // connections that were lost with it as the oldest frame not confirmed
 	wants   bool   // the client's receipt is still to be answered
 	idOff   int32  // the client's receipt id inside frame
 	idLen   int32

@@ -2,6 +2,7 @@ package stomp
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -93,7 +94,7 @@ func (r *Recorder) write(e *entry, out *session.Out) {
 	}
 	if r.dialect.paired && e.effect != 0 {
 		b = frame.AppendUint(b, frame.HeaderEffect, e.effect)
-	} else if e.effect != 0 || e.wants || e.kind == unsubscribeEntry || e.tx != nil && r.dialect.buffersTx {
+	} else if e.effect != 0 || e.wants || e.kind == unsubscribeEntry || e.kind == otherEntry || e.tx != nil && r.dialect.buffersTx {
 		r.receipts++
 		e.receipt = r.receipts
 		b = appendReceipt(b, e.receipt)
@@ -419,6 +420,7 @@ func (r *Recorder) Down(why error, out *session.Out) {
 	if r.lostAt.IsZero() {
 		r.lostAt = out.Now
 	}
+	poison := r.suspect(why)
 	named := r.dialect != nil && !r.dialect.paired // acknowledgements name deliveries of one connection
 	for e := range r.log.all() {
 		if e.sent && e.nth != 0 {
@@ -451,8 +453,30 @@ func (r *Recorder) Down(why error, out *session.Out) {
 		r.fail(out, "not-resumable", why, "the broker is gone, and sessions are not to be carried on (--replay=none)", "")
 	case judged:
 		r.end(out, "broker-error", why) // it has had the broker's ERROR
+	case poison:
+		r.fail(out, "poison-frame", why, "brokers were lost again and again as they were given the first of the frames listed here; it is not given to another", "")
 	}
 	r.schedule(out)
+}
+
+// maxLosses is how many connections may be lost with the same frame as the oldest that the broker had not confirmed. Fewer would end sessions for
+// a network that flaps.
+const maxLosses = 5
+
+// suspect notes that a broker was lost with a frame unconfirmed, and reports whether that frame is not to be played again: it might be what ends
+// them. Connections that were left for a reason of ours tell nothing.
+func (r *Recorder) suspect(why error) bool {
+	var refusal *Refusal
+	if r.phase < replaying || r.dialect == nil || errors.As(why, &refusal) {
+		return false
+	}
+	for e := range r.log.all() {
+		if e.sent && (e.effect != 0 || e.tx != nil && r.dialect.buffersTx) {
+			e.losses++
+			return int(e.losses) >= max(maxLosses, r.dialect.maxLosses)
+		}
+	}
+	return false
 }
 
 // verbatim reports whether the session is only passed on, and ends with its broker.

@@ -43,7 +43,7 @@ type Config struct {
 	MaxTransaction int
 	// BrokerHeartBeat is what is offered to and asked of brokers; 1 s. A broker silent for two and a half of them is left.
 	BrokerHeartBeat time.Duration
-	// LoginTimeout bounds CONNECT to CONNECTED, and a replay to its last answer; 5 s.
+	// LoginTimeout bounds CONNECT to CONNECTED, and a replay to its last answer; three of BrokerHeartBeat, for a frozen broker accepts connections.
 	LoginTimeout time.Duration
 	// ConnectTimeout bounds accept to the client's CONNECT; 30 s, as ActiveMQ has it.
 	ConnectTimeout time.Duration
@@ -70,7 +70,7 @@ func (c Config) withDefaults() Config {
 	set(&c.Hold, 20*time.Second)
 	set(&c.HoldIdle, 5*time.Minute)
 	set(&c.BrokerHeartBeat, time.Second)
-	set(&c.LoginTimeout, 5*time.Second)
+	set(&c.LoginTimeout, 3*c.BrokerHeartBeat)
 	set(&c.ConnectTimeout, 30*time.Second)
 	set(&c.AutoAckLag, 2*time.Millisecond)
 	set(&c.ReclaimWait, 2*time.Second)

@@ -185,12 +185,15 @@ func (r *Recorder) playSubscribe(sub *subscription, out *session.Out) {
 		r.fail(out, "not-resumable", nil, "a queue browser was under way when its broker was lost", "")
 		return
 	}
+	if sub.mode == auto && r.dialect.ownAckModes {
+		sub.tracked = false
+	}
 	r.receipts++
 	sub.pending, sub.sent = r.receipts, true
 	raw, leave := sub.frame.Bytes(), dropReceipt
 	b := append(r.scratch[:0], "SUBSCRIBE\n"...)
 	b = appendReceipt(b, sub.pending)
-	if sub.tracked {
+	if sub.tracked && !r.dialect.ownAckModes {
 		b = append(b, "ack:client-individual\n"...)
 		leave |= dropAck
 	}
@@ -294,6 +297,10 @@ func (r *Recorder) unsubscribe(f *frame.Frame, in session.Buf, out *session.Out)
 		sub = r.subs.get(id)
 	} else {
 		sub = r.subs.byDestination(f.Value("destination"))
+	}
+	if (sub == nil || sub.closing) && isDurable(f) {
+		r.passOn(f, in, out) // it ends one that is not attached
+		return
 	}
 	if sub == nil || sub.closing || sub.internal {
 		r.mistake(f, in, "UNSUBSCRIBE names no subscription of this connection", out)
