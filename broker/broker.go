@@ -13,8 +13,7 @@
 // Everything that decides is in store and what it consists of: pure state under one mutex, with time passed in and octets handed
 // out. server, conn and writer are the shell around it: sockets, goroutines, deadlines.
 //
-// Not here: browsers, durable subscriptions, wildcards, expiry, priorities and users. A SUBSCRIBE that asks for one of the
-// first two is refused, for to ignore it would deliver the wrong messages. Messages live in memory as well as in the journal.
+// Not here: browsers, wildcards, expiry, priorities and users. A SUBSCRIBE that asks for one of the first two is refused, for to ignore it would deliver the wrong messages. Messages live in memory as well as in the journal.
 package broker
 
 import (
@@ -64,6 +63,7 @@ type Config struct {
 	MaxSubscriptions int   // of one connection; 1000
 	MaxSessions      int   // of sidecars, absent ones included; 100000
 	MaxQueues        int   // that hold something or are listened to; 100000
+	MaxDurables      int   // durable subscriptions; 10000
 	MaxTransactions  int   // open ones of one connection; 1000
 	MaxRecord        int   // octets of a journal record, which bounds messages and transactions; 16 MiB
 	MaxMemory        int64 // octets of messages in memory; 256 MiB
@@ -134,8 +134,8 @@ func (c *Config) validate() error {
 		"FullTimeout": int64(c.FullTimeout), "Limits.Command": int64(c.Limits.Command), "Limits.Headers": int64(c.Limits.Headers),
 		"Limits.Block": int64(c.Limits.Block), "Limits.Body": int64(c.Limits.Body), "Prefetch": int64(c.Prefetch), "MaxPrefetch": int64(c.MaxPrefetch),
 		"MaxConnections": int64(c.MaxConnections), "MaxSubscriptions": int64(c.MaxSubscriptions), "MaxSessions": int64(c.MaxSessions), "MaxQueues": int64(c.MaxQueues),
-		"MaxTransactions": int64(c.MaxTransactions),
-		"MaxRecord":       int64(c.MaxRecord), "MaxMemory": c.MaxMemory, "MaxPending": c.MaxPending, "MaxOut": int64(c.MaxOut),
+		"MaxTransactions": int64(c.MaxTransactions), "MaxDurables": int64(c.MaxDurables),
+		"MaxRecord": int64(c.MaxRecord), "MaxMemory": c.MaxMemory, "MaxPending": c.MaxPending, "MaxOut": int64(c.MaxOut),
 		"MaxBacklog": int64(c.MaxBacklog), "SegmentBytes": c.SegmentBytes,
 	} {
 		if v < 0 {
@@ -162,6 +162,7 @@ func (c Config) withDefaults() Config {
 	def(&c.MaxSubscriptions, 1000)
 	def(&c.MaxSessions, 100000)
 	def(&c.MaxQueues, 100000)
+	def(&c.MaxDurables, 10000)
 	def(&c.MaxTransactions, 1000)
 	def(&c.MaxRecord, 16<<20)
 	def(&c.MaxMemory, 256<<20)

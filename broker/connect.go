@@ -18,6 +18,7 @@ type hello struct {
 	attempt uint64
 	cursor  uint64
 	store   string
+	client  string // client-id
 	hold    time.Duration
 }
 
@@ -42,7 +43,10 @@ func parseHello(f *frame.Frame) (h hello, bad *fault) {
 	for name := range f.Headers {
 		h.paired = h.paired || bytes.HasPrefix(name, []byte(frame.PairedPrefix))
 	}
-	h.store = string(f.Value(frame.HeaderStore))
+	h.store, h.client = string(f.Value(frame.HeaderStore)), string(f.Value("client-id")) // CONNECT has no escapes
+	if len(h.client) > maxName {
+		return h, faultf("malformed CONNECT", "the client-id has %v", errName)
+	}
 	id, ok := f.Get(frame.HeaderSession)
 	if !ok {
 		return h, nil
@@ -124,6 +128,7 @@ func (s *store) connect(p *peer, h *hello) {
 		s.refuse(p, nil, f)
 		return
 	}
+	p.session.client = h.client
 	if c := p.session; h.sidecar && c.accepted > c.durable {
 		// The cursor in CONNECTED must be exact: what was accepted and is not durable yet would be played again while it holds already, and a
 		// message that was NACKed would be claimed by the very session that gave it back.

@@ -31,7 +31,6 @@ func TestClientErrors(t *testing.T) {
 		{"bad prefetch", text("SUBSCRIBE", "id:1", "destination:/queue/a", "activemq.prefetchSize:-1"), "malformed SUBSCRIBE", "prefetch"},
 		{"selector", text("SUBSCRIBE", "id:1", "destination:/queue/a", "selector:a = "), "invalid selector", "position 5"},
 		{"browser", text("SUBSCRIBE", "id:1", "destination:/queue/a", "browser:true"), "not supported", "browser"},
-		{"durable subscription", text("SUBSCRIBE", "id:1", "destination:/topic/a", "activemq.subscriptionName:x"), "not supported", "subscriptionName"},
 		{"same id twice", subscribe + subscribe, "subscription exists", ""},
 		{"too many subscriptions", subscribe + strings.ReplaceAll(subscribe, "id:1", "id:2") + strings.ReplaceAll(subscribe, "id:1", "id:3") +
 			strings.ReplaceAll(subscribe, "id:1", "id:4"), "too many subscriptions", "3"},

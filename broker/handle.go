@@ -190,8 +190,14 @@ func (s *store) send(p *peer, r *request) {
 	}
 	m.id = p.messageID(r.effect, outsideTx)
 	if strings.HasPrefix(string(r.dest), topicPrefix) {
+		targets := s.targets(string(r.dest), m)
+		if len(targets) > 0 && !m.transient {
+			s.publishDurably(p, r, targets)
+			return
+		}
 		if lsn, ok := s.nothing(p, r, false); ok {
 			s.count.in.Inc()
+			s.keep(targets, m, lsn, 0, 0)
 			s.publish(lsn, string(r.dest), m)
 		}
 		return

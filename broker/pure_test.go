@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/understudy-mq/understudy/broker/journal"
+	"github.com/understudy-mq/understudy/broker/selector"
 	"github.com/understudy-mq/understudy/session/stomp/frame"
 )
 
@@ -211,18 +212,30 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+func testDurable() *durable {
+	sel, err := selector.Parse("a = 1")
+	if err != nil {
+		panic(err)
+	}
+	return &durable{durableKey: durableKey{"c", "n"}, number: 1, dest: "/topic/t", selector: sel}
+}
+
 // FuzzRecover feeds recovery with records that nobody wrote: it may refuse them, not more.
 func FuzzRecover(f *testing.F) {
 	o := origin{kind: bySession, session: mustSession(sessionX), effect: 3}
 	m := &message{id: msgID{index: outsideTx}, data: []byte("a:b\nbody"), split: 4, lsn: 1, seg: 1}
 	sub := &subscription{id: "s", dest: "/queue/a", mode: ackEach, prefetch: 5}
 	c := &session{id: o.session, attempt: 2, accepted: 3, hold: time.Second, rolled: []uint64{2}, subs: map[string]*subscription{"s": sub}}
-	commit, _ := appendCommit(nil, nil, o, []txSend{{m, "/queue/a"}}, []*message{m})
+	commit, _ := appendCommit(nil, nil, o, []txSend{{msg: m, dest: "/queue/a"}}, []*message{m}, recCommit)
+	d := testDurable()
+	topics, _ := appendCommit(nil, nil, o, []txSend{{msg: m, dest: d.dest, targets: []*durable{d, d}}}, nil, recCommitTopics)
+	head := appendDurable(appendErase(append(appendSnapshot(nil, c), itemDurable), d), d)
 	acks, _ := appendAcks(appendOrigin(nil, o), nil, []*message{m})
 	for kind, payload := range map[byte][]byte{
 		recSend: appendSend(nil, o, []byte("/queue/a"), m), recAck: acks, recCommit: commit, recCursor: appendCursor(nil, o, true),
 		recSubscribe: appendSubscribe(nil, c, sub), recClose: appendSessionID(nil, c.id), recSession: appendSession(nil, c),
-		recUnsubscribe: appendText(appendSessionID(nil, c.id), "s"), recHead: append([]byte{0, 1}, appendSnapshot(nil, c)...),
+		recUnsubscribe: appendText(appendSessionID(nil, c.id), "s"), recHead: append([]byte{0, 1}, head...),
+		recDurable: appendDurable(nil, d), recErase: appendErase(nil, d), recPublish: appendPublish(nil, o, []byte(d.dest), []*durable{d}, m), recCommitTopics: topics,
 	} {
 		f.Add(kind, payload)
 	}
@@ -241,10 +254,14 @@ func TestRecordsOfTheWrongLengthAreRefused(t *testing.T) {
 	o := origin{kind: bySession, session: mustSession(sessionX), effect: 300}
 	m := &message{id: msgID{n: 1, index: fromDirect}, data: []byte("a:b\nbody"), split: 4, lsn: 200, seg: 1, index: 3}
 	acks, _ := appendAcks(appendOrigin(nil, o), nil, []*message{m})
-	commit, _ := appendCommit(nil, nil, o, []txSend{{m, "/queue/a"}}, []*message{m})
+	commit, _ := appendCommit(nil, nil, o, []txSend{{msg: m, dest: "/queue/a"}}, []*message{m}, recCommit)
+	d := testDurable()
+	topics, _ := appendCommit(nil, nil, o, []txSend{{msg: m, dest: d.dest, targets: []*durable{d, d}}}, []*message{m}, recCommitTopics)
+	sub := &subscription{id: "s", dest: "/queue/ab", mode: ackEach, prefetch: 300, durable: d}
 	for kind, payload := range map[byte][]byte{
 		recAck: acks, recCommit: commit, recCursor: appendCursor(nil, o, true), recClose: appendSessionID(nil, o.session),
-		recUnsubscribe: appendText(appendSessionID(nil, o.session), "s"),
+		recUnsubscribe: appendText(appendSessionID(nil, o.session), "s"), recDurable: appendDurable(nil, d), recErase: appendErase(nil, d), recCommitTopics: topics,
+		recSubscribe: appendSubscribe(nil, &session{id: o.session}, sub), recSubscribe1: appendSubscribe(nil, &session{id: o.session}, sub)[:16+15],
 	} {
 		visit := func(p []byte) error {
 			s, _ := benchStore()

@@ -20,6 +20,7 @@ type queue struct {
 	turns     ring[*subscription] // those that may have credit, in their order of service
 	gates     int                 // absent sessions whose claims recovered messages wait for
 	dirty     bool                // waits for dispatch
+	gone      bool                // with its owner; what is left of it is discarded when it is let go
 	// index finds messages by id while claims are expected; nil otherwise, for it costs on every message.
 	index map[msgID]*message
 }

@@ -21,34 +21,42 @@ import (
 //	close        session
 //	session      session, attempt, hold in ms
 //	head         part, parts, then items to the end of the record. The last part replaces all that was known of what items are
+//	durable      client-id, name, destination, selector; its number is the record's LSN
+//	erase        number of a durable subscription
+//	publish      origin, destination, number, n, n × durable, lines, body: a message for each durable subscription, numbered in this order
+//	committopics as commit, with n, n × durable after the destination: none if that is a queue
 //	subscribe1   session, plain: what earlier versions wrote, as the next one
-//	head1        part, parts, then n × (start, n × plain): sessions alone
+//	head1        part, parts, then (start, n, n × plain) to the end: sessions alone
 //
 //	origin        0, or 1 session effect, or 2 connection
 //	acks          n, n × (LSN, index, segment) of the messages
 //	plain         id, destination, mode, prefetch
 //	subscription  plain, selector, durable: the number of a durable subscription, 0 = of none
 //	start         session, attempt, cursor, hold in ms, flags: bit 0 = closed, n, n × rolled-back effect
-//	item          1, start, n, n × subscription, n, n × name of a temporary queue
+//	item          1, start, n, n × subscription, n, n × name of a temporary queue; or 2, number, client-id, name, destination, selector
 //
 // A number identifies a message within its origin: the count of the connection, or the index in a session's transaction. The lines are the
 // sender's headers in STOMP 1.2 encoding.
 const (
-	recSend        = 1
-	recAck         = 2
-	recCommit      = 3
-	recCursor      = 4
-	recSubscribe1  = 5
-	recUnsubscribe = 6
-	recClose       = 7
-	recHead1       = 8
-	recSession     = 9
-	recSubscribe   = 10
-	recHead        = 11
+	recSend         = 1
+	recAck          = 2
+	recCommit       = 3
+	recCursor       = 4
+	recSubscribe1   = 5
+	recUnsubscribe  = 6
+	recClose        = 7
+	recHead1        = 8
+	recSession      = 9
+	recSubscribe    = 10
+	recHead         = 11
+	recDurable      = 12
+	recErase        = 13
+	recPublish      = 14
+	recCommitTopics = 15
 )
 
 // Kinds of items in a head.
-const itemSession = 1
+const itemSession, itemDurable = 1, 2
 
 const flagRolledBack, flagClosed = 1, 1
 
@@ -126,14 +134,44 @@ func appendSend(b []byte, o origin, dest []byte, m *message) []byte {
 	return append(b, m.data[m.split:]...)
 }
 
+// appendPublish has the lines of a message to a topic once, for all that it is kept for.
+func appendPublish(b []byte, o origin, dest []byte, targets []*durable, m *message) []byte {
+	b = appendOrigin(b, o)
+	b = appendText(b, dest)
+	b = binary.AppendUvarint(b, m.id.number())
+	b = appendTargets(b, targets)
+	b = appendText(b, m.data[:m.split])
+	return append(b, m.data[m.split:]...)
+}
+
+func appendTargets(b []byte, targets []*durable) []byte {
+	b = binary.AppendUvarint(b, uint64(len(targets)))
+	for _, d := range targets {
+		b = binary.AppendUvarint(b, uint64(d.number))
+	}
+	return b
+}
+
+func appendDurable(b []byte, d *durable) []byte {
+	for _, t := range [...]string{d.client, d.name, d.dest, selectorText(d.selector)} {
+		b = appendText(b, t)
+	}
+	return b
+}
+
+func appendErase(b []byte, d *durable) []byte { return binary.AppendUvarint(b, uint64(d.number)) }
+
 // appendCommit writes the sends that are to be kept, and the acknowledgements of messages that are.
-func appendCommit(b []byte, ends []journal.Segment, o origin, sends []txSend, acked []*message) ([]byte, []journal.Segment) {
+func appendCommit(b []byte, ends []journal.Segment, o origin, sends []txSend, acked []*message, kind byte) ([]byte, []journal.Segment) {
 	b = appendOrigin(b, o)
 	b = binary.AppendUvarint(b, uint64(len(sends)))
 	for i := range sends {
 		m := sends[i].msg
 		b = binary.AppendUvarint(b, m.id.number())
 		b = appendText(b, sends[i].dest)
+		if kind == recCommitTopics {
+			b = appendTargets(b, sends[i].targets)
+		}
 		b = appendText(b, m.data[:m.split])
 		b = appendText(b, m.data[m.split:])
 	}
@@ -173,7 +211,11 @@ func appendSubscription(b []byte, sub *subscription) []byte {
 	b = append(b, byte(sub.mode))
 	b = binary.AppendUvarint(b, uint64(sub.prefetch))
 	b = appendText(b, sub.pick.text())
-	return binary.AppendUvarint(b, 0)
+	number := journal.LSN(0)
+	if sub.durable != nil {
+		number = sub.durable.number
+	}
+	return binary.AppendUvarint(b, uint64(number))
 }
 
 func appendSubscribe(b []byte, c *session, sub *subscription) []byte {
@@ -207,13 +249,18 @@ func appendSnapshot(b []byte, c *session) []byte {
 	return binary.AppendUvarint(b, 0)
 }
 
-// head returns the snapshot of all sessions that a segment begins with, in parts of moderate size.
+// head returns the snapshot of all sessions and durable subscriptions that a segment begins with, in parts of moderate size.
 func (s *store) head() []journal.Entry {
 	const partBytes = 256 << 10
 	var parts [][]byte
 	var part []byte
 	for _, c := range s.sessions {
 		if part = appendSnapshot(part, c); len(part) >= partBytes {
+			parts, part = append(parts, part), nil
+		}
+	}
+	for _, d := range s.durables {
+		if part = appendDurable(appendErase(append(part, itemDurable), d), d); len(part) >= partBytes {
 			parts, part = append(parts, part), nil
 		}
 	}

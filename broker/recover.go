@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 
 	"github.com/understudy-mq/understudy/broker/journal"
@@ -16,7 +17,9 @@ type recovery struct {
 	live    int
 	hint    int // where the last message was found: acknowledgements come in about the order of sends
 	head    map[sessionID]*session
+	headOf  map[journal.LSN]*durable
 	part    uint64
+	queues  map[journal.LSN]*queue // of durable subscriptions, by number; some may be gone
 	records int
 	last    journal.LSN
 	// seen is the last message of a queue that a session has acknowledged.
@@ -24,7 +27,7 @@ type recovery struct {
 }
 
 func newRecovery(s *store) *recovery {
-	return &recovery{store: s, seen: map[sessionID]map[*queue]place{}}
+	return &recovery{store: s, queues: map[journal.LSN]*queue{}, seen: map[sessionID]map[*queue]place{}}
 }
 
 // visit folds one record and says again what it meant for the life of segments.
@@ -42,12 +45,9 @@ func (rc *recovery) visit(r journal.Record) (journal.Account, error) {
 		o := rd.origin()
 		rc.applied(o)
 		a.Ends = rc.acks(&rd, o)
-	case recCommit:
+	case recCommit, recCommitTopics:
 		o := rd.origin()
-		a.Live = rd.count(4)
-		for i := range a.Live {
-			rc.message(&r, o, rd.uint(), uint32(i), rd.text(), rd.text(), rd.text())
-		}
+		a.Live = rc.sends(&rd, &r, o)
 		a.Ends = rc.acks(&rd, o)
 		rc.applied(o)
 	case recCursor:
@@ -57,6 +57,15 @@ func (rc *recovery) visit(r journal.Record) (journal.Account, error) {
 		}
 	case recSession, recSubscribe, recSubscribe1, recUnsubscribe, recClose:
 		rc.session(&rd, r.Type)
+	case recPublish:
+		o := rd.origin()
+		a.Live = rc.publish(&rd, &r, o)
+	case recDurable:
+		if d := rc.durable(&rd, r.LSN); rd.err == nil {
+			rc.store.durables[d.number] = d
+		}
+	case recErase:
+		delete(rc.store.durables, journal.LSN(rd.uint()))
 	case recHead, recHead1:
 		rc.heads(&rd, r.Type == recHead1)
 	default:
@@ -77,18 +86,82 @@ func (rc *recovery) send(rd *reader, r *journal.Record, o origin) {
 	data = append(data, rd.b...)
 	rd.b = nil
 	id := o.messageOf(r.Epoch, number, false)
-	rc.add(r, id, 0, dest, data, len(lines))
+	rc.add(r, id, 0, rc.store.queue(dest), data, len(lines))
 	rc.applied(o)
 }
 
-func (rc *recovery) message(r *journal.Record, o origin, number uint64, index uint32, dest, lines, body []byte) {
-	data := make([]byte, 0, len(lines)+len(body))
-	data = append(append(data, lines...), body...)
-	rc.add(r, o.messageOf(r.Epoch, number, true), index, dest, data, len(lines))
+// publish reads a message to a topic and returns for how many durable subscriptions it is.
+func (rc *recovery) publish(rd *reader, r *journal.Record, o origin) int {
+	dest, number := rd.text(), rd.uint()
+	targets := rc.targets(rd, dest)
+	lines := rd.text()
+	if rd.err != nil {
+		return 0
+	}
+	data := slices.Concat(lines, rd.b)
+	rd.b = nil
+	for i, q := range targets {
+		rc.add(r, o.messageOf(r.Epoch, number, false), uint32(i), q, data, len(lines))
+	}
+	rc.applied(o)
+	return len(targets)
 }
 
-func (rc *recovery) add(r *journal.Record, id msgID, index uint32, dest, data []byte, split int) {
-	q := rc.store.queue(dest)
+func (rc *recovery) targets(rd *reader, dest []byte) []*queue {
+	list := make([]*queue, rd.count(1))
+	for i := range list {
+		list[i] = rc.durableQueue(journal.LSN(rd.uint()), string(dest))
+	}
+	return list
+}
+
+// durableQueue is the queue of a durable subscription, which may have been deleted since.
+func (rc *recovery) durableQueue(number journal.LSN, dest string) *queue {
+	q := rc.queues[number]
+	if q == nil {
+		q = newQueue(dest)
+		q.gone = true // until its subscription is found
+		rc.queues[number] = q
+	}
+	return q
+}
+
+// sends reads the messages of a COMMIT and returns how many there are, one for each that it is for.
+func (rc *recovery) sends(rd *reader, r *journal.Record, o origin) (live int) {
+	for range rd.count(4) {
+		number, dest := rd.uint(), rd.text()
+		var targets []*queue
+		if r.Type == recCommitTopics {
+			targets = rc.targets(rd, dest)
+		}
+		lines, body := rd.text(), rd.text()
+		if rd.err != nil {
+			return live
+		}
+		if len(targets) == 0 {
+			targets = append(targets, rc.store.queue(dest))
+		}
+		data := slices.Concat(lines, body)
+		for _, q := range targets {
+			rc.add(r, o.messageOf(r.Epoch, number, true), uint32(live), q, data, len(lines))
+			live++
+		}
+	}
+	return live
+}
+
+func (rc *recovery) durable(rd *reader, number journal.LSN) *durable {
+	d := &durable{number: number, durableKey: durableKey{string(rd.text()), string(rd.text())}, dest: string(rd.text())}
+	if text := rd.text(); len(text) > 0 {
+		var err error
+		if d.selector, err = selector.Parse(string(text)); err != nil {
+			rd.fail() // it decides what is stored
+		}
+	}
+	return d
+}
+
+func (rc *recovery) add(r *journal.Record, id msgID, index uint32, q *queue, data []byte, split int) {
 	rc.list = append(rc.list, &message{
 		id: id, queue: q, dest: &q.destination, data: data, split: int32(split),
 		lsn: r.LSN, seg: r.Segment, index: index, recovered: true,
@@ -202,16 +275,18 @@ func (rc *recovery) subscription(rd *reader, c *session, plain bool) {
 				sub.pick = newPick(sel)
 			}
 		}
-		rd.uint()
+		if number := journal.LSN(rd.uint()); number > 0 {
+			sub.durable = &durable{number: number} // until all are known
+		}
 	}
 	c.subs[sub.id] = sub
 }
 
-// heads replaces what is known of sessions once the last part of a snapshot was read. A torn one changes nothing.
+// heads replaces what is known of sessions and durable subscriptions once the last part of a snapshot was read. A torn one changes nothing.
 func (rc *recovery) heads(rd *reader, plain bool) {
 	part, parts := rd.uint(), rd.uint()
 	if part == 0 {
-		rc.head, rc.part = map[sessionID]*session{}, 0
+		rc.head, rc.headOf, rc.part = map[sessionID]*session{}, map[journal.LSN]*durable{}, 0
 	}
 	if part != rc.part || rc.head == nil {
 		rd.fail()
@@ -219,15 +294,23 @@ func (rc *recovery) heads(rd *reader, plain bool) {
 	}
 	rc.part++
 	for len(rd.b) > 0 {
-		if plain || rd.octet() == itemSession {
+		kind := byte(itemSession)
+		if !plain {
+			kind = rd.octet()
+		}
+		switch kind {
+		case itemSession:
 			c := rc.snapshot(rd, plain)
 			rc.head[c.id] = c
-			continue
+		case itemDurable:
+			d := rc.durable(rd, journal.LSN(rd.uint()))
+			rc.headOf[d.number] = d
+		default:
+			rd.fail()
 		}
-		rd.fail()
 	}
 	if rc.part == parts && rd.err == nil {
-		rc.store.sessions, rc.head = rc.head, nil
+		rc.store.sessions, rc.store.durables, rc.head, rc.headOf = rc.head, rc.headOf, nil, nil
 	}
 }
 
@@ -252,15 +335,28 @@ func (rc *recovery) snapshot(rd *reader, plain bool) *session {
 func (rc *recovery) finish() {
 	s := rc.store
 	s.last, s.through = max(s.last, rc.last), max(s.through, rc.last)
+	for number, d := range s.durables {
+		d.queue = rc.durableQueue(number, d.dest)
+		d.queue.gone = false
+		s.enrol(d)
+	}
 	for _, m := range rc.list {
 		if m.state != done {
-			s.add(m.queue, m)
+			if s.add(m.queue, m); m.queue.gone {
+				s.discard(m)
+			}
 		}
 	}
 	for _, c := range s.sessions {
 		c.durable, c.absent = c.accepted, s.now
 		s.waiting[c] = struct{}{}
 		for _, sub := range c.subs {
+			if sub.durable != nil {
+				if sub.durable = s.durables[sub.durable.number]; sub.durable == nil || sub.durable.sub != nil {
+					delete(c.subs, sub.id) // deleted under it
+					continue
+				}
+			}
 			s.attach(sub)
 			sub.away = s.now
 			if q := sub.queue; q != nil && q.count > 0 {
@@ -272,6 +368,9 @@ func (rc *recovery) finish() {
 	}
 	for _, q := range s.queues {
 		s.soil(q)
+	}
+	for _, d := range s.durables {
+		s.soil(d.queue)
 	}
 	rc.list = nil
 }

@@ -26,6 +26,7 @@ type request struct {
 	prefetch  int
 	claims    []claim
 	selector  *selector.Selector
+	durable   []byte   // name of a durable subscription, nil: none
 	message   *message // of a SEND
 	transient bool
 	fault     *fault
@@ -198,7 +199,9 @@ func (d *decoder) other(f *frame.Frame, r *request) error {
 			first(&prefetch, value)
 		case "selector":
 			first(&selects, value)
-		case "browser", "durable-subscription-name", "activemq.subscriptionName":
+		case "durable-subscription-name", "durable-subscriber-name", "activemq.subscriptionName":
+			first(&r.durable, value)
+		case "browser":
 			if f.Command == frame.Subscribe && !bytes.Equal(value, []byte("false")) && len(value) > 0 {
 				r.fault = faultf("not supported", "this broker has no %s: SUBSCRIBE without it", strings.TrimPrefix(string(name), "activemq."))
 			}
@@ -210,12 +213,15 @@ func (d *decoder) other(f *frame.Frame, r *request) error {
 			}
 		}
 	}
-	for _, v := range []*[]byte{&r.dest, &r.tx, &id, &sub} {
+	for _, v := range []*[]byte{&r.dest, &r.tx, &id, &sub, &r.durable} {
 		if *v != nil {
 			if err := d.name(*v, v); err != nil {
 				return err
 			}
 		}
+	}
+	if len(r.durable) == 0 {
+		r.durable = nil
 	}
 	switch f.Command {
 	case frame.Subscribe:
@@ -226,7 +232,7 @@ func (d *decoder) other(f *frame.Frame, r *request) error {
 		return d.subscribe(r, mode, prefetch, claims)
 	case frame.Unsubscribe:
 		r.id = id
-		if id == nil && (d.version != frame.V10 || r.dest == nil) {
+		if id == nil && r.durable == nil && (d.version != frame.V10 || r.dest == nil) {
 			return errors.New("UNSUBSCRIBE has no id")
 		}
 	case frame.Ack, frame.Nack:

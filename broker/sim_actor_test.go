@@ -68,7 +68,7 @@ func (a *actor) body(dest string) string {
 
 // message is the headers and the body of a new one.
 func (a *actor) message() []string {
-	dest := rapid.SampledFrom([]string{"/queue/one", "/queue/both", "/queue/split"}).Draw(a.w.t, "queue")
+	dest := rapid.SampledFrom([]string{"/queue/one", "/queue/both", "/queue/split", "/topic/t"}).Draw(a.w.t, "queue")
 	body := a.body(dest)
 	return []string{"destination:" + dest, fmt.Sprint("odd:", a.numbers[dest]%2 == 1), "=" + body}
 }
@@ -148,7 +148,7 @@ func (a *actor) connect() {
 	}
 	a.attempt++
 	text1 := text("CONNECT", "accept-version:1.2", "understudy-session:"+a.session, fmt.Sprint("understudy-attempt:", a.attempt),
-		fmt.Sprint("understudy-cursor:", a.confirmed), "understudy-hold:3600000")
+		fmt.Sprint("understudy-cursor:", a.confirmed), "understudy-hold:3600000", "client-id:"+a.session[:2])
 	p, hello := connectPeer(a.w.store, text1, func() { // the answer waits for what lower attempts had applied
 		a.w.log.sync(a.w.log.next - 1)
 		a.w.store.advance(a.w.log.durable)
@@ -176,6 +176,9 @@ func (a *actor) connect() {
 		slices.Sort(all)
 		dest, selects, _ := strings.Cut(dest, " ")
 		headers := []string{"id:" + id, "destination:" + dest, "ack:client-individual", "receipt:s" + id, "selector:" + selects}
+		if strings.HasPrefix(dest, topicPrefix) {
+			headers = append(headers, "durable-subscription-name:d")
+		}
 		if len(all) > 0 {
 			headers = append(headers, claims(all...))
 		}

@@ -39,9 +39,13 @@ func simulate(t *rapid.T, lapse bool) {
 	w.store = w.log.recovered(0, w.now, &w.cfg)
 	for i, session := range []string{sessionX, sessionY, strings.Repeat("5", 32)} {
 		a := &actor{w: w, session: session, holds: map[string]*simHold{}, numbers: map[string]int{}, next: 1}
-		a.subs = [][]string{{"/queue/one", "/queue/both", "/queue/split odd = TRUE"}, {"/queue/both", "/queue/split NOT odd"}, nil}[i]
+		a.subs = [][]string{{"/queue/one", "/queue/both", "/queue/split odd = TRUE", "/topic/t odd = TRUE"}, {"/queue/both", "/queue/split NOT odd", "/topic/t NOT odd"}, nil}[i]
 		w.actors = append(w.actors, a)
+		a.connect() // from here on the durable subscriptions exist
 	}
+	w.log.sync(w.log.next - 1)
+	w.store.advance(w.log.durable)
+	w.store.flush()
 	for range rapid.IntRange(1, 120).Draw(t, "steps") {
 		w.step()
 	}

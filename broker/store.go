@@ -25,6 +25,8 @@ type store struct {
 
 	queues   map[string]*queue
 	topics   map[string]*topic
+	durables map[journal.LSN]*durable // by number
+	named    map[durableKey]*durable
 	sessions map[sessionID]*session
 	waiting  map[*session]struct{} // those the clock has to look after
 	indexed  []*queue
@@ -76,7 +78,7 @@ type pend struct {
 func newStore(cfg *Config, count *counters) *store {
 	return &store{
 		cfg: cfg, count: count, slog: cfg.Logger,
-		queues: map[string]*queue{}, topics: map[string]*topic{},
+		queues: map[string]*queue{}, topics: map[string]*topic{}, durables: map[journal.LSN]*durable{}, named: map[durableKey]*durable{},
 		sessions: map[sessionID]*session{}, waiting: map[*session]struct{}{},
 	}
 }
@@ -293,6 +295,10 @@ func (s *store) add(q *queue, m *message) {
 func (s *store) requeue(h *hold) {
 	m := h.msg
 	s.drop(h)
+	if m.queue.gone {
+		s.discard(m)
+		return
+	}
 	m.queue.putBack(m)
 	s.soil(m.queue)
 }

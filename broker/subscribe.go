@@ -28,10 +28,20 @@ func (s *store) subscribe(p *peer, r *request) {
 		return
 	}
 	fresh := &subscription{id: id, dest: string(r.dest), session: c, mode: r.mode, prefetch: s.prefetch(r.prefetch), pick: newPick(r.selector)}
+	if r.durable != nil {
+		d, ok := s.attachable(p, r, sub)
+		if !ok {
+			return
+		}
+		if sub != nil && sub.gone { // its durable subscription was made anew
+			sub = nil
+		}
+		fresh.durable, fresh.pick = d, nil
+	}
 	if !s.record(p, r, sub, fresh) {
 		return
 	}
-	if sub != nil && sub.dest != string(r.dest) {
+	if sub != nil && (sub.dest != fresh.dest || sub.durable != fresh.durable) {
 		s.unsubscribeNow(sub)
 		sub = nil
 	}
@@ -46,7 +56,7 @@ func (s *store) subscribe(p *peer, r *request) {
 	sub.number = p.numbers
 	p.subs[sub.number] = sub
 	sub.name(p, r.id != nil, s.epoch)
-	if c.direct {
+	if c.direct && sub.durable == nil {
 		s.start(p, sub, r.receipt)
 		return
 	}
@@ -62,7 +72,7 @@ func (s *store) subscribe(p *peer, r *request) {
 func (s *store) record(p *peer, r *request, before, after *subscription) bool {
 	c := p.session
 	if c.direct || before != nil && before.dest == string(r.dest) && before.mode == after.mode && before.prefetch == after.prefetch &&
-		before.pick.text() == after.pick.text() {
+		before.durable == after.durable && before.pick.text() == after.pick.text() {
 		return true
 	}
 	s.scratch = appendSubscribe(s.scratch[:0], c, after)
@@ -83,6 +93,11 @@ func (s *store) prefetch(asked int) int {
 // attach connects a subscription to its queue or topic.
 func (s *store) attach(sub *subscription) {
 	sub.session.subs[sub.id] = sub
+	if d := sub.durable; d != nil {
+		d.sub, sub.queue = sub, d.queue
+		d.queue.subs = append(d.queue.subs, sub)
+		return
+	}
 	if !strings.HasPrefix(sub.dest, topicPrefix) {
 		sub.queue = s.queue([]byte(sub.dest))
 		sub.queue.subs = append(sub.queue.subs, sub)
@@ -91,13 +106,8 @@ func (s *store) attach(sub *subscription) {
 		}
 		return
 	}
-	t := s.topics[sub.dest]
-	if t == nil {
-		t = &topic{destination: newDestination(sub.dest)}
-		s.topics[t.name] = t
-	}
-	sub.topic = t
-	t.subs = append(t.subs, sub)
+	sub.topic = s.topic(sub.dest)
+	sub.topic.subs = append(sub.topic.subs, sub)
 }
 
 // name prepares the header lines that are the same in every MESSAGE of the subscription.
@@ -189,6 +199,10 @@ func (sub *subscription) byPlace() []*hold {
 
 // unsubscribe ends a subscription. For a sidecar one that is not there has ended already: the answer to that was lost.
 func (s *store) unsubscribe(p *peer, r *request) {
+	if r.durable != nil {
+		s.unsubscribeDurable(p, r)
+		return
+	}
 	c := p.session
 	sub := c.subs[string(r.id)]
 	if r.id == nil { // 1.0; clients leave the id out even where SUBSCRIBE had one
@@ -237,12 +251,13 @@ func (s *store) unsubscribeNow(sub *subscription) {
 	s.openGate(sub)
 	if t := sub.topic; t != nil {
 		t.subs = slices.DeleteFunc(t.subs, func(x *subscription) bool { return x == sub })
-		if len(t.subs) == 0 {
-			delete(s.topics, t.name)
-		}
+		s.forgetTopic(t)
 		return
 	}
 	q := sub.queue
+	if sub.durable != nil {
+		sub.durable.sub = nil
+	}
 	s.reselect(sub, nil)
 	q.subs = slices.DeleteFunc(q.subs, func(x *subscription) bool { return x == sub })
 	s.soil(q)

@@ -22,6 +22,7 @@ type subscription struct {
 	dest     string
 	queue    *queue // one of these two is set
 	topic    *topic
+	durable  *durable // whose queue it is; nil otherwise
 	mode     ackMode
 	prefetch int
 	pick     *pick // nil: it takes every message
@@ -165,7 +166,8 @@ func (sub *subscription) byAck(n uint64) *hold {
 // topic fans out to those who are there.
 type topic struct {
 	destination
-	subs []*subscription
+	subs     []*subscription
+	durables []*durable
 }
 
 // transaction is what an open transaction has collected.
@@ -176,8 +178,9 @@ type transaction struct {
 }
 
 type txSend struct {
-	msg  *message
-	dest string
+	msg     *message
+	dest    string
+	targets []*durable // of a topic's, from the COMMIT on
 }
 
 // txAck is an ACK or NACK in a transaction. hold is nil if the message was not there to be acknowledged.
@@ -197,7 +200,8 @@ func (a *txAck) valid(t *transaction) bool {
 type session struct {
 	id     sessionID
 	direct bool
-	peer   *peer // nil while absent
+	client string // client-id, "" if CONNECT had none
+	peer   *peer  // nil while absent
 	subs   map[string]*subscription
 
 	// Of a sidecar session.

@@ -52,7 +52,7 @@ func (s *store) sendInTx(p *peer, r *request) {
 	} else {
 		m.id = p.messageID(0, fromDirect)
 	}
-	t.sends = append(t.sends, txSend{m, string(r.dest)})
+	t.sends = append(t.sends, txSend{msg: m, dest: string(r.dest)})
 	s.memory += m.size()
 	s.answer(p, r, 0)
 }
@@ -103,12 +103,12 @@ func (s *store) commit(p *peer, r *request) {
 			return
 		}
 	}
-	stored := s.collect(t, r.effect, p)
+	kind, live := s.collect(t, r.effect, p)
 	var lsn journal.LSN
 	var seg journal.Segment
-	if p.sidecar || len(stored) > 0 || len(s.ends) > 0 {
+	if p.sidecar || live > 0 || len(s.ends) > 0 {
 		var err error
-		e := journal.Entry{Type: recCommit, Payload: s.scratch, Account: journal.Account{Live: len(stored), Ends: s.ends}}
+		e := journal.Entry{Type: kind, Payload: s.scratch, Account: journal.Account{Live: live, Ends: s.ends}}
 		if lsn, seg, err = s.append(e, s.effect(p, r)); err != nil {
 			s.broken(p, r, err)
 			return
@@ -122,8 +122,8 @@ func (s *store) commit(p *peer, r *request) {
 	s.count.commits.Inc()
 }
 
-// collect writes the record of a COMMIT to scratch and ends, and returns the messages that are in it.
-func (s *store) collect(t *transaction, effect uint64, p *peer) []txSend {
+// collect writes the record of a COMMIT to scratch and ends, and returns its type and how many messages are in it.
+func (s *store) collect(t *transaction, effect uint64, p *peer) (kind byte, live int) {
 	s.acked = s.acked[:0]
 	for _, a := range t.acks {
 		if !a.nack {
@@ -131,16 +131,26 @@ func (s *store) collect(t *transaction, effect uint64, p *peer) []txSend {
 		}
 	}
 	var stored []txSend
-	for _, send := range t.sends {
+	kind = recCommit
+	for i := range t.sends {
+		send := &t.sends[i]
 		if p.sidecar {
 			send.msg.id.n = effect
 		}
-		if !send.msg.transient && !strings.HasPrefix(send.dest, topicPrefix) {
-			stored = append(stored, send)
+		isTopic := strings.HasPrefix(send.dest, topicPrefix)
+		if isTopic {
+			send.targets = s.targets(send.dest, send.msg)
+		}
+		if send.msg.transient || isTopic && len(send.targets) == 0 {
+			continue
+		}
+		stored = append(stored, *send)
+		if live += max(1, len(send.targets)); isTopic {
+			kind = recCommitTopics
 		}
 	}
-	s.scratch, s.ends = appendCommit(s.scratch[:0], s.ends[:0], p.origin(effect), stored, s.acked)
-	return stored
+	s.scratch, s.ends = appendCommit(s.scratch[:0], s.ends[:0], p.origin(effect), stored, s.acked, kind)
+	return kind, live
 }
 
 // apply does what the record says.
@@ -161,6 +171,10 @@ func (s *store) apply(t *transaction, lsn journal.LSN, seg journal.Segment) {
 		s.count.in.Inc()
 		switch {
 		case strings.HasPrefix(send.dest, topicPrefix):
+			s.keep(send.targets, send.msg, lsn, seg, index)
+			if !send.msg.transient {
+				index += uint32(len(send.targets))
+			}
 			s.publish(lsn, send.dest, send.msg)
 		case send.msg.transient:
 			s.enqueue(s.queue([]byte(send.dest)), send.msg, lsn, 0, 0)
