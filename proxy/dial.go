@@ -166,7 +166,7 @@ func (l *link) connect(ctx context.Context, t relay.Try, prev health.Target, nex
 	l.mu.Lock()
 	l.attempts++
 	if err == nil {
-		l.target, l.dialBegan, l.leaveScouts = next.Target, began, leave
+		l.endpoint, l.target, l.dialBegan, l.leaveScouts = next.Endpoint, next.Target, began, leave
 	}
 	l.mu.Unlock()
 	if err == nil {

@@ -25,7 +25,8 @@ type link struct {
 
 	mu           sync.Mutex
 	relay        relayed
-	target       health.Target // dialled last
+	endpoint     routing.Endpoint
+	target       health.Target // dialled last: that of endpoint
 	prev         health.Target // live last
 	leaveScouts  func()        // gives back the place at a doubtful target; may be nil
 	dialBegan    time.Time     // of the leg that is up
@@ -42,6 +43,17 @@ type link struct {
 type ownership struct {
 	store string
 	epoch uint64
+}
+
+// credentials is the session's relay.Config.Credentials.
+func (l *link) credentials() (login, passcode string) {
+	if l.p.cfg.Credentials == nil {
+		return "", ""
+	}
+	l.mu.Lock()
+	ep := l.endpoint
+	l.mu.Unlock()
+	return l.p.cfg.Credentials(ep)
 }
 
 func (l *link) setRelay(r relayed) {

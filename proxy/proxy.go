@@ -184,7 +184,7 @@ func (p *Proxy) serve(l *link, conn net.Conn) {
 		_ = tcp.SetKeepAliveConfig(p.cfg.KeepAlive)
 	}
 	cfg := p.cfg.Relay
-	cfg.Dial, cfg.Event, cfg.Logger = l.dial, l.event, p.cfg.Logger.With("session", l.id)
+	cfg.Dial, cfg.Event, cfg.Credentials, cfg.Logger = l.dial, l.event, l.credentials, p.cfg.Logger.With("session", l.id)
 	r := p.newRelay(conn, p.cfg.NewRecorder(), cfg)
 	l.setRelay(r)
 	err := r.Serve(p.ctx)

@@ -27,6 +27,7 @@ type lines struct {
 	live   bool
 	peer   string
 	report session.Report
+	up     func(session.Peer) // may be nil
 }
 
 func (r *lines) Feed(leg session.Leg, in session.Buf, out *session.Out) (took, want int) {
@@ -58,12 +59,16 @@ func (r *lines) Feed(leg session.Leg, in session.Buf, out *session.Out) (took, w
 }
 
 func (r *lines) Wrote(session.Leg, uint64, *session.Out) {}
-func (r *lines) Up(p session.Peer, _ *session.Out)       { r.peer, r.report.State = p.Name, "login" }
-func (r *lines) Down(error, *session.Out)                { r.live, r.report.State = false, "park" }
-func (r *lines) Tick(*session.Out)                       {}
-func (r *lines) Hints() session.Hints                    { return session.Hints{Ready: r.queued} }
-func (r *lines) Report(p *session.Report)                { *p = r.report }
-func (r *lines) Close()                                  {}
+func (r *lines) Up(p session.Peer, _ *session.Out) {
+	if r.peer, r.report.State = p.Name, "login"; r.up != nil {
+		r.up(p)
+	}
+}
+func (r *lines) Down(error, *session.Out) { r.live, r.report.State = false, "park" }
+func (r *lines) Tick(*session.Out)        {}
+func (r *lines) Hints() session.Hints     { return session.Hints{Ready: r.queued} }
+func (r *lines) Report(p *session.Report) { *p = r.report }
+func (r *lines) Close()                   {}
 func (r *lines) ClientEOF(_ bool, out *session.Out) {
 	r.report.State = "end"
 	out.End = &session.Fault{Code: "client-closed"}
@@ -162,7 +167,13 @@ func TestClientsOutliveTheirBroker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := New(Config{Listener: ln, NewRecorder: func() session.Recorder { return &lines{} }, View: table.View, Health: monitor, Hurry: monitor.Hurry})
+	told := func(p session.Peer) {
+		if p.Login != "for "+p.Name || p.Passcode != "x" {
+			t.Errorf("%s is told %q %q", p.Name, p.Login, p.Passcode)
+		}
+	}
+	p, err := New(Config{Listener: ln, NewRecorder: func() session.Recorder { return &lines{up: told} }, View: table.View, Health: monitor, Hurry: monitor.Hurry,
+		Credentials: func(ep routing.Endpoint) (string, string) { return "for " + string(ep.Target), "x" }})
 	if err != nil {
 		t.Fatal(err)
 	}

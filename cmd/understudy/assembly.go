@@ -25,7 +25,8 @@ type sidecar struct {
 	stop      context.CancelFunc
 	following sync.WaitGroup
 	secrets   *ops.Secrets // of connections to brokers
-	foundTLS  bool         // brokers that are found speak TLS
+	logins    *ops.Credentials
+	foundTLS  bool // brokers that are found speak TLS
 }
 
 // assemble starts everything but the accepting of clients. The parts are closed by close, in the reverse order.
@@ -47,7 +48,10 @@ func (s *sidecarSettings) assemble(p *process) (car *sidecar, err error) {
 		p.log.Warn("certificates of brokers are not verified: whoever gets in between can read and change everything", "flag", "--broker-insecure")
 	}
 	dialer := &proxy.Dialer{TLS: car.secrets.Client}
-	prober := &ops.Prober{Dial: func(ctx context.Context, t health.Target) (net.Conn, error) {
+	if car.logins, err = ops.OpenCredentials(s.credentials, p.log); err != nil {
+		return car, err
+	}
+	prober := &ops.Prober{Credentials: func(t health.Target) (string, string) { return car.login(car.endpoint(t)) }, Dial: func(ctx context.Context, t health.Target) (net.Conn, error) {
 		return dialer.Connect(ctx, car.endpoint(t))
 	}}
 	car.monitor = health.NewMonitor(health.Config{
@@ -72,7 +76,7 @@ func (s *sidecarSettings) assemble(p *process) (car *sidecar, err error) {
 		Listener: p.listener, AllowRemote: s.allowRemote,
 		NewRecorder: func() session.Recorder { return stomp.New(s.recorder) },
 		View:        car.table.View, Health: car, Refresh: car.discovery.Refresh, Hurry: car.monitor.Hurry, Sidecars: car.sidecars,
-		MaxConnections: s.maxConnections, DrainTimeout: s.drainTimeout, Dial: dialer.Connect,
+		MaxConnections: s.maxConnections, DrainTimeout: s.drainTimeout, Dial: dialer.Connect, Credentials: car.login,
 		Logger: p.log, Metrics: p.metrics,
 	})
 	return car, err
@@ -115,6 +119,18 @@ func (c *sidecar) endpoint(t health.Target) routing.Endpoint {
 		return ep
 	}
 	return routing.Endpoint{Target: t, TLS: c.foundTLS} // it was forgotten just now
+}
+
+// login is what a broker is to be told instead of the client's own.
+func (c *sidecar) login(ep routing.Endpoint) (login, passcode string) {
+	return c.logins.For(string(ep.Target), ep.Name)
+}
+
+// reload reads again what can change while we run; what cannot be read stays as it was, and was logged.
+func (c *sidecar) reload() {
+	_ = c.secrets.Reload()
+	_ = c.logins.Reload()
+	c.discovery.Refresh()
 }
 
 // sidecars is how many share the brokers: reconnects are paced by it.

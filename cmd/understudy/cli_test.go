@@ -55,6 +55,7 @@ func TestUsage(t *testing.T) {
 		{"half a certificate", append(sidecar, "--broker-tls", "--broker-cert", file), "", 2, []string{"--broker-cert", "--broker-key", "together"}},
 		{"a CA that is none", append(sidecar, "--broker-tls", "--broker-ca", file), "", 2, []string{"--broker-ca", file, "PEM"}},
 		{"TLS to some", []string{"sidecar", "--broker", "stomp+ssl://a:1", "--srv", "_stomp._tcp.mq.example"}, "", 2, []string{"--broker-tls", "true or false"}},
+		{"credentials that are none", append(sidecar, "--credentials", file), "", 2, []string{"--credentials", file, "line 1", `"broker"`}},
 		{"broker twice", append(sidecar, "--broker", "stomp://127.0.0.1:1"), "", 2, []string{"--broker", "twice"}},
 		{"bad SRV name", []string{"sidecar", "--srv", "stomp://mq.example"}, "", 2, []string{"--srv", "stomp://mq.example", "_stomp._tcp"}},
 		{"bad resolver", append(sidecar, "--dns-server", "dns.example"), "", 2, []string{"--dns-server", "dns.example", "ip:port"}},

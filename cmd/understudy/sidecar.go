@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"slices"
 	"time"
@@ -30,6 +31,7 @@ func sidecarCommand() *cli.Command {
 		text("broker-key", "", "PEM file with the private key of --broker-cert."),
 		text("broker-server-name", "", "Name that every broker's certificate must be for; the host of --broker, or the target of the SRV record, when empty."),
 		yes("broker-insecure", false, "Take any certificate of a broker: whoever can get in between can read and change everything, passwords included; for tests."),
+		text("credentials", "", "JSON file with logins for brokers, instead of the clients' own: a list of broker (host:port, * for any), login and passcode."),
 		text("store", "", "UUID or name of the store that clients want; whichever is served when empty."),
 		duration("hold-timeout", 20*time.Second, "How old a client's oldest unanswered request may grow while there is no broker, before the client hears ERROR."),
 		duration("hold-idle", 5*time.Minute, "How long a client without an unanswered request is held while there is no broker."),
@@ -54,6 +56,7 @@ type sidecarSettings struct {
 	srv            []string
 	brokerTLS      bool // of brokers that are found
 	brokerFiles    ops.TLSFiles
+	credentials    string // file
 	dns            []string
 	recorder       stomp.Config
 	probeInterval  time.Duration
@@ -86,6 +89,10 @@ func readSidecar(c *cli.Context) (sidecarSettings, error) {
 		}
 	}
 	s.tls(v)
+	if s.credentials = v.text("credentials"); v.err == nil {
+		_, err := ops.OpenCredentials(s.credentials, slog.New(slog.DiscardHandler))
+		v.check(err)
+	}
 	for _, name := range s.srv {
 		if !plausibleName(name) {
 			v.fail("srv", name, "must be a domain name such as _stomp._tcp.mq.example")
@@ -143,6 +150,7 @@ func (s *sidecarSettings) serve(p *process, orderly, now context.Context) error 
 		return err
 	}
 	defer car.close()
+	defer ops.Hangups(car.reload)()
 	if err := p.serveAdmin(orderly, car.status()); err != nil {
 		p.listener.Close()
 		return err

@@ -114,6 +114,10 @@ func (c *Conn) awaitHints(t *Try) bool {
 
 func (c *Conn) up(conn net.Conn, name string, attempt uint64) bool {
 	ok := false
+	peer := session.Peer{Name: name, Attempt: attempt}
+	if c.cfg.Credentials != nil {
+		peer.Login, peer.Passcode = c.cfg.Credentials()
+	}
 	c.step(neither, func(out *session.Out) {
 		if c.fault != nil {
 			return
@@ -124,7 +128,7 @@ func (c *Conn) up(conn net.Conn, name string, attempt uint64) bool {
 		leg.in.release()
 		leg.in.init(c.pool, &c.mu, conn)
 		c.moving, c.live, leg.since = nil, false, out.Now
-		c.rec.Up(session.Peer{Name: name, Attempt: attempt}, out)
+		c.rec.Up(peer, out)
 	})
 	return ok
 }

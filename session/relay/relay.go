@@ -60,6 +60,9 @@ type Config struct {
 	Dial Dialer
 	// Event is called for each event, without locks, from the goroutine that saw it; it must not block. May be nil.
 	Event func(Event)
+	// Credentials are what the broker that was dialled last is to be told instead of the client's own; both empty: the client's. It must not block.
+	// May be nil.
+	Credentials func() (login, passcode string)
 	// ChunkBytes is the size of read buffers; 0 means 32 KiB.
 	ChunkBytes int
 	// LingerTimeout bounds writing the last octets to a client and waiting for its close; 0 means 5 s.

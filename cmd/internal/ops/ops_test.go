@@ -172,3 +172,20 @@ func TestHint(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestHangups(t *testing.T) {
+	reloads := make(chan struct{})
+	stop := Hangups(func() { reloads <- struct{}{} })
+	for range 2 {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-reloads:
+		case <-time.After(5 * time.Second):
+			t.Fatal("nobody noticed")
+		}
+	}
+	stop()
+	stop()
+}

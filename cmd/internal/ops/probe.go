@@ -11,9 +11,10 @@ import (
 	"github.com/understudy-mq/understudy/session/stomp/frame"
 )
 
-// Limits of a probe's answer: it is a few header lines, or an ERROR with a short text.
+// Limits of a probe's answer: it is a few header lines, or an ERROR with a text, in which brokers written in Java put a whole stack trace.
 const (
-	probeBuffer = 16 << 10
+	probeFirst  = 2 << 10
+	probeBuffer = 64 << 10
 	probeDetail = 320
 )
 
@@ -106,10 +107,13 @@ func (p *Prober) ask(conn net.Conn, t health.Target) (health.Evidence, error) {
 // readAnswer reads up to the first frame that is not an end-of-line.
 func readAnswer(conn net.Conn) (*frame.Frame, error) {
 	parser := frame.Parser{Limits: frame.Limits{Block: probeBuffer / 2, Body: probeBuffer / 2}, Version: frame.V12}
-	buf := make([]byte, 0, probeBuffer)
-	for {
+	var buf []byte
+	for total := 0; ; {
+		if len(buf) == cap(buf) {
+			buf = append(make([]byte, 0, max(probeFirst, 2*len(buf))), buf...)
+		}
 		n, err := conn.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
+		buf, total = buf[:len(buf)+n], total+n
 		for len(buf) > 0 {
 			f := new(frame.Frame)
 			took, _, err := parser.Next(buf, f)
@@ -127,7 +131,7 @@ func readAnswer(conn net.Conn) (*frame.Frame, error) {
 		switch {
 		case err != nil:
 			return nil, fmt.Errorf("connection ended before an answer: %w", err)
-		case len(buf) == cap(buf):
+		case total >= probeBuffer:
 			return nil, errors.New("answer is too long")
 		}
 	}

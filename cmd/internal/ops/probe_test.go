@@ -80,6 +80,54 @@ func TestProbeAnswers(t *testing.T) {
 	}
 }
 
+// What brokers answer that nobody here wrote. Whatever they refuse, they are there and serve somebody.
+func TestProbeForeignBrokers(t *testing.T) {
+	trace := strings.Repeat("\tat org.apache.activemq.broker.BrokerFilter.addConnection(BrokerFilter.java:99)\n", 150)
+	for _, c := range []struct{ name, answer, detail string }{
+		{"RabbitMQ", "CONNECTED\nserver:RabbitMQ/3.10.8\nsession:session-x\nheart-beat:0,0\nversion:1.2\n\n\x00", ""},
+		{"RabbitMQ with another login", "ERROR\nmessage:Bad CONNECT\ncontent-type:text/plain\nversion:1.0,1.1,1.2\ncontent-length:31\n\nAccess refused for user 'guest'\x00\n", "Bad CONNECT"},
+		{"RabbitMQ without the virtual host", "ERROR\nmessage:Bad CONNECT\ncontent-type:text/plain\nversion:1.0,1.1,1.2\ncontent-length:32\n\nVirtual host '/' access denied!!\x00", "Bad CONNECT"},
+		{"ActiveMQ", "CONNECTED\nserver:ActiveMQ/5.17.2\nheart-beat:0,0\nsession:ID:h-1-2\nversion:1.2\n\n\x00\n", ""},
+		{"ActiveMQ with another login", "ERROR\ncontent-type:text/plain\nmessage:User name [null] or password is invalid.\n\njava.lang.SecurityException: User name [null] or password is invalid.\n" + trace + "\x00\n",
+			"password is invalid"},
+		{"Artemis", "CONNECTED\nversion:1.2\nsession:123\nserver:ActiveMQ-Artemis/2.31.2 ActiveMQ Artemis Messaging Engine\nheart-beat:0,0\n\n\x00\n", ""},
+		{"Artemis with another login", "ERROR\nversion:1.2\nmessage:Security Error occurred: User name [null] or password is invalid\ncontent-type:text/plain\n\nx\x00\n", "password is invalid"},
+		{"one of long ago", "CONNECTED\nsession:1\n\n\x00", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, asked := answering(c.answer)
+				p.Credentials = func(to health.Target) (string, string) { return "probe@" + string(to), "s:e,c" }
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				got := p.Probe(ctx, "mq.example:61613")
+				if got.Kind != health.ProbeActive || got.Store != "" || got.Epoch != 0 || !strings.Contains(got.Detail, c.detail) || (c.detail == "") != (got.Detail == "") {
+					t.Errorf("%+v, want active with %q", got, c.detail)
+				}
+				if said := <-asked; !strings.Contains(said, "\nlogin:probe@mq.example:61613\npasscode:s:e,c\n") || strings.Contains(got.Detail, "s:e,c") {
+					t.Errorf("said %q, and then %+v", said, got)
+				}
+			})
+		})
+	}
+}
+
+// A slave on shared storage opens no port: it is down until it is the master, and then active at the first answer.
+func TestProbeTCP(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := health.Target(l.Addr().String())
+	if got := new(Prober).ProbeTCP(t.Context(), target); got.Kind != health.ProbeActive {
+		t.Errorf("%+v", got)
+	}
+	l.Close()
+	if got := new(Prober).ProbeTCP(t.Context(), target); got.Kind != health.DialFailed || !strings.Contains(got.Detail, "refused") {
+		t.Errorf("%+v", got)
+	}
+}
+
 // A frozen broker: its kernel accepts, and nothing is ever said.
 func TestProbeGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

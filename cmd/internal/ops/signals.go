@@ -36,6 +36,29 @@ func Signals(parent context.Context) (orderly, now context.Context, stop func())
 	})
 }
 
+// Hangups calls reload for each SIGHUP, one at a time, until stop is called; stop waits for the last.
+func Hangups(reload func()) (stop func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	done := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for {
+			select {
+			case <-signals:
+				reload()
+			case <-done:
+				return
+			}
+		}
+	})
+	return sync.OnceFunc(func() {
+		signal.Stop(signals)
+		close(done)
+		watching.Wait()
+	})
+}
+
 func watch(signals <-chan os.Signal, done <-chan struct{}, orderly, now context.CancelCauseFunc) {
 	for first := true; ; first = false {
 		select {
