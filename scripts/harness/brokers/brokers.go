@@ -42,7 +42,10 @@ type Node interface {
 	Kill() error
 	// Stop ends it with SIGTERM and returns when it is gone; when ctx ends first it is killed and an error returned.
 	Stop(ctx context.Context) error
-	// Freeze stops it with SIGSTOP: its sockets stay open and nothing is answered. Thaw lets it go on.
+	// Freeze stops it with SIGSTOP: its sockets stay open and nothing is answered. Thaw lets it go on. What follows differs: the owner of a
+	// KahaDB or Artemis store keeps it, one of a lease (activemq-jdbc) loses it after a second and stands by once thawed, paired ends a
+	// frozen owner (Running says false then), and a node of RabbitMQ that was frozen for longer than 5 s is cut off from its cluster until
+	// it is started anew.
 	Freeze() error
 	Thaw() error
 	// Start starts it again after Kill or Stop, or after it ended by itself, and waits until it serves or stands by. Where a node cannot

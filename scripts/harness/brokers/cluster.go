@@ -97,10 +97,10 @@ func (c *cluster) startInOrder(ctx context.Context) error {
 }
 
 // startTogether is for nodes that wait for each other.
-func (c *cluster) startTogether(ctx context.Context) error {
-	errs := make([]error, len(c.nodes))
+func (c *cluster) startTogether(ctx context.Context, nodes []*node) error {
+	errs := make([]error, len(nodes))
 	var wg sync.WaitGroup
-	for i, n := range c.nodes {
+	for i, n := range nodes {
 		wg.Go(func() { errs[i] = n.Start(ctx) })
 	}
 	wg.Wait()

@@ -15,7 +15,7 @@ var confFiles embed.FS
 
 // render writes the file conf/name, filled with data, to path.
 func render(name, path string, data any) error {
-	t, err := template.New(name).Option("missingkey=error").Funcs(template.FuncMap{"inc": func(i int) int { return i + 1 }}).ParseFS(confFiles, "conf/"+name)
+	t, err := template.New(name).Option("missingkey=error").ParseFS(confFiles, "conf/"+name)
 	if err != nil {
 		return fmt.Errorf("configuration %s: %w", name, err)
 	}

@@ -47,16 +47,12 @@ func buildRabbitMQ(ctx context.Context, c *cluster) error {
 	if _, err := c.procs.start("epmd", filepath.Join(c.dir, "epmd.log"), epmd); err != nil {
 		return err
 	}
-	var names []string
 	for i := range c.opt.Nodes {
-		names = append(names, fmt.Sprintf("r%d@localhost", i))
-	}
-	for i, name := range names {
 		n, dir, err := c.add(fmt.Sprintf("rabbitmq-%d", i))
 		if err != nil {
 			return err
 		}
-		env, err := rabbitmqFiles(n, dir, name, names)
+		env, err := rabbitmqFiles(n, dir, fmt.Sprintf("r%d@localhost", i), "r0@localhost")
 		if err != nil {
 			return err
 		}
@@ -67,15 +63,19 @@ func buildRabbitMQ(ctx context.Context, c *cluster) error {
 			return cmd
 		}
 	}
-	if err := c.startTogether(ctx); err != nil {
+	// The first founds the cluster alone and the others join it: all at once, they would spend most of the time waiting for each other.
+	if err := c.nodes[0].Start(ctx); err != nil {
+		return err
+	}
+	if err := c.startTogether(ctx, c.nodes[1:]); err != nil {
 		return err
 	}
 	c.version = c.nodes[0].serverHeader(ctx)
 	return nil
 }
 
-// rabbitmqFiles writes the configuration of a node and returns its environment.
-func rabbitmqFiles(n *node, dir, name string, names []string) ([]string, error) {
+// rabbitmqFiles writes the configuration of a node, which joins the node seed unless it is that itself, and returns its environment.
+func rabbitmqFiles(n *node, dir, name, seed string) ([]string, error) {
 	amqp, err := freePort()
 	if err != nil {
 		return nil, err
@@ -85,7 +85,7 @@ func rabbitmqFiles(n *node, dir, name string, names []string) ([]string, error) 
 		return nil, err
 	}
 	err = render("rabbitmq.conf", filepath.Join(dir, "rabbitmq.conf"), map[string]any{
-		"AMQP": net.JoinHostPort("127.0.0.1", strconv.Itoa(amqp)), "Addr": n.Addr(), "Names": names,
+		"AMQP": net.JoinHostPort("127.0.0.1", strconv.Itoa(amqp)), "Addr": n.Addr(), "Seed": seed,
 	})
 	if err != nil {
 		return nil, err
