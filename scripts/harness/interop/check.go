@@ -26,7 +26,7 @@ type Counts struct {
 	Lost int `json:"lost"`
 	// Duplicated are deliveries beyond the first of each message.
 	Duplicated int `json:"duplicated"`
-	// Reordered are first deliveries behind a later message of the same stream.
+	// Reordered are first deliveries behind a later message.
 	Reordered int `json:"reordered"`
 	// InDoubt were sent, and their sender heard neither that they are stored nor that this is unknown.
 	InDoubt int `json:"in_doubt"`
@@ -60,26 +60,26 @@ type fate struct {
 // Check counts. It knows nothing of brokers, libraries or promises.
 func Check(e Evidence) Counts {
 	var c Counts
-	fates := map[Message]*fate{}
-	of := func(m Message) *fate {
-		f := fates[m]
+	fates := map[int]*fate{}
+	of := func(seq int) *fate {
+		f := fates[seq]
 		if f == nil {
 			f = &fate{}
-			fates[m] = f
+			fates[seq] = f
 		}
 		return f
 	}
 	for _, p := range e.Producer {
-		switch f := of(p.Message); p.Kind {
+		switch f := of(p.Seq); p.Kind {
 		case 'S':
 			f.wasSent, f.sent = true, p.At
 		case 'C':
 			f.wasConfirmed, f.confirmed = true, p.At
 		}
 	}
-	highest := map[int]int{}
+	highest := 0
 	deliver := func(d Event, byConsumer bool) {
-		f := fates[d.Message]
+		f := fates[d.Seq]
 		if f == nil || !f.wasSent || d.Run != e.Run || d.Size != e.Size {
 			c.Altered++
 			return
@@ -92,18 +92,18 @@ func Check(e Evidence) Counts {
 			return
 		}
 		f.firstDelivered = d.At
-		if d.Seq < highest[d.Stream] {
+		if d.Seq < highest {
 			c.Reordered++
 			return
 		}
-		highest[d.Stream] = d.Seq
+		highest = d.Seq
 	}
 	for _, d := range e.Consumer {
 		switch d.Kind {
 		case 'M':
 			deliver(d, true)
 		case 'A':
-			of(d.Message).acked = d.At
+			of(d.Seq).acked = d.At
 		}
 	}
 	for _, d := range e.Left {
@@ -111,6 +111,9 @@ func Check(e Evidence) Counts {
 	}
 	c.count(fates, e.Fault)
 	c.complaints(e)
+	if c.Told && c.ToldUnknown == 0 {
+		c.ToldUnknown = c.Sent - c.Confirmed // the library shows the words, not the list
+	}
 	c.InDoubt = max(0, c.Sent-c.Confirmed-c.ToldUnknown)
 	if c.Ended { // who broke never heard anything again
 		c.SilenceMS = silence(e)
@@ -119,7 +122,7 @@ func Check(e Evidence) Counts {
 }
 
 // count adds up what is known of each message.
-func (c *Counts) count(fates map[Message]*fate, fault time.Time) {
+func (c *Counts) count(fates map[int]*fate, fault time.Time) {
 	before := func(t time.Time) bool { return !t.IsZero() && t.Before(fault) }
 	for _, f := range fates {
 		if f.wasSent {
@@ -164,7 +167,8 @@ func (c *Counts) complaints(e Evidence) {
 			case 'B':
 				ended = true
 			case 'E':
-				c.Errors = append(c.Errors, ev.Error.Message)
+				line, _, _ := strings.Cut(ev.Error.Message, "\n") // ActiveMQ sends the stack trace
+				c.Errors = append(c.Errors, line)
 				c.Told = c.Told && ev.Error.unknown()
 				if ids := ev.Error.Headers[headerReceipts]; ids != "" {
 					c.ToldUnknown += 1 + strings.Count(ids, ",")
@@ -182,7 +186,7 @@ func (c Complaint) unknown() bool {
 	if code := c.Headers[headerCode]; code != "" {
 		return code == codeInDoubt
 	}
-	return strings.Contains(c.Message, "in doubt") || strings.Contains(c.Message, codeInDoubt)
+	return strings.Contains(c.Message, "outcome unknown")
 }
 
 // silence is the longest pause after the fault, of receipts and of messages, up to when the producer had nothing more to send.

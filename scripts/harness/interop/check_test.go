@@ -14,7 +14,7 @@ var epoch = time.Unix(1_700_000_000, 0)
 func at(ms int) time.Time { return epoch.Add(time.Duration(ms) * time.Millisecond) }
 
 func event(ms int, kind byte, seq int) Event {
-	e := Event{At: at(ms), Kind: kind, Message: Message{0, seq}}
+	e := Event{At: at(ms), Kind: kind, Seq: seq}
 	if kind == 'M' {
 		e.Run, e.Size = "run", 64
 	}
@@ -96,7 +96,7 @@ func TestCheckCatches(t *testing.T) {
 		}, "duplicates", func(c Counts) int { return c.Duplicated }, 1},
 		{"two swapped", func(e *Evidence) {
 			i, j := index(e.Consumer, 'M', 6), index(e.Consumer, 'M', 7)
-			e.Consumer[i].Message, e.Consumer[j].Message = e.Consumer[j].Message, e.Consumer[i].Message
+			e.Consumer[i].Seq, e.Consumer[j].Seq = e.Consumer[j].Seq, e.Consumer[i].Seq
 		}, "out of order", func(c Counts) int { return c.Reordered }, 1},
 		{"nobody sent it", func(e *Evidence) {
 			e.Consumer = slices.Insert(e.Consumer, 0, event(1, 'M', 99))
@@ -169,8 +169,8 @@ func TestPromisesHaveReasons(t *testing.T) {
 func TestParseEvent(t *testing.T) {
 	good := map[string]Event{
 		"R":                    {Kind: 'R'},
-		"S 0 17":               {Kind: 'S', Message: Message{0, 17}},
-		"M run-1 2 3 64":       {Kind: 'M', Message: Message{2, 3}, Run: "run-1", Size: 64},
+		"S 17":                 {Kind: 'S', Seq: 17},
+		"M run-1 3 64":         {Kind: 'M', Seq: 3, Run: "run-1", Size: 64},
 		`E {"message":"gone"}`: {Kind: 'E', Error: Complaint{Message: "gone"}},
 	}
 	for line, want := range good {
@@ -180,7 +180,7 @@ func TestParseEvent(t *testing.T) {
 			t.Errorf("%q: %s, %v; want %s", line, a, err, b)
 		}
 	}
-	for _, line := range []string{"", "R 1", "S 1", "S 1 2 3", "M run 1 2", "C a 1", "E gone", "X", "Warning: something"} {
+	for _, line := range []string{"", "R 1", "S", "S 1 2", "M run 1", "M run 1 2 3", "C a", "E gone", "X", "Warning: something"} {
 		if e, err := parseEvent(line, epoch); err == nil {
 			t.Errorf("%q was taken for %+v", line, e)
 		}

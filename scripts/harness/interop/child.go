@@ -53,8 +53,8 @@ type client struct {
 	log     []Event
 	changed chan struct{} // closed and renewed with every line
 	counts  map[byte]int
-	got     map[Message]bool // delivered
-	odd     error            // a line that is none
+	got     map[int]bool // delivered
+	odd     error        // a line that is none
 }
 
 // startClient starts a program with its job.
@@ -63,7 +63,7 @@ func startClient(name string, cmd *exec.Cmd, job Job) (*client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	c := &client{name: name, cmd: cmd, gone: make(chan struct{}), changed: make(chan struct{}), counts: map[byte]int{}, got: map[Message]bool{}}
+	c := &client{name: name, cmd: cmd, gone: make(chan struct{}), changed: make(chan struct{}), counts: map[byte]int{}, got: map[int]bool{}}
 	cmd.Env = append(cmd.Env, "JOB="+string(text))
 	cmd.Stderr = &c.errors
 	out, err := cmd.StdoutPipe()
@@ -94,7 +94,7 @@ func (c *client) read(out io.Reader) {
 			c.log = append(c.log, e)
 			c.counts[e.Kind]++
 			if e.Kind == 'M' {
-				c.got[e.Message] = true
+				c.got[e.Seq] = true
 			}
 		}
 		close(c.changed)

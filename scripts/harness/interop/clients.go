@@ -16,9 +16,7 @@ type Client struct {
 	Name string
 	// Library is what it is called where it comes from; its version is pinned by go.mod, package-lock.json or the distribution.
 	Library string
-	// Streams is how many sequences the program sends side by side; more than one only where the library waits for each receipt.
-	Streams int
-	// Window is how many receipts it may wait for.
+	// Window is how many receipts it may wait for: one where the library blocks until it has it.
 	Window int
 
 	command []string // after the interpreter's own look-up; %dir is the directory of the programs, %go where Go programs are built
@@ -31,18 +29,18 @@ type Client struct {
 func Clients() []Client {
 	const deb = "apt-get install "
 	return []Client{
-		{Name: "go-stomp", Library: "github.com/go-stomp/stomp/v3", Streams: 8, Window: 1, command: []string{"%go/gostomp"}},
-		{Name: "python", Library: "python3-stomp", Streams: 1, Window: 16, command: []string{"/usr/bin/python3", "%dir/python/client.py"},
+		{Name: "go-stomp", Library: "github.com/go-stomp/stomp/v3", Window: 1, command: []string{"%go/gostomp"}},
+		{Name: "python", Library: "python3-stomp", Window: 16, command: []string{"/usr/bin/python3", "%dir/python/client.py"},
 			probe: []string{"/usr/bin/python3", "-c", "import stomp"}, install: deb + "python3-stomp"},
-		{Name: "ruby", Library: "ruby-stomp", Streams: 1, Window: 16, command: []string{"/usr/bin/ruby", "%dir/ruby/client.rb"},
+		{Name: "ruby", Library: "ruby-stomp", Window: 16, command: []string{"/usr/bin/ruby", "%dir/ruby/client.rb"},
 			probe: []string{"/usr/bin/ruby", "-e", "require 'stomp'"}, install: deb + "ruby-stomp"},
-		{Name: "perl", Library: "Net::Stomp", Streams: 1, Window: 16, command: []string{"/usr/bin/perl", "%dir/perl/client.pl"},
+		{Name: "perl", Library: "Net::Stomp", Window: 16, command: []string{"/usr/bin/perl", "%dir/perl/client.pl"},
 			probe: []string{"/usr/bin/perl", "-MNet::Stomp", "-e", "1"}, install: deb + "libnet-stomp-perl"},
-		{Name: "php", Library: "php-stomp", Streams: 1, Window: 1, command: []string{"/usr/bin/php", "%dir/php/client.php"},
+		{Name: "php", Library: "php-stomp", Window: 1, command: []string{"/usr/bin/php", "%dir/php/client.php"},
 			probe: []string{"/usr/bin/php", "-r", "exit(extension_loaded('stomp') && extension_loaded('pcntl') ? 0 : 1);"}, install: deb + "php-cli php-stomp"},
-		{Name: "stompit", Library: "stompit", Streams: 1, Window: 16, command: []string{"node", "%dir/node/stompit.js"}, modules: true,
+		{Name: "stompit", Library: "stompit", Window: 16, command: []string{"node", "%dir/node/stompit.js"}, modules: true,
 			probe: []string{"node", "-e", "require('stompit')"}, install: "npm ci, in a cache directory"},
-		{Name: "stompjs", Library: "@stomp/stompjs with @stomp/tcp-wrapper", Streams: 1, Window: 16, command: []string{"node", "%dir/node/stompjs.js"}, modules: true,
+		{Name: "stompjs", Library: "@stomp/stompjs with @stomp/tcp-wrapper", Window: 16, command: []string{"node", "%dir/node/stompjs.js"}, modules: true,
 			probe: []string{"node", "-e", "require('@stomp/stompjs'); require('@stomp/tcp-wrapper')"}, install: "npm ci, in a cache directory"},
 	}
 }

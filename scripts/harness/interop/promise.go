@@ -53,9 +53,8 @@ var promises = map[string]Promise{
 	},
 	"activemq-jdbc": {
 		Text:    "exactly once, in order; a SEND in flight may end in an ERROR that says unknown",
-		Why:     "as with a shared directory; the lock is a row of the database, which a frozen master keeps",
+		Why:     "as with a shared directory; the lock is a lease, which a frozen master loses",
 		MayTell: true,
-		Thaw:    6 * time.Second,
 	},
 	"rabbitmq": {
 		Text: "exactly once at the one consuming sidecar, first deliveries in order, unnoticed",

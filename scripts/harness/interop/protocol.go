@@ -11,8 +11,8 @@ import (
 // Job is what a client program is told: one JSON object in the environment variable JOB. The program connects once, does its role and ends;
 // it has no fail-over logic, and where its library has some, that is turned off or reported as an error.
 //
-// A producer says R, waits for a line on its standard input, and sends messages 1 to Count of each of its streams, each with a receipt, at Rate a second, with at most Window unconfirmed; when
-// it was held up it makes up for it. A body is "run stream seq " and then x up to Size octets. A consumer subscribes with
+// A producer says R, waits for a line on its standard input, and sends messages 1 to Count, each with a receipt, at Rate a second, with at most Window unconfirmed; when
+// it was held up it makes up for it. A body is "run seq " and then x up to Size octets. A consumer subscribes with
 // ack:client-individual, acknowledges the oldest message whenever it has more than Hold unacknowledged, and on SIGTERM acknowledges the rest,
 // waits for the broker's word on that, and leaves.
 type Job struct {
@@ -25,9 +25,8 @@ type Job struct {
 	Destination string            `json:"destination"`
 	Headers     map[string]string `json:"headers"` // for SEND or SUBSCRIBE; never nil
 	Run         string            `json:"run"`
-	Streams     int               `json:"streams"` // only for a library that waits for each receipt: sequences that it sends side by side
-	Count       int               `json:"count"`   // messages of each stream
-	Rate        float64           `json:"rate"`    // messages a second, of all streams
+	Count       int               `json:"count"`
+	Rate        float64           `json:"rate"` // messages a second
 	Window      int               `json:"window"`
 	Size        int               `json:"size"`
 	Hold        int               `json:"hold"`
@@ -36,23 +35,20 @@ type Job struct {
 // Event is one line of a client's standard output:
 //
 //	R                      ready: connected and, for a consumer, subscribed
-//	S stream seq           a SEND is about to leave
-//	C stream seq           its receipt is there
-//	M run stream seq size  a message was delivered
-//	A stream seq           its ACK was handed to the library
+//	S seq                  a SEND is about to leave
+//	C seq                  its receipt is there
+//	M run seq size         a message was delivered
+//	A seq                  its ACK was handed to the library
 //	E {"message","headers"}  the client noticed something: an ERROR frame, a lost connection; it ends now
 //	B                      it ended in good order
 type Event struct {
-	At   time.Time // when the line was read
-	Kind byte      // R, S, C, M, A, E or B
-	Message
+	At    time.Time // when the line was read
+	Kind  byte      // R, S, C, M, A, E or B
+	Seq   int
 	Run   string
 	Size  int
 	Error Complaint
 }
-
-// Message names one message of a run.
-type Message struct{ Stream, Seq int }
 
 // Complaint is what a client noticed. Headers are those of an ERROR frame, where the library shows them.
 type Complaint struct {
@@ -75,11 +71,11 @@ func parseEvent(line string, at time.Time) (Event, error) {
 			err = fmt.Errorf("nothing may follow")
 		}
 	case 'S', 'C', 'A':
-		err = numbers(rest, &e.Stream, &e.Seq)
+		err = numbers(rest, &e.Seq)
 	case 'M':
 		run, tail, _ := strings.Cut(rest, " ")
 		e.Run = run
-		err = numbers(tail, &e.Stream, &e.Seq, &e.Size)
+		err = numbers(tail, &e.Seq, &e.Size)
 	case 'E':
 		err = json.Unmarshal([]byte(rest), &e.Error)
 	default:

@@ -191,8 +191,8 @@ func (o *round) cell(i int, c Cell, place string) (*running, error) {
 	run := fmt.Sprintf("%s-%d-%08x", o.fault, i, rand.Uint32())
 	user, pass := o.cluster.Login()
 	job := Job{
-		Host: host, Port: n, Login: user, Passcode: pass, Vhost: o.cluster.Vhost(), Run: run, Streams: c.Client.Streams,
-		Count: max(1, int(o.Rate*o.Load.Seconds())/c.Client.Streams), Rate: o.Rate, Window: c.Client.Window, Size: bodySize, Hold: unackedHeld,
+		Host: host, Port: n, Login: user, Passcode: pass, Vhost: o.cluster.Vhost(), Run: run,
+		Count: max(1, int(o.Rate*o.Load.Seconds())), Rate: o.Rate, Window: c.Client.Window, Size: bodySize, Hold: unackedHeld,
 	}
 	return &running{Cell: c, job: job, evidence: Evidence{Run: run, Size: bodySize}}, nil
 }
@@ -331,7 +331,7 @@ func (o *round) drain(c *running) time.Duration {
 	return drainLimit
 }
 
-// missed counts the connections through the sidecar that the fault did not reach: each cell has two, and each must have been taken over.
+// missed counts the connections through the sidecar that the fault did not reach: each that ended in good order must have been taken over.
 func (o *round) missed() error {
 	if o.sidecar == nil || o.fault == None {
 		return nil
@@ -339,7 +339,7 @@ func (o *round) missed() error {
 	n := 0
 	for _, c := range o.cells {
 		if c.Via == ViaSidecar && c.aborted == nil {
-			n += 2
+			n += c.producer.said('B') + c.consumer.said('B')
 		}
 	}
 	moved, err := o.sidecar.metric("takeovers_total")
@@ -385,7 +385,7 @@ func (o *round) results(missed error) []Result {
 }
 
 func (o *round) result(c *running, missed error) Result {
-	r := Result{Broker: o.cluster.Kind(), Client: c.Client.Name, Fault: o.fault, Via: c.Via, Planned: c.job.Count * c.job.Streams}
+	r := Result{Broker: o.cluster.Kind(), Client: c.Client.Name, Fault: o.fault, Via: c.Via, Planned: c.job.Count}
 	if c.producer != nil {
 		c.evidence.Producer = c.producer.events()
 	}
@@ -438,7 +438,11 @@ func (o *round) writeLog(c *running) error {
 		events []Event
 	}{{"producer", c.evidence.Producer}, {"consumer", c.evidence.Consumer}, {"left", c.evidence.Left}} {
 		for _, e := range log.events {
-			fmt.Fprintf(f, "%s %s %c %d %d %s\n", e.At.Format("15:04:05.000000"), log.who, e.Kind, e.Stream, e.Seq, e.Error.Message)
+			fmt.Fprintf(f, "%s %s %c %d", e.At.Format("15:04:05.000000"), log.who, e.Kind, e.Seq)
+			if e.Kind == 'E' {
+				fmt.Fprintf(f, " %s %v", e.Error.Message, e.Error.Headers)
+			}
+			fmt.Fprintln(f)
 		}
 	}
 	for _, p := range []*client{c.producer, c.consumer} {

@@ -1,6 +1,6 @@
 // Command gostomp is a producer or a consumer with go-stomp. What it is told and what it says: ../../interop/protocol.go.
 //
-// A Send with a receipt blocks in this library, so several streams share the connection, each with one message outstanding.
+// A Send with a receipt blocks in this library, and so does every other Send meanwhile: one is outstanding at most.
 package main
 
 import (
@@ -82,9 +82,11 @@ func run(job interop.Job) error {
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
+	work := consume
 	if job.Role == "produce" {
-		produce(conn, job)
-	} else if err := consume(conn, job); err != nil {
+		work = produce
+	}
+	if err := work(conn, job); err != nil {
 		return err
 	}
 	if err := conn.Disconnect(); err != nil {
@@ -93,7 +95,7 @@ func run(job interop.Job) error {
 	return nil
 }
 
-func produce(conn *stomp.Conn, job interop.Job) {
+func produce(conn *stomp.Conn, job interop.Job) error {
 	opts := []func(*frame.Frame) error{stomp.SendOpt.Receipt}
 	for key, value := range job.Headers {
 		opts = append(opts, stomp.SendOpt.Header(key, value))
@@ -101,23 +103,17 @@ func produce(conn *stomp.Conn, job interop.Job) {
 	say("R")
 	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
 	start := time.Now()
-	var streams sync.WaitGroup
-	for stream := range job.Streams {
-		streams.Go(func() {
-			for seq := 1; seq <= job.Count; seq++ {
-				n := (seq-1)*job.Streams + stream
-				time.Sleep(time.Until(start.Add(time.Duration(float64(n) / job.Rate * float64(time.Second)))))
-				body := fmt.Sprintf("%s %d %d ", job.Run, stream, seq)
-				body += strings.Repeat("x", job.Size-len(body))
-				say("S %d %d", stream, seq)
-				if err := conn.Send(job.Destination, "text/plain", []byte(body), opts...); err != nil {
-					fail(fmt.Errorf("send: %w", err))
-				}
-				say("C %d %d", stream, seq)
-			}
-		})
+	for seq := 1; seq <= job.Count; seq++ {
+		time.Sleep(time.Until(start.Add(time.Duration(float64(seq-1) / job.Rate * float64(time.Second)))))
+		body := fmt.Sprintf("%s %d ", job.Run, seq)
+		body += strings.Repeat("x", job.Size-len(body))
+		say("S %d", seq)
+		if err := conn.Send(job.Destination, "text/plain", []byte(body), opts...); err != nil {
+			return fmt.Errorf("send: %w", err)
+		}
+		say("C %d", seq)
 	}
-	streams.Wait()
+	return nil
 }
 
 func consume(conn *stomp.Conn, job interop.Job) error {
@@ -167,7 +163,7 @@ func receive(sub *stomp.Subscription, to chan<- *stomp.Message) {
 			}
 			return
 		}
-		say("M %s %d", strings.Join(strings.SplitN(string(m.Body), " ", 4)[:3], " "), len(m.Body))
+		say("M %s %d", strings.Join(strings.SplitN(string(m.Body), " ", 3)[:2], " "), len(m.Body))
 		to <- m
 	}
 	if !left.Load() {
@@ -182,7 +178,7 @@ func acknowledge(conn *stomp.Conn, unacked []*stomp.Message, keep int) ([]*stomp
 		if err := conn.Ack(m); err != nil {
 			return unacked, fmt.Errorf("acknowledge: %w", err)
 		}
-		say("A %s", strings.Join(strings.SplitN(string(m.Body), " ", 4)[1:3], " "))
+		say("A %s", strings.SplitN(string(m.Body), " ", 3)[1])
 	}
 	return unacked, nil
 }

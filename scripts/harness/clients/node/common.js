@@ -24,9 +24,9 @@ function produce(send, done) {
     while (next <= job.count && open < job.window && performance.now() >= start + ((next - 1) * 1000) / job.rate) {
       const seq = next++;
       open++;
-      say(`S 0 ${seq}`);
-      send(`${job.run} 0 ${seq} `.padEnd(job.size, 'x'), seq, () => {
-        say(`C 0 ${seq}`);
+      say(`S ${seq}`);
+      send(`${job.run} ${seq} `.padEnd(job.size, 'x'), seq, () => {
+        say(`C ${seq}`);
         open--;
         if (next > job.count && open === 0) {
           clearInterval(timer);
@@ -48,16 +48,16 @@ class Consumer {
     this.unacked = [];
   }
   take(message, body) {
-    const [run, stream, seq] = body.split(' ', 3);
-    say(`M ${run} ${stream} ${seq} ${body.length}`);
-    this.unacked.push({ message, name: `${stream} ${seq}` });
+    const [run, seq] = body.split(' ', 2);
+    say(`M ${run} ${seq} ${body.length}`);
+    this.unacked.push({ message, seq });
     this.acknowledge(job.hold);
   }
   acknowledge(keep, confirmed) {
     while (this.unacked.length > keep) {
-      const { message, name } = this.unacked.shift();
+      const { message, seq } = this.unacked.shift();
       this.ack(message, this.unacked.length === 0 ? confirmed : undefined);
-      say(`A ${name}`);
+      say(`A ${seq}`);
     }
   }
   // finish acknowledges the rest and calls done when the broker has confirmed that.

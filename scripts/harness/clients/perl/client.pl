@@ -57,7 +57,7 @@ sub receipts_down_to {
     while ( $open > $most ) {
         my $frame = next_frame($patience) or fail("$open receipts did not come");
         next if $frame->command ne 'RECEIPT';
-        say_line( 'C 0 ' . $frame->headers->{'receipt-id'} ) if $frame->headers->{'receipt-id'} =~ /^\d+$/;
+        say_line( 'C ' . $frame->headers->{'receipt-id'} ) if $frame->headers->{'receipt-id'} =~ /^\d+$/;
         $open--;
     }
 }
@@ -71,14 +71,14 @@ sub produce {
         while ( ( my $pause = $due - time ) > 0 ) {    # receipts are taken while there is time
             if ($open) {
                 my $frame = next_frame($pause) or next;
-                say_line( 'C 0 ' . $frame->headers->{'receipt-id'} );
+                say_line( 'C ' . $frame->headers->{'receipt-id'} );
                 $open--;
             }
             else { sleep $pause }
         }
         receipts_down_to( $job->{window} - 1 );
-        say_line("S 0 $seq");
-        my $body = "$job->{run} 0 $seq ";
+        say_line("S $seq");
+        my $body = "$job->{run} $seq ";
         $body .= 'x' x ( $job->{size} - length $body );
         $open++;
         $stomp->send( { destination => $job->{destination}, body => $body, receipt => $seq, %{ $job->{headers} } } );
@@ -95,7 +95,7 @@ sub acknowledge {
         my %last = $receipt && !@unacked ? ( receipt => $receipt ) : ();
         $open++ if %last;
         $stomp->ack( { frame => $frame, %last } );
-        say_line( 'A ' . join ' ', ( split / /, $frame->body )[ 1, 2 ] );
+        say_line( 'A ' . ( split / /, $frame->body )[1] );
     }
 }
 
@@ -105,7 +105,7 @@ sub consume {
     until ($stopped) {
         my $frame = next_frame(0.1) or next;
         next if $frame->command ne 'MESSAGE';
-        say_line( 'M ' . join( ' ', ( split / /, $frame->body )[ 0 .. 2 ] ) . ' ' . length $frame->body );
+        say_line( 'M ' . join( ' ', ( split / /, $frame->body )[ 0, 1 ] ) . ' ' . length $frame->body );
         push @unacked, $frame;
         acknowledge( $job->{hold} );
     }

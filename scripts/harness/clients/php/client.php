@@ -32,12 +32,12 @@ function produce(Stomp $stomp, array $job): void
         if ($pause > 0) {
             usleep((int) ($pause * 1e6));
         }
-        say("S 0 $seq");
-        $body = str_pad("{$job['run']} 0 $seq ", $job['size'], 'x');
+        say("S $seq");
+        $body = str_pad("{$job['run']} $seq ", $job['size'], 'x');
         if (!$stomp->send($job['destination'], $body, $job['headers'] + ['receipt' => (string) $seq])) {
             failed("no receipt of SEND $seq: " . $stomp->error());
         }
-        say("C 0 $seq");
+        say("C $seq");
     }
 }
 
@@ -48,8 +48,8 @@ function acknowledge(Stomp $stomp, array &$unacked, int $keep, array $last = [])
         if (!$stomp->ack($frame, count($unacked) ? [] : $last)) {
             failed('ACK failed: ' . $stomp->error());
         }
-        [, $stream, $seq] = explode(' ', $frame->body, 4);
-        say("A $stream $seq");
+        [, $seq] = explode(' ', $frame->body, 3);
+        say("A $seq");
     }
 }
 
@@ -71,8 +71,8 @@ function consume(Stomp $stomp, array $job, bool &$stopped): void
         if (!$frame || $frame->command !== 'MESSAGE') {
             continue;
         }
-        [$run, $stream, $seq] = explode(' ', $frame->body, 4);
-        say("M $run $stream $seq " . strlen($frame->body));
+        [$run, $seq] = explode(' ', $frame->body, 3);
+        say("M $run $seq " . strlen($frame->body));
         $unacked[] = $frame;
         acknowledge($stomp, $unacked, $job['hold']);
     }

@@ -53,14 +53,14 @@ class Listener(stomp.ConnectionListener):
     def on_receipt(self, frame):
         name = frame.headers["receipt-id"]
         if name.isdigit():
-            say(f"C 0 {name}")
+            say(f"C {name}")
         with self.changed:
             self.receipts.discard(name)
             self.changed.notify_all()
 
     def on_message(self, frame):
         try:
-            say(f"M {' '.join(frame.body.split(' ', 3)[:3])} {len(frame.body)}")
+            say(f"M {' '.join(frame.body.split(' ', 2)[:2])} {len(frame.body)}")
             with self.changed:
                 self.unacked.append(frame)
             self.acknowledge(JOB["hold"])
@@ -75,7 +75,7 @@ class Listener(stomp.ConnectionListener):
                 frame = self.unacked.popleft()
                 last = receipt and not self.unacked
             connection.ack(frame.headers["ack"], receipt=receipt if last else None)
-            say("A " + " ".join(frame.body.split(" ", 3)[1:3]))
+            say("A " + frame.body.split(" ", 2)[1])
 
     def settle(self, most):
         with self.changed:
@@ -98,8 +98,8 @@ def produce():
         listener.settle(JOB["window"] - 1)
         with listener.changed:
             listener.receipts.add(str(seq))
-        say(f"S 0 {seq}")
-        body = f"{JOB['run']} 0 {seq} ".ljust(JOB["size"], "x")
+        say(f"S {seq}")
+        body = f"{JOB['run']} {seq} ".ljust(JOB["size"], "x")
         connection.send(JOB["destination"], body, headers=JOB["headers"], receipt=str(seq))
     listener.settle(0)
 

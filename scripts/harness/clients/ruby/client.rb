@@ -71,9 +71,9 @@ def produce(client, ledger)
     sleep(pause) if pause.positive?
     ledger.settle(client, JOB["window"] - 1)
     ledger.opened
-    say("S 0 #{seq}")
-    client.publish(JOB["destination"], "#{JOB["run"]} 0 #{seq} ".ljust(JOB["size"], "x"), HEADERS) do
-      say("C 0 #{seq}")
+    say("S #{seq}")
+    client.publish(JOB["destination"], "#{JOB["run"]} #{seq} ".ljust(JOB["size"], "x"), HEADERS) do
+      say("C #{seq}")
       ledger.closed
     end
   end
@@ -85,7 +85,7 @@ def acknowledge(client, ledger, keep)
     message = ledger.unacked.shift
     ledger.opened
     client.ack(message) { ledger.closed }
-    say("A " + message.body.split(" ", 4)[1, 2].join(" "))
+    say("A " + message.body.split(" ", 3)[1])
   end
 end
 
@@ -93,7 +93,7 @@ def consume(client, ledger)
   stopping = false
   Signal.trap("TERM") { stopping = true }
   client.subscribe(JOB["destination"], HEADERS.merge(ack: "client-individual", id: "1")) do |message|
-    say("M #{message.body.split(" ", 4)[0, 3].join(" ")} #{message.body.size}")
+    say("M #{message.body.split(" ", 3)[0, 2].join(" ")} #{message.body.size}")
     ledger.unacked << message
     acknowledge(client, ledger, JOB["hold"])
   end
