@@ -44,9 +44,8 @@ func (w *World) mine(l *link) {
 	}
 	if l.stalled && l.thawAt > 0 && l.thawAt <= w.now {
 		// In login and replay a recorder may be more patient; once it runs, what comes now is from somebody who was replaced.
-		state := w.state()
-		l.stalled, l.woken, l.broken = false, state == "run" || state == "drain", true
-		w.Tracef("link %d: wakes up with %d octets; the recorder is in state %s", l.id, l.toShell.len(), state)
+		l.stalled, l.woken, l.broken = false, w.live, true
+		w.Tracef("link %d: wakes up with %d octets; the recorder is in state %s", l.id, l.toShell.len(), w.state())
 	}
 	if l.stalled {
 		return
@@ -120,6 +119,7 @@ func (w *World) strike(l *link) {
 	f := *l.fault
 	l.fault = nil
 	w.Struck++
+	w.matrix.struck(w, l, f)
 	w.Tracef("FAULT %v", f)
 	w.downUntil = w.now + f.Downtime
 	l.toBroker.truncate(l.toBroker.len() * f.KeepUp / 100)

@@ -8,7 +8,8 @@ import (
 )
 
 var (
-	seeds  = flag.Int("seeds", 1000, "random long conversations to play")
+	seeds  = flag.Int("seeds", 0, "random conversations to play in TestSimulation; 0 is its default")
+	plays  = flag.Int("plays", 1000, "random long conversations with a paired broker to play")
 	first  = flag.Uint64("first-seed", 1, "the seed of the first of them")
 	ops    = flag.Int("ops", 240, "operations of the client in each")
 	breaks = flag.Int("faults", 3, "faults in each, of which some come too late")
@@ -16,7 +17,7 @@ var (
 
 // TestRandom plays long conversations with several faults each, and shrinks the first failure of each kind.
 func TestRandom(t *testing.T) {
-	n := *seeds
+	n := *plays
 	if brief() {
 		n = min(n, 100)
 	}

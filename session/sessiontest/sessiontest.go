@@ -7,7 +7,9 @@
 // the two of them saw. Shrink makes a failing run small enough to read.
 //
 // The files stomp_*.go bring STOMP: a client that follows a Script, the broker side of the paired protocol with its journal, and the
-// verdicts (lost, duplicated, reordered, phantom, ghost, resurrected, …). The package does no I/O and proves nothing about the shell
+// verdicts (lost, duplicated, reordered, phantom, ghost, resurrected, …). The files vendor*.go bring brokers that are not paired, each with
+// what was observed of it, and what a sidecar can promise there. Matrix says which cuts a run has struck; Mutation puts defects into
+// the models and Falsity into the recorder, to prove that the verdicts can fail. The package does no I/O and proves nothing about the shell
 // that runs in production; it is for tests only.
 package sessiontest
 

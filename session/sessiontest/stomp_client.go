@@ -14,6 +14,7 @@ type server interface {
 	left() []*item          // what is in the queues
 	heldBySession() []*item // delivered on the current connection, and not acknowledged
 	calm() bool             // nothing of an earlier connection is left
+	rest(link int) []byte   // read and not taken up
 }
 
 // stompClient is a program that follows a Script over STOMP.
@@ -54,6 +55,7 @@ type stompClient struct {
 	fleeting        map[int]*clientSub // nameless: ended, by queue; such a queue is not subscribed to again
 	unsubscribed    []string           // confirmed
 	drained         bool               // DISCONNECT was answered
+	temp, detaching bool               // it has a temporary queue; it is ending a durable subscription
 	forgotten       []*item            // held, or on their way, when their subscription was ended
 	declared        map[int]bool       // RabbitMQ: queues used before on this connection
 }

@@ -42,6 +42,7 @@ type item struct {
 	storedAt   time.Duration // when the broker stored it last
 	sentAfter  int           // how many connections the sidecar had lost when the client sent it
 	cameAt     time.Duration // when the broker last delivered it to the session
+	deliveries int           // to the session, shown or not
 	cameOn     int           // and on which link
 	answerTo   *item         // the request that it replies to
 	asked      bool          // it is a request, and the replier has had it
@@ -150,7 +151,7 @@ func (b *ledger) inOrder(it *item) {
 	if it.shown > 1 || b.shared[it.dest] || b.script.Queues[it.dest].Rival {
 		return
 	}
-	if it.answerTo != nil || it.moved && b.script.Kind != Paired {
+	if it.answerTo != nil || b.script.Kind != Paired && (it.moved || it.deliveries > 1) {
 		return
 	}
 	from, place := [2]int{it.dest, 0}, it.n
@@ -228,6 +229,9 @@ func (b *ledger) final(drained bool, stored [][]*item) {
 // unheld judges acknowledgements at the end of a conversation in good order.
 func (b *ledger) unacked(left []*item) {
 	for _, it := range left {
+		if b.script.Kind != Paired && it.cameOn != b.w.Links {
+			continue // not delivered again before the client left: there was nothing to acknowledge it by
+		}
 		if it.nacked && !it.moved && b.script.Kind.refuses() {
 			b.w.Fail("lost-ack", "%s was refused by the client for good and is still in its queue", it.key())
 		}

@@ -147,11 +147,13 @@ func rolledAfter(x *bsession, after, upTo uint64) string {
 func (b *stompBroker) turnAway(c *bconn, x *bsession) {
 	switch way := b.w.Rand.IntN(6); {
 	case way == 0:
+		b.w.matrix.way(waySlams)
 		b.w.Tracef("broker %d: closes", c.link)
 		c.state = over
 		b.w.Hangup(c.link)
 		b.Lost(c.link)
 	case way == 1:
+		b.w.matrix.way(wayStalls)
 		b.w.Tracef("broker %d: falls silent", c.link)
 		c.state = mute
 	case way == 2 && b.proven == b.epoch:
@@ -161,6 +163,7 @@ func (b *stompBroker) turnAway(c *bconn, x *bsession) {
 			frame.HeaderEpoch+":"+strconv.FormatUint(b.epoch-1, 10)+"\n"+frame.HeaderCursor+":"+strconv.FormatUint(x.cursor, 10)+"\n\n\x00")
 	case way == 3 && x != nil && b.proven > 0:
 		// A standby that does not know the user yet. The login was good before, so this is not for the client to hear.
+		b.w.matrix.way(wayRejects)
 		b.failure(c, "", "access refused")
 	default:
 		b.failure(c, frame.CodeStandby, "this server does not own the store")

@@ -27,6 +27,7 @@ type Result struct {
 	Ended      string // code of the recorder's Fault
 	Drained    bool   // DISCONNECT was answered
 	Virtual    time.Duration
+	Matrix     *Matrix // cells that were struck
 }
 
 // Factory makes the recorder under test for a script. id is 32 hex digits for the session, the same for the same seed.
@@ -44,6 +45,8 @@ func RandomCase(seed uint64, ops, n int) Case {
 func RunSTOMP(c Case, make Factory, trace bool) Result {
 	w := NewWorld(c.Seed, c.Faults, trace)
 	script := c.Script
+	script.matrix = new(Matrix)
+	w.matrix = script.matrix
 	script.TxFrees = script.TxFrees && !script.Plain
 	w.shell.loses, w.shell.releases = script.Fault == DropsOctet, script.Fault == ReleasesEarly
 	book := newLedger(w, &script)
@@ -57,7 +60,7 @@ func RunSTOMP(c Case, make Factory, trace bool) Result {
 	return Result{
 		Violations: w.Failures, Struck: w.Struck, Links: w.Links, Frames: client.frames + client.wrote, Up: w.Moved[session.Broker][0],
 		Down: w.Moved[session.Broker][1], Transcript: strings.Join(w.Log, "\n"), Rolled: book.rolled, Ended: w.EndCode,
-		Drained: client.drained, Virtual: w.now,
+		Drained: client.drained, Virtual: w.now, Matrix: w.matrix,
 	}
 }
 
@@ -205,7 +208,7 @@ func without[T any](list []T, i, n int) []T {
 func (c Case) String() string {
 	var s strings.Builder
 	q := c.Script
-	fmt.Fprintf(&s, "seed %d: STOMP %s, heart-beat %v, pipelined %v, window %d, hold %v, reclaim %v, ends %v, broker forgets %v %v\n", c.Seed, q.Version,
+	fmt.Fprintf(&s, "seed %d: %v, STOMP %s, heart-beat %v, pipelined %v, window %d, hold %v, reclaim %v, ends %v, broker forgets %v %v\n", c.Seed, q.Kind, q.Version,
 		q.HeartBeat, q.Pipelined, q.Window, q.Hold, q.Reclaim, q.End, q.Forgets, q.Fault)
 	for i, x := range q.Queues {
 		fmt.Fprintf(&s, "queue %d: %d loaded, %d later, rival %v\n", i, x.Loaded, x.Trickle, x.Rival)

@@ -362,6 +362,14 @@ func (b *stompBroker) plainAck(c *bconn, f *frame.Frame, a txAck) txAck {
 	return a
 }
 
+// rest is what a connection has read and the server has not taken up.
+func (b *stompBroker) rest(link int) []byte {
+	if c := b.conn(link); c != nil {
+		return c.in.buf[c.in.head:]
+	}
+	return nil
+}
+
 // calm is always so: the paired protocol ends earlier connections before it answers.
 func (b *stompBroker) calm() bool { return true }
 

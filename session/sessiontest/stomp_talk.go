@@ -217,7 +217,8 @@ func (c *stompClient) ack(dst []byte, o *Op, i int) []byte {
 		dst = frame.AppendHeader(dst, "message-id", h.mid)
 	}
 	dst = txHeader(dst, o.Tx)
-	dst = c.request(dst, o.Receipt, o.Tx == 0, strings.TrimSpace(name)+" "+h.item.key())
+	// Behind a broker that is not paired an acknowledgement may have to wait until its message is delivered again.
+	dst = c.request(dst, o.Receipt, o.Tx == 0 && c.script.Kind == Paired, strings.TrimSpace(name)+" "+h.item.key())
 	if c.script.Kind != Paired {
 		c.vendorAck(s, i, o, nack)
 		return append(dst, '\n', 0)
@@ -282,7 +283,7 @@ func (c *stompClient) transaction(dst []byte, o *Op) []byte {
 			}
 		}
 		dst = txHeader(append(dst, "COMMIT\n"...), o.Tx)
-		dst = c.request(dst, o.Receipt, true, "COMMIT", t.sends...)
+		dst = c.request(dst, o.Receipt, c.script.Kind == Paired, "COMMIT", t.sends...)
 		if o.Receipt {
 			t.receipt = c.receipts
 		}
@@ -302,7 +303,7 @@ func (c *stompClient) transaction(dst []byte, o *Op) []byte {
 			}
 		}
 		dst = txHeader(append(dst, "ABORT\n"...), o.Tx)
-		dst = c.request(dst, o.Receipt, true, "ABORT")
+		dst = c.request(dst, o.Receipt, c.script.Kind == Paired, "ABORT")
 	}
 	for i := range c.txs {
 		if c.txs[i] == t {
@@ -348,7 +349,7 @@ const calm = 3 * time.Second
 func (c *stompClient) drain(dst []byte) []byte {
 	now := c.w.Now()
 	for slot, s := range c.subs {
-		if s == nil || s.mode == Auto {
+		if s == nil || s.mode == Auto || c.script.Kind == RabbitMQ && s.mode == Cumulative && c.holdsInTx() {
 			continue
 		}
 		o := Op{Kind: OpAck, Sub: slot, Pick: c.w.Rand.IntN(4), Receipt: c.w.Rand.Chance(30)}

@@ -154,6 +154,8 @@ type vstep struct {
 	acks    []*vmessage
 	nack    bool
 	receipt string
+	// RabbitMQ: it has the queue's arguments, which count when the buffer is played.
+	declares bool
 }
 
 func newVendor(w *World, script *Script, book *ledger) *vendor {

@@ -48,13 +48,13 @@ func (b *vendor) acknowledge(c *vconn, f *frame.Frame, list []*vmessage) {
 		b.receipt(c, f, nil)
 		return
 	}
-	for _, m := range list {
-		b.judgeAck(m, m.holder, nack)
-	}
-	if nack && b.kind == RabbitMQ || nack && b.kind == Unfamiliar {
+	if nack && !b.kind.refuses() {
 		b.requeue(list)
 		b.receipt(c, f, nil)
 		return
+	}
+	for _, m := range list {
+		b.judgeAck(m, m.holder, nack)
 	}
 	ch := &change{}
 	if nack {

@@ -134,6 +134,9 @@ func (b *vendor) unsubscribe(c *vconn, f *frame.Frame) {
 	c.subs = slices.Delete(c.subs, i, i+1)
 	if b.kind == RabbitMQ {
 		c.gone = append(c.gone, s) // what it holds goes back only when the connection closes
+		for _, m := range s.sent {
+			m.item.moved = true
+		}
 	} else {
 		b.release(s, false)
 	}
@@ -244,6 +247,7 @@ func (b *vendor) deliver(s *vsub, m *vmessage) {
 		b.rivalled(m)
 		return
 	}
+	m.item.deliveries++
 	m.item.sent, m.item.cameAt, m.item.cameOn = true, b.w.Now(), s.conn.link
 	s.conn.tags++
 	m.tag = s.conn.tags

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/understudy-mq/understudy/session/stomp/frame"
 )
@@ -53,7 +54,11 @@ func (c *stompClient) vendorHeaders(dst []byte, it *item, o *Op) []byte {
 	if !it.volatile {
 		dst = append(dst, "persistent:true\n"...)
 	}
-	return c.declare(append(dst, laneOf(it)...), o.Dest)
+	dst = append(dst, laneOf(it)...)
+	if c.script.Kind == RabbitMQ && o.Tx != 0 { // a transaction declares at its COMMIT
+		return append(dst, "x-queue-type:quorum\n"...)
+	}
+	return c.declare(dst, o.Dest)
 }
 
 // vendorAck lets go of what an acknowledgement means at this make of broker.
@@ -70,16 +75,16 @@ func (c *stompClient) vendorAck(s *clientSub, i int, o *Op, nack bool) {
 		}
 		return x.sub == s && x.seq <= h.seq
 	}
-	if kind == RabbitMQ && s.mode == Cumulative && !nack {
+	if kind == RabbitMQ && s.mode == Cumulative {
 		for _, it := range c.forgotten {
-			it.saidAck = true // UNSUBSCRIBE does not give them back: they are in the scope, too
+			it.saidAck, it.saidNack = it.saidAck || !nack, it.saidNack || nack // UNSUBSCRIBE does not give them back: they are in the scope, too
 		}
 	}
 	for _, sub := range c.subs {
 		if sub == nil || sub.mode == Auto {
 			continue
 		}
-		if o.Tx == 0 || kind == Artemis { // which settles at once, transaction or not
+		if o.Tx == 0 || kind == Artemis && c.script.Plain { // which settles at once; a recorder can do better
 			c.settle(sub, func(_ int, x *holding) bool { return covers(x) }, func(*holding) bool { return nack })
 			continue
 		}
@@ -170,7 +175,7 @@ func (c *stompClient) vendorRollback(t *clientTx) {
 			again--
 		}
 	}
-	if again == len(t.holds) || t.begun == c.w.Downs || b.kind == Artemis {
+	if again == len(t.holds) || b.kind == Artemis {
 		c.w.Fail("false-rollback", "the client was told that transaction %d was rolled back, and there was no reason", t.n)
 	}
 	c.book.rolled++
@@ -195,6 +200,9 @@ func (c *stompClient) atomic() {
 	}
 }
 
+// shareChance is in how many of a hundred cases a subscription may be to the queue of the other one.
+const shareChance = 15
+
 // RandomVendorCase draws a conversation with a broker that is not paired.
 func RandomVendorCase(seed uint64, kind Kind, ops, n int) Case {
 	c := RandomCase(seed, ops, n)
@@ -211,6 +219,9 @@ func RandomVendorCase(seed uint64, kind Kind, ops, n int) Case {
 		case o.Kind == OpSubscribe && r.Chance(15):
 			o.Lane = r.Between(1, 2)
 		}
+		if o.Kind == OpSubscribe && !r.Chance(shareChance) {
+			o.Dest = o.Sub
+		}
 	}
 	if kind == ActiveMQ {
 		s.Early, s.Steals = r.Chance(50), r.Chance(50)
@@ -219,6 +230,24 @@ func RandomVendorCase(seed uint64, kind Kind, ops, n int) Case {
 		}
 		if r.Chance(20) {
 			s.Page = r.Between(1, 8)
+		}
+	}
+	return c
+}
+
+// Simulated draws the case of a seed: what TestSimulation plays.
+func Simulated(seed uint64, kind Kind, ops, n int) Case {
+	var c Case
+	if kind == Paired {
+		c = RandomCase(seed, ops, n)
+	} else {
+		c = RandomVendorCase(seed, kind, ops, n)
+	}
+	r := NewRand(seed ^ 0x5eed)
+	for i := range c.Faults {
+		if f := &c.Faults[i]; r.Chance(8) {
+			f.Kind, f.Down, f.KeepDown, f.Downtime = Freeze, true, 100, r.Span(0, 300*time.Millisecond)
+			f.Notice = SilenceLimit + r.Span(100*time.Millisecond, time.Second)
 		}
 	}
 	return c

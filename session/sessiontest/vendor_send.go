@@ -20,7 +20,7 @@ func (b *vendor) send(c *vconn, f *frame.Frame) {
 		return
 	}
 	m, ok := b.parseSend(c, f)
-	if !ok || !b.declare(c, f, m.item.dest) {
+	if !ok {
 		return
 	}
 	if name, in := f.Get("transaction"); in {
@@ -29,7 +29,7 @@ func (b *vendor) send(c *vconn, f *frame.Frame) {
 			b.unknownTx(c, f)
 			return
 		}
-		step := vstep{send: m}
+		step := vstep{send: m, declares: string(f.Value("x-queue-type")) == "quorum"}
 		if b.kind == RabbitMQ {
 			// A transaction is a buffer in the STOMP process: a SEND in it is answered when it was confirmed, behind COMMIT.
 			step.receipt = string(f.Value("receipt"))
@@ -37,6 +37,9 @@ func (b *vendor) send(c *vconn, f *frame.Frame) {
 			b.receipt(c, f, nil)
 		}
 		t.steps = append(t.steps, step)
+		return
+	}
+	if !b.declare(c, f, m.item.dest) {
 		return
 	}
 	if b.electing > b.w.Now() && b.kind == RabbitMQ {
@@ -219,6 +222,11 @@ func (b *vendor) replayTx(c *vconn, f *frame.Frame, t *vtx) {
 			b.commit(ch)
 			continue
 		}
+		if !c.declared[s.send.item.dest] && !s.declares {
+			b.declare(c, &frame.Frame{}, s.send.item.dest) // says what is wrong
+			return
+		}
+		c.declared[s.send.item.dest] = true
 		if b.electing > b.w.Now() {
 			if s.receipt != "" {
 				b.hangup(c)

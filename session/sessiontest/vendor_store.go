@@ -129,6 +129,7 @@ func (b *vendor) undo(ch *change) {
 		b.erase(m)
 	}
 	for _, m := range slices.Concat(ch.ack, ch.nack) {
+		b.requeued(m)
 		m.live = true // if its own record is lost as well, that comes next
 	}
 }
@@ -143,6 +144,7 @@ func (b *vendor) erase(m *vmessage) {
 	if it.shown > 0 {
 		it.moved = true // it was dispatched before it was stored
 	}
+	it.evaporated = it.evaporated || !m.persistent
 	delete(b.ring, b.ringKey(m))
 	if m.temp == nil {
 		h := b.history[it.dest]
@@ -174,7 +176,6 @@ func (b *vendor) succeed(crashed bool) {
 				m.redelivered = true // it is said of messages that were never delivered, too
 			}
 			if !m.persistent && b.kind != RabbitMQ && m.live {
-				m.item.evaporated = true
 				b.erase(m)
 			}
 		}
@@ -305,3 +306,11 @@ func (b *vendor) heldBySession() (list []*item) {
 
 // calm reports that no connection is left that the sidecar has given up.
 func (b *vendor) calm() bool { return len(b.conns) <= 1 && !b.pending }
+
+// rest is what a connection has read and the server has not taken up.
+func (b *vendor) rest(link int) []byte {
+	if c := b.conn(link); c != nil {
+		return c.in.buf[c.in.head:]
+	}
+	return nil
+}

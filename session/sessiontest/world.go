@@ -47,6 +47,7 @@ type World struct {
 	client Client
 	broker Broker
 	shell  shell
+	matrix *Matrix // what was struck, when asked for
 	faults []Fault
 	trace  bool
 
