@@ -198,11 +198,12 @@ func (s *store) closeSession(c *session) (journal.LSN, error) {
 	return lsn, nil
 }
 
-// release ends all subscriptions of a session.
+// release ends all subscriptions and temporary queues of a session.
 func (s *store) release(c *session) {
 	for _, sub := range c.subs {
 		s.unsubscribeNow(sub)
 	}
+	s.disown(c)
 }
 
 // leave is the end of a connection. A direct client's messages go back at once, as STOMP users expect.

@@ -63,6 +63,7 @@ type Config struct {
 	MaxSubscriptions int   // of one connection; 1000
 	MaxSessions      int   // of sidecars, absent ones included; 100000
 	MaxQueues        int   // that hold something or are listened to; 100000
+	MaxTemporary     int   // temporary queues of one connection; 1000
 	MaxDurables      int   // durable subscriptions; 10000
 	MaxTransactions  int   // open ones of one connection; 1000
 	MaxRecord        int   // octets of a journal record, which bounds messages and transactions; 16 MiB
@@ -134,7 +135,7 @@ func (c *Config) validate() error {
 		"FullTimeout": int64(c.FullTimeout), "Limits.Command": int64(c.Limits.Command), "Limits.Headers": int64(c.Limits.Headers),
 		"Limits.Block": int64(c.Limits.Block), "Limits.Body": int64(c.Limits.Body), "Prefetch": int64(c.Prefetch), "MaxPrefetch": int64(c.MaxPrefetch),
 		"MaxConnections": int64(c.MaxConnections), "MaxSubscriptions": int64(c.MaxSubscriptions), "MaxSessions": int64(c.MaxSessions), "MaxQueues": int64(c.MaxQueues),
-		"MaxTransactions": int64(c.MaxTransactions), "MaxDurables": int64(c.MaxDurables),
+		"MaxTransactions": int64(c.MaxTransactions), "MaxDurables": int64(c.MaxDurables), "MaxTemporary": int64(c.MaxTemporary),
 		"MaxRecord": int64(c.MaxRecord), "MaxMemory": c.MaxMemory, "MaxPending": c.MaxPending, "MaxOut": int64(c.MaxOut),
 		"MaxBacklog": int64(c.MaxBacklog), "SegmentBytes": c.SegmentBytes,
 	} {
@@ -162,6 +163,7 @@ func (c Config) withDefaults() Config {
 	def(&c.MaxSubscriptions, 1000)
 	def(&c.MaxSessions, 100000)
 	def(&c.MaxQueues, 100000)
+	def(&c.MaxTemporary, 1000)
 	def(&c.MaxDurables, 10000)
 	def(&c.MaxTransactions, 1000)
 	def(&c.MaxRecord, 16<<20)

@@ -199,6 +199,7 @@ func (c *conn) hello(f *frame.Frame) error {
 	if c.peer.deaf() {
 		return errDeaf
 	}
+	c.decoder.owner = c.peer.session.owner()
 	return nil
 }
 

@@ -123,7 +123,8 @@ func (s *store) connect(p *peer, h *hello) {
 		return
 	}
 	if !h.sidecar {
-		p.session = &session{direct: true, peer: p, subs: map[string]*subscription{}}
+		name := strconv.FormatUint(s.epoch, 10) + "-" + strconv.FormatUint(p.number, 10)
+		p.session = &session{direct: true, name: name, peer: p, subs: map[string]*subscription{}}
 	} else if f := s.resume(p, h); f != nil {
 		s.refuse(p, nil, f)
 		return

@@ -35,11 +35,16 @@ func (s *store) handle(p *peer, r *request) {
 	}
 	if r.dest != nil && len(s.queues) >= s.cfg.MaxQueues && !strings.HasPrefix(string(r.dest), topicPrefix) && s.queues[string(r.dest)] == nil &&
 		(r.command == frame.Send || r.command == frame.Subscribe) {
-		s.refuse(p, r.receipt, faultf("too many queues", "this store has %d queues, the limit", len(s.queues)))
+		s.refuse(p, r.receipt, s.tooManyQueues())
 		return
 	}
-	if (p.sidecar && r.isEffect() || r.command == frame.Subscribe) && !s.introduce(p, r) {
+	if (p.sidecar && r.isEffect() || r.command == frame.Subscribe || r.temps != nil) && !s.introduce(p, r) {
 		return
+	}
+	for _, name := range r.temps {
+		if !s.provide(p, r, string(name)) {
+			return
+		}
 	}
 	switch r.command {
 	case frame.Send:
@@ -67,6 +72,10 @@ func (s *store) handle(p *peer, r *request) {
 		}
 		s.refuse(p, r.receipt, faultf("unknown command", "%s is not a command that a client may send", name))
 	}
+}
+
+func (s *store) tooManyQueues() *fault {
+	return faultf("too many queues", "this store has %d queues, the limit", len(s.queues))
 }
 
 // introduce journals who a sidecar session is, once for each of its connections, before anything that it does.
@@ -202,18 +211,17 @@ func (s *store) send(p *peer, r *request) {
 		}
 		return
 	}
-	if m.transient {
-		lsn, ok := s.nothing(p, r, false)
-		if !ok {
-			return
+	q := s.reach(r.dest)
+	if q == nil || m.transient || q.fleeting() {
+		if lsn, ok := s.nothing(p, r, false); ok {
+			m.transient = true
+			s.hand(q, m, lsn, 0, 0)
 		}
-		s.enqueue(s.queue(r.dest), m, lsn, 0, 0)
-		s.count.in.Inc()
 		return
 	}
 	s.scratch = appendSend(s.scratch[:0], p.origin(r.effect), r.dest, m)
 	w := s.effect(p, r)
-	w.queue = s.queue(r.dest)
+	w.queue = q
 	lsn, seg, err := s.append(journal.Entry{Type: recSend, Payload: s.scratch, Account: journal.Account{Live: 1}}, w)
 	if err != nil {
 		s.forget(w.queue)
@@ -224,6 +232,16 @@ func (s *store) send(p *peer, r *request) {
 	s.count.in.Inc()
 	m.lsn, m.seg = lsn, seg
 	s.add(w.queue, m)
+}
+
+// hand is enqueue for a queue that may not be there any more.
+func (s *store) hand(q *queue, m *message, lsn journal.LSN, seg journal.Segment, index uint32) {
+	s.count.in.Inc()
+	if q == nil {
+		s.count.unreachable.Inc()
+		return
+	}
+	s.enqueue(q, m, lsn, seg, index)
 }
 
 // enqueue adds a message whose record, if any, is lsn, and has the queue dispatched when that is durable.

@@ -19,6 +19,7 @@ type counters struct {
 	in, out, receipts, errors, acks, nacks, commits          *tally
 	redelivered, claimsGranted, claimsGone, late, rolledBack *tally
 	repeated, resumed, evicted, dropped, connections         *tally
+	unreachable                                              *tally
 }
 
 func newCounters(set *metricSet) *counters {
@@ -39,6 +40,7 @@ func newCounters(set *metricSet) *counters {
 		resumed:       set.NewCounter("understudy_broker_sessions_resumed_total"),
 		evicted:       set.NewCounter("understudy_broker_connections_evicted_total"),
 		dropped:       set.NewCounter("understudy_broker_topic_messages_dropped_total"),
+		unreachable:   set.NewCounter("understudy_broker_unreachable_messages_total"),
 		connections:   set.NewCounter("understudy_broker_connections_accepted_total"),
 	}
 }

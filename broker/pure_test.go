@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bytes"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -225,7 +226,8 @@ func FuzzRecover(f *testing.F) {
 	o := origin{kind: bySession, session: mustSession(sessionX), effect: 3}
 	m := &message{id: msgID{index: outsideTx}, data: []byte("a:b\nbody"), split: 4, lsn: 1, seg: 1}
 	sub := &subscription{id: "s", dest: "/queue/a", mode: ackEach, prefetch: 5}
-	c := &session{id: o.session, attempt: 2, accepted: 3, hold: time.Second, rolled: []uint64{2}, subs: map[string]*subscription{"s": sub}}
+	c := &session{id: o.session, attempt: 2, accepted: 3, hold: time.Second, rolled: []uint64{2}, subs: map[string]*subscription{"s": sub},
+		temps: map[string]*queue{"t": nil}}
 	commit, _ := appendCommit(nil, nil, o, []txSend{{msg: m, dest: "/queue/a"}}, []*message{m}, recCommit)
 	d := testDurable()
 	topics, _ := appendCommit(nil, nil, o, []txSend{{msg: m, dest: d.dest, targets: []*durable{d, d}}}, nil, recCommitTopics)
@@ -235,7 +237,7 @@ func FuzzRecover(f *testing.F) {
 		recSend: appendSend(nil, o, []byte("/queue/a"), m), recAck: acks, recCommit: commit, recCursor: appendCursor(nil, o, true),
 		recSubscribe: appendSubscribe(nil, c, sub), recClose: appendSessionID(nil, c.id), recSession: appendSession(nil, c),
 		recUnsubscribe: appendText(appendSessionID(nil, c.id), "s"), recHead: append([]byte{0, 1}, head...),
-		recDurable: appendDurable(nil, d), recErase: appendErase(nil, d), recPublish: appendPublish(nil, o, []byte(d.dest), []*durable{d}, m), recCommitTopics: topics,
+		recDurable: appendDurable(nil, d), recErase: appendErase(nil, d), recPublish: appendPublish(nil, o, []byte(d.dest), []*durable{d}, m), recCommitTopics: topics, recTemporary: appendText(appendSessionID(nil, c.id), "t"),
 	} {
 		f.Add(kind, payload)
 	}
@@ -261,6 +263,7 @@ func TestRecordsOfTheWrongLengthAreRefused(t *testing.T) {
 	for kind, payload := range map[byte][]byte{
 		recAck: acks, recCommit: commit, recCursor: appendCursor(nil, o, true), recClose: appendSessionID(nil, o.session),
 		recUnsubscribe: appendText(appendSessionID(nil, o.session), "s"), recDurable: appendDurable(nil, d), recErase: appendErase(nil, d), recCommitTopics: topics,
+		recTemporary: appendText(appendSessionID(nil, o.session), "t"),
 		recSubscribe: appendSubscribe(nil, &session{id: o.session}, sub), recSubscribe1: appendSubscribe(nil, &session{id: o.session}, sub)[:16+15],
 	} {
 		visit := func(p []byte) error {
@@ -288,14 +291,15 @@ func TestRecordsOfTheWrongLengthAreRefused(t *testing.T) {
 
 func TestSnapshotIsReadBack(t *testing.T) {
 	want := &session{id: mustSession(sessionX), attempt: 3, accepted: 500, hold: 20 * time.Second, closed: true, rolled: []uint64{7, 400},
-		subs: map[string]*subscription{"s": {id: "s", dest: "/queue/a", mode: ackClient, prefetch: 300}}}
+		temps: map[string]*queue{"t": nil},
+		subs:  map[string]*subscription{"s": {id: "s", dest: "/queue/a", mode: ackClient, prefetch: 300}}}
 	s, _ := benchStore()
 	rc := newRecovery(s)
 	if _, err := rc.visit(journal.Record{LSN: 1, Type: recHead, Payload: append([]byte{0, 1}, appendSnapshot(nil, want)...)}); err != nil {
 		t.Fatal(err)
 	}
 	got := s.sessions[want.id]
-	if got.attempt != 3 || got.accepted != 500 || got.hold != want.hold || !got.closed || !got.recorded || !slices.Equal(got.rolled, want.rolled) {
+	if got.attempt != 3 || got.accepted != 500 || got.hold != want.hold || !got.closed || !got.recorded || !slices.Equal(got.rolled, want.rolled) || !maps.Equal(got.temps, want.temps) {
 		t.Fatalf("got %+v", got)
 	}
 	if sub := got.subs["s"]; sub == nil || sub.dest != "/queue/a" || sub.mode != ackClient || sub.prefetch != 300 || sub.session != got {

@@ -20,6 +20,7 @@ type queue struct {
 	turns     ring[*subscription] // those that may have credit, in their order of service
 	gates     int                 // absent sessions whose claims recovered messages wait for
 	dirty     bool                // waits for dispatch
+	owner     *session            // of a temporary one; nil otherwise
 	gone      bool                // with its owner; what is left of it is discarded when it is let go
 	// index finds messages by id while claims are expected; nil otherwise, for it costs on every message.
 	index map[msgID]*message
@@ -126,7 +127,9 @@ func (q *queue) find(id msgID) *message {
 }
 
 // idle reports whether nothing would be lost if the queue were forgotten.
-func (q *queue) idle() bool { return q.count == 0 && len(q.subs) == 0 && q.gates == 0 && !q.dirty }
+func (q *queue) idle() bool {
+	return q.count == 0 && q.owner == nil && len(q.subs) == 0 && q.gates == 0 && !q.dirty
+}
 
 // lane is messages in the order of their places: those that are ready or held, and some that are done.
 type lane struct {

@@ -21,6 +21,7 @@ import (
 //	close        session
 //	session      session, attempt, hold in ms
 //	head         part, parts, then items to the end of the record. The last part replaces all that was known of what items are
+//	temporary    session, name of a temporary queue as its client says it
 //	durable      client-id, name, destination, selector; its number is the record's LSN
 //	erase        number of a durable subscription
 //	publish      origin, destination, number, n, n × durable, lines, body: a message for each durable subscription, numbered in this order
@@ -53,6 +54,7 @@ const (
 	recErase        = 13
 	recPublish      = 14
 	recCommitTopics = 15
+	recTemporary    = 16
 )
 
 // Kinds of items in a head.
@@ -246,7 +248,11 @@ func appendSnapshot(b []byte, c *session) []byte {
 	for _, sub := range c.subs {
 		b = appendSubscription(b, sub)
 	}
-	return binary.AppendUvarint(b, 0)
+	b = binary.AppendUvarint(b, uint64(len(c.temps)))
+	for name := range c.temps {
+		b = appendText(b, name)
+	}
+	return b
 }
 
 // head returns the snapshot of all sessions and durable subscriptions that a segment begins with, in parts of moderate size.

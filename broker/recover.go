@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
 
 	"github.com/understudy-mq/understudy/broker/journal"
 	"github.com/understudy-mq/understudy/broker/selector"
@@ -19,6 +20,7 @@ type recovery struct {
 	head    map[sessionID]*session
 	headOf  map[journal.LSN]*durable
 	part    uint64
+	temps   map[string]*queue      // temporary ones, by everybody's name; some may be gone
 	queues  map[journal.LSN]*queue // of durable subscriptions, by number; some may be gone
 	records int
 	last    journal.LSN
@@ -27,7 +29,7 @@ type recovery struct {
 }
 
 func newRecovery(s *store) *recovery {
-	return &recovery{store: s, queues: map[journal.LSN]*queue{}, seen: map[sessionID]map[*queue]place{}}
+	return &recovery{store: s, queues: map[journal.LSN]*queue{}, temps: map[string]*queue{}, seen: map[sessionID]map[*queue]place{}}
 }
 
 // visit folds one record and says again what it meant for the life of segments.
@@ -55,7 +57,7 @@ func (rc *recovery) visit(r journal.Record) (journal.Account, error) {
 		if c := rc.applied(o); c != nil && rd.octet()&flagRolledBack != 0 {
 			c.addRolled(o.effect)
 		}
-	case recSession, recSubscribe, recSubscribe1, recUnsubscribe, recClose:
+	case recSession, recSubscribe, recSubscribe1, recUnsubscribe, recTemporary, recClose:
 		rc.session(&rd, r.Type)
 	case recPublish:
 		o := rd.origin()
@@ -252,13 +254,25 @@ func (rc *recovery) session(rd *reader, kind byte) {
 	case recSubscribe, recSubscribe1:
 		c.closed = false
 		rc.subscription(rd, c, kind == recSubscribe1)
+	case recTemporary:
+		c.closed = false
+		rc.temporary(rd, c)
 	case recUnsubscribe:
 		delete(c.subs, string(rd.text()))
 	case recClose:
 		c.closed = true
 		clear(c.subs)
+		clear(c.temps)
 	}
 	c.recorded = true
+}
+
+// temporary reads the name of one; its queue is found when the journal has been read.
+func (rc *recovery) temporary(rd *reader, c *session) {
+	if c.temps == nil {
+		c.temps = map[string]*queue{}
+	}
+	c.temps[string(rd.text())] = nil
 }
 
 // subscription reads one; where it belongs is settled when the journal has been read.
@@ -325,7 +339,7 @@ func (rc *recovery) snapshot(rd *reader, plain bool) *session {
 	}
 	if !plain {
 		for range rd.count(1) {
-			rd.text()
+			rc.temporary(rd, c)
 		}
 	}
 	return c
@@ -339,6 +353,21 @@ func (rc *recovery) finish() {
 		d.queue = rc.durableQueue(number, d.dest)
 		d.queue.gone = false
 		s.enrol(d)
+	}
+	for name, q := range s.queues {
+		if q.gone = strings.HasPrefix(name, remotePrefix); q.gone { // until its owner is found
+			delete(s.queues, name)
+			rc.temps[name] = q
+		}
+	}
+	for _, c := range s.sessions {
+		for name := range c.temps {
+			full := c.remoteName(name)
+			if q := rc.temps[full]; q != nil {
+				s.queues[full], q.gone = q, false
+			}
+			s.own(c, name)
+		}
 	}
 	for _, m := range rc.list {
 		if m.state != done {

@@ -26,6 +26,7 @@ type request struct {
 	prefetch  int
 	claims    []claim
 	selector  *selector.Selector
+	temps     [][]byte // temporary queues that it uses, by the client's names
 	durable   []byte   // name of a durable subscription, nil: none
 	message   *message // of a SEND
 	transient bool
@@ -48,6 +49,7 @@ var errName = errors.New("more than 1024 octets")
 type decoder struct {
 	version frame.Version
 	sidecar bool
+	owner   string // of the client's temporary queues
 	lines   []byte // scratch
 	plain   []byte // scratch
 }
@@ -75,9 +77,13 @@ func (d *decoder) send(f *frame.Frame, r *request) error {
 		switch string(name) {
 		case "destination":
 			if r.dest == nil {
-				if err := d.name(value, &r.dest); err != nil {
+				if err := d.destination(value, r); err != nil {
 					return err
 				}
+			}
+		case "reply-to":
+			if err := d.replyTo(value, r); err != nil {
+				return err
 			}
 		case "receipt":
 			first(&r.receipt, value)
@@ -164,6 +170,14 @@ func (d *decoder) name(v []byte, into *[]byte) (err error) {
 	return err
 }
 
+func (d *decoder) destination(v []byte, r *request) error {
+	err := d.name(v, &r.dest)
+	if err == nil {
+		r.dest, err = d.temporary(r.dest, r)
+	}
+	return err
+}
+
 func (d *decoder) effect(v []byte, r *request) error {
 	if !d.sidecar || r.effect != 0 {
 		return nil
@@ -213,7 +227,12 @@ func (d *decoder) other(f *frame.Frame, r *request) error {
 			}
 		}
 	}
-	for _, v := range []*[]byte{&r.dest, &r.tx, &id, &sub, &r.durable} {
+	if r.dest != nil {
+		if err := d.destination(r.dest, r); err != nil {
+			return err
+		}
+	}
+	for _, v := range []*[]byte{&r.tx, &id, &sub, &r.durable} {
 		if *v != nil {
 			if err := d.name(*v, v); err != nil {
 				return err

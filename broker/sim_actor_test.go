@@ -68,7 +68,7 @@ func (a *actor) body(dest string) string {
 
 // message is the headers and the body of a new one.
 func (a *actor) message() []string {
-	dest := rapid.SampledFrom([]string{"/queue/one", "/queue/both", "/queue/split", "/topic/t"}).Draw(a.w.t, "queue")
+	dest := rapid.SampledFrom([]string{"/queue/one", "/queue/both", "/queue/split", "/topic/t", remotePrefix + sessionX + "/r"}).Draw(a.w.t, "queue")
 	body := a.body(dest)
 	return []string{"destination:" + dest, fmt.Sprint("odd:", a.numbers[dest]%2 == 1), "=" + body}
 }
@@ -157,7 +157,7 @@ func (a *actor) connect() {
 	if hello.Command != frame.Connected {
 		a.w.t.Fatalf("CONNECT was answered %s", hello.Raw)
 	}
-	a.peer, a.decoder = p, decoder{version: frame.V12, sidecar: true}
+	a.peer, a.decoder = p, decoder{version: frame.V12, sidecar: true, owner: a.session}
 	if g := a.ghost; g != nil { // what it had sent and was not handled
 		parser := newParser()
 		feed(a.w.store, g, &a.decoder, &parser, []byte(text("SEND", fmt.Sprint("understudy-effect:", a.next), "destination:/queue/one", "=ghost")))
@@ -266,7 +266,11 @@ func (a *actor) take(f *frame.Frame) {
 }
 
 func (a *actor) shown(f *frame.Frame) {
-	if _, selects, ok := strings.Cut(a.subs[atoi(string(f.Value("subscription")))], " "); ok && (string(f.Value("odd")) == "true") != (selects == "odd = TRUE") {
+	dest, selects, ok := strings.Cut(a.subs[atoi(string(f.Value("subscription")))], " ")
+	if got := string(f.Value("destination")); got != dest {
+		a.w.t.Fatalf("a subscription to %s got %s", dest, got)
+	}
+	if ok && (string(f.Value("odd")) == "true") != (selects == "odd = TRUE") {
 		a.w.t.Fatalf("%s does not select %s", selects, f.Raw)
 	}
 	sub, id, body := string(f.Value("subscription")), unescaped(f.Value("message-id")), string(f.Body)

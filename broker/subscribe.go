@@ -18,6 +18,9 @@ func (s *store) subscribe(p *peer, r *request) {
 	if r.id == nil { // 1.0: no id of ours can be one of the client's
 		id = "\x00" + strconv.FormatUint(p.numbers+1, 10)
 	}
+	if !s.mayListen(p, r) {
+		return
+	}
 	sub := c.subs[id]
 	if sub != nil && sub.present {
 		s.refuse(p, r.receipt, faultf("subscription exists", "SUBSCRIBE names a subscription that this connection has already"))

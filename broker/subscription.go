@@ -202,7 +202,9 @@ type session struct {
 	direct bool
 	client string // client-id, "" if CONNECT had none
 	peer   *peer  // nil while absent
+	name   string // of a direct one, unique as a session's id is
 	subs   map[string]*subscription
+	temps  map[string]*queue // temporary queues, by the name that the client has for them
 
 	// Of a sidecar session.
 	attempt  uint64

@@ -141,6 +141,11 @@ func (s *store) collect(t *transaction, effect uint64, p *peer) (kind byte, live
 		if isTopic {
 			send.targets = s.targets(send.dest, send.msg)
 		}
+		q := (*queue)(nil)
+		if !isTopic {
+			q = s.reach([]byte(send.dest))
+			send.msg.transient = send.msg.transient || q == nil || q.fleeting()
+		}
 		if send.msg.transient || isTopic && len(send.targets) == 0 {
 			continue
 		}
@@ -168,18 +173,18 @@ func (s *store) apply(t *transaction, lsn journal.LSN, seg journal.Segment) {
 	t.acks = nil
 	index := uint32(0)
 	for _, send := range t.sends {
-		s.count.in.Inc()
 		switch {
 		case strings.HasPrefix(send.dest, topicPrefix):
+			s.count.in.Inc()
 			s.keep(send.targets, send.msg, lsn, seg, index)
 			if !send.msg.transient {
 				index += uint32(len(send.targets))
 			}
 			s.publish(lsn, send.dest, send.msg)
 		case send.msg.transient:
-			s.enqueue(s.queue([]byte(send.dest)), send.msg, lsn, 0, 0)
+			s.hand(s.reach([]byte(send.dest)), send.msg, lsn, 0, 0)
 		default:
-			s.enqueue(s.queue([]byte(send.dest)), send.msg, lsn, seg, index)
+			s.hand(s.reach([]byte(send.dest)), send.msg, lsn, seg, index)
 			index++
 		}
 	}
