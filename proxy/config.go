@@ -30,6 +30,8 @@ const (
 	DefaultMaxConnections = 20000
 	DefaultDialTimeout    = time.Second
 	DefaultDrainTimeout   = 25 * time.Second
+	DefaultBrokerTimeout  = 3 * time.Second
+	DefaultClientTimeout  = 30 * time.Second
 )
 
 // Health is told what was seen. *health.Monitor is one. Both methods must not block.
@@ -70,6 +72,9 @@ type Config struct {
 	DrainTimeout time.Duration
 	// KeepAlive of the clients' connections. The zero value: on, first probe after 15 s of silence, then every 5 s, 3 of them.
 	KeepAlive net.KeepAliveConfig
+	// BrokerTimeout and ClientTimeout are how long the other machine may say nothing at all while octets wait for its acknowledgement, before the connection
+	// counts as lost (Linux). A program that is slow to read is no reason: its kernel answers. 0 means 3 s and 30 s; less means never.
+	BrokerTimeout, ClientTimeout time.Duration
 	// Dial makes a connection to a broker, ready for its protocol: the method Connect of a Dialer; nil means that of the zero Dialer.
 	Dial    func(ctx context.Context, ep routing.Endpoint) (net.Conn, error)
 	Logger  *slog.Logger // nil: silent

@@ -10,6 +10,7 @@ import (
 
 	"github.com/understudy-mq/understudy/health"
 	"github.com/understudy-mq/understudy/routing"
+	"github.com/understudy-mq/understudy/session"
 	"github.com/understudy-mq/understudy/session/relay"
 )
 
@@ -166,6 +167,7 @@ func (l *link) connect(ctx context.Context, t relay.Try, prev health.Target, nex
 	l.mu.Lock()
 	l.attempts++
 	if err == nil {
+		l.conns[session.Broker] = conn
 		l.endpoint, l.target, l.dialBegan, l.leaveScouts = next.Endpoint, next.Target, began, leave
 	}
 	l.mu.Unlock()

@@ -3,6 +3,7 @@ package proxy
 import (
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"time"
 
@@ -23,7 +24,11 @@ type link struct {
 	walk routing.Walk
 	rnd  *rand.Rand
 
+	// Owned by tend.
+	hearing [2]relay.Hearing
+
 	mu           sync.Mutex
+	conns        [2]net.Conn // the client's, and that to the broker dialled last; they may be closed
 	relay        relayed
 	endpoint     routing.Endpoint
 	target       health.Target // dialled last: that of endpoint

@@ -110,6 +110,11 @@ func (m *proxyMetrics) left(wasLive bool, code string) {
 	m.counter(name, "code", word(code)).Inc()
 }
 
+// deaf counts connections whose other machine fell silent.
+func (m *proxyMetrics) deaf(leg session.Leg) {
+	m.counter("half_open_total", "leg", leg.String()).Inc()
+}
+
 func (m *proxyMetrics) ended(code string) {
 	m.counter("sessions_ended_total", "code", word(code)).Inc()
 }

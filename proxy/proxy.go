@@ -69,6 +69,8 @@ func New(cfg Config) (*Proxy, error) {
 	cfg.DialTimeout = cmp.Or(cfg.DialTimeout, DefaultDialTimeout)
 	cfg.DrainTimeout = cmp.Or(cfg.DrainTimeout, DefaultDrainTimeout)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)).With("listener", cfg.Name)
+	cfg.BrokerTimeout = cmp.Or(cfg.BrokerTimeout, DefaultBrokerTimeout)
+	cfg.ClientTimeout = cmp.Or(cfg.ClientTimeout, DefaultClientTimeout)
 	cfg.KeepAlive = keepAlive(cfg.KeepAlive)
 	if cfg.Dial == nil {
 		cfg.Dial = new(Dialer).Connect
@@ -108,9 +110,13 @@ func (p *Proxy) Serve() error {
 		p.mu.Unlock()
 		return ErrClosed
 	}
-	p.joined.Add(1)
+	p.joined.Add(2)
 	p.mu.Unlock()
 	defer p.joined.Done()
+	go func() {
+		defer p.joined.Done()
+		p.tend()
+	}()
 	p.cfg.Logger.Info("listening for clients", "addr", p.Addr().String())
 	var backoff time.Duration
 	for {
@@ -170,7 +176,7 @@ func (p *Proxy) admit(conn net.Conn) {
 		}
 		return
 	}
-	l := &link{p: p, id: p.accepted.Add(1), client: conn.RemoteAddr().String(), since: time.Now(), rnd: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))}
+	l := &link{p: p, id: p.accepted.Add(1), client: conn.RemoteAddr().String(), conns: [2]net.Conn{session.Client: conn}, since: time.Now(), rnd: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))}
 	p.links[l.id] = l
 	p.metrics.clients.Inc()
 	p.joined.Go(func() { p.serve(l, conn) })

@@ -16,6 +16,12 @@ type Out struct {
 	Pause [2]bool
 	// Arrival asks for Wrote(Client) as the client's kernel acknowledges octets, also when nothing more is written. It stays until changed.
 	Arrival bool
+	// Kept is how many octets the recorder keeps for a replay. The recorder sets it whenever that changes; the shell adds all sessions up, and may read a
+	// client of whom something is kept no further until brokers have confirmed more.
+	Kept int
+	// Open says that the client has a transaction open: what is kept can only be let go when its end arrives, so it is read whatever Kept is. The
+	// recorder sets it; it stays until changed.
+	Open bool
 	// Live is set when a replay (or the first login) is confirmed: the session runs on the current broker.
 	Live bool
 	// Move asks the shell to leave the current broker and dial again; the error says why. The shell clears it, calls Down, then Up.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/understudy-mq/understudy/cmd/internal/ops"
 	"github.com/understudy-mq/understudy/health"
@@ -12,6 +13,7 @@ import (
 	"github.com/understudy-mq/understudy/routing"
 	"github.com/understudy-mq/understudy/routing/discover"
 	"github.com/understudy-mq/understudy/session"
+	"github.com/understudy-mq/understudy/session/relay"
 	"github.com/understudy-mq/understudy/session/stomp"
 )
 
@@ -26,6 +28,7 @@ type sidecar struct {
 	following sync.WaitGroup
 	secrets   *ops.Secrets // of connections to brokers
 	logins    *ops.Credentials
+	budget    *relay.Budget
 	foundTLS  bool // brokers that are found speak TLS
 }
 
@@ -47,7 +50,11 @@ func (s *sidecarSettings) assemble(p *process) (car *sidecar, err error) {
 	if s.brokerFiles.Insecure {
 		p.log.Warn("certificates of brokers are not verified: whoever gets in between can read and change everything", "flag", "--broker-insecure")
 	}
-	dialer := &proxy.Dialer{TLS: car.secrets.Client}
+	// A broker whose machine is gone shows as silence: to heart-beats where there are some, to keep-alive where nothing waits for it, and else to the
+	// proxy's own watch.
+	beat := max(s.brokerTimeout/3, time.Second)
+	dialer := &proxy.Dialer{TLS: car.secrets.Client, KeepAlive: net.KeepAliveConfig{Enable: true, Idle: beat, Interval: beat, Count: 2}}
+	car.budget = relay.NewBudget(s.windowTotal)
 	if car.logins, err = ops.OpenCredentials(s.credentials, p.log); err != nil {
 		return car, err
 	}
@@ -67,6 +74,7 @@ func (s *sidecarSettings) assemble(p *process) (car *sidecar, err error) {
 	if car.discovery, err = discover.Start(sources); err != nil {
 		return car, err
 	}
+	windowMetrics(p.metrics, car.budget)
 	car.following.Go(func() { car.followTable(ctx) })
 	if car.node != nil {
 		car.following.Go(func() { car.followGossip(ctx) })
@@ -77,6 +85,7 @@ func (s *sidecarSettings) assemble(p *process) (car *sidecar, err error) {
 		NewRecorder: func() session.Recorder { return stomp.New(s.recorder) },
 		View:        car.table.View, Health: car, Refresh: car.discovery.Refresh, Hurry: car.monitor.Hurry, Sidecars: car.sidecars,
 		MaxConnections: s.maxConnections, DrainTimeout: s.drainTimeout, Dial: dialer.Connect, Credentials: car.login,
+		BrokerTimeout: s.brokerTimeout, ClientTimeout: s.clientTimeout, Relay: relay.Config{Budget: car.budget},
 		Logger: p.log, Metrics: p.metrics,
 	})
 	return car, err

@@ -116,6 +116,15 @@ func (v *values) positive(name string) time.Duration {
 	return d
 }
 
+// notNegative is a duration from zero on.
+func (v *values) notNegative(name string) time.Duration {
+	d := v.c.Duration(name)
+	if d < 0 {
+		v.fail(name, d.String(), "must not be negative")
+	}
+	return d
+}
+
 // count is a number from low on.
 func (v *values) count(name string, low int) int {
 	n := v.c.Int(name)

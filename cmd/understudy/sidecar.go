@@ -6,11 +6,13 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/understudy-mq/understudy/cmd/internal/ops"
+	"github.com/understudy-mq/understudy/proxy"
 	"github.com/understudy-mq/understudy/routing"
 	"github.com/understudy-mq/understudy/routing/discover"
 	"github.com/understudy-mq/understudy/session/stomp"
@@ -38,6 +40,12 @@ func sidecarCommand() *cli.Command {
 		octets("window", 4<<20, "Unconfirmed frames kept of one client, outside transactions, before it is no longer read."),
 		octets("max-transaction", 16<<20, "Frames kept of one transaction; a larger one cannot be played again."),
 		duration("broker-heart-beat", time.Second, "Heart-beat asked of brokers; one that is silent for two and a half of them is left."),
+		duration("broker-timeout", 0, "How long a broker's machine may acknowledge nothing that it is sent before the connection is left; 0 means three --broker-heart-beat."),
+		duration("client-timeout", proxy.DefaultClientTimeout, "How long a client's machine may acknowledge nothing that it is sent before the client counts as gone."),
+		text("in-doubt", "", "What becomes of a SEND or COMMIT that broke off: lookup asks the broker, resend sends again, error tells the client; what the broker can best when empty."),
+		text("replay", "tx", "How much is played to the next broker: none, session (login, subscriptions), sends (unconfirmed ones too), or tx (transactions too)."),
+		text("auto-ack", "safe", "Who acknowledges for ack:auto clients: safe is the sidecar, once the client's kernel has the message; broker is the broker, as it sends."),
+		octets("window-total", 256<<20, "Unconfirmed frames kept of all clients together before those who have some are no longer read; 0 is no bound."),
 		duration("probe-interval", 2*time.Second, "Time between two probes of a broker that is well."),
 		duration("drain-timeout", 25*time.Second, "How long clients get to end by themselves after SIGTERM."),
 		number("max-connections", 20000, "Clients at once; one more is closed."),
@@ -57,6 +65,9 @@ type sidecarSettings struct {
 	brokerTLS      bool // of brokers that are found
 	brokerFiles    ops.TLSFiles
 	credentials    string // file
+	brokerTimeout  time.Duration
+	clientTimeout  time.Duration
+	windowTotal    int64
 	dns            []string
 	recorder       stomp.Config
 	probeInterval  time.Duration
@@ -77,6 +88,21 @@ func readSidecar(c *cli.Context) (sidecarSettings, error) {
 		MaxTransaction: int(v.octets("max-transaction", 64<<10)), BrokerHeartBeat: v.positive("broker-heart-beat"),
 	}
 	s.recorder.Limits.Body = s.maxFrame
+	s.recorder.InDoubt, s.recorder.Replay = choice(v, "in-doubt", stomp.ParseInDoubt), choice(v, "replay", stomp.ParseReplay)
+	switch who := v.text("auto-ack"); who {
+	case "safe":
+	case "broker":
+		s.recorder.BrokerAutoAck = true
+	default:
+		v.fail("auto-ack", who, "must be safe or broker")
+	}
+	s.brokerTimeout, s.clientTimeout = v.notNegative("broker-timeout"), v.positive("client-timeout")
+	if s.brokerTimeout == 0 {
+		s.brokerTimeout = 3 * s.recorder.BrokerHeartBeat
+	}
+	if s.windowTotal = v.octets("window-total", 0); s.windowTotal > 0 && s.windowTotal < int64(s.recorder.Window) {
+		v.fail("window-total", strconv.FormatInt(s.windowTotal, 10), "is less than the --window of one client")
+	}
 	for _, uri := range c.StringSlice("broker") {
 		if _, err := discover.ParseURI(uri); err != nil {
 			v.fail("broker", "", err.Error())
@@ -126,6 +152,15 @@ func (s *sidecarSettings) tls(v *values) {
 	if v.err == nil {
 		v.check(s.brokerFiles.Check())
 	}
+}
+
+// choice is a flag with a few words as values.
+func choice[T any](v *values, name string, parse func(string) (T, error)) T {
+	chosen, err := parse(v.text(name))
+	if err != nil {
+		v.fail(name, "", err.Error())
+	}
+	return chosen
 }
 
 func runSidecar(c *cli.Context) error {

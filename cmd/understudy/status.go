@@ -5,6 +5,7 @@ import (
 
 	"github.com/understudy-mq/understudy/proxy"
 	"github.com/understudy-mq/understudy/routing"
+	"github.com/understudy-mq/understudy/session/relay"
 )
 
 // candidateStatus is one broker as the sidecar sees it.
@@ -46,8 +47,21 @@ func (c *sidecar) status() map[string]func() any {
 	return map[string]func() any{
 		"brokers":  func() any { return describeCandidates(c.table.View().Candidates) },
 		"sessions": func() any { return describeSessions(c.proxy.Sessions()) },
+		"window":   func() any { return describeWindow(c.budget.State()) },
 		"gossip":   func() any { return describeGossip(c.node) },
 	}
+}
+
+// windowStatus is what the unconfirmed frames of all clients take together.
+type windowStatus struct {
+	Kept        int64 `json:"kept_bytes"`
+	Limit       int64 `json:"limit_bytes"`
+	Full        bool  `json:"full"`
+	ClientsHeld int   `json:"clients_held"` // not read because of it
+}
+
+func describeWindow(s relay.BudgetState) windowStatus {
+	return windowStatus{s.Kept, s.Limit, s.Full, s.Held}
 }
 
 func describeCandidates(all []routing.Candidate) []candidateStatus {

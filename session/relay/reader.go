@@ -34,8 +34,17 @@ func (c *Conn) readClient() {
 func (c *Conn) awaitReadable(l session.Leg) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.out.Pause[l] && c.fault == nil && !(l == session.Client && c.hungUp) {
+	for c.fault == nil && !(l == session.Client && c.hungUp) {
+		if l == session.Client {
+			c.overdraw(c.overdrawn())
+		}
+		if !c.out.Pause[l] && !(l == session.Client && c.overdraft) {
+			break
+		}
 		c.changed.Wait()
+	}
+	if l == session.Client {
+		c.overdraw(false)
 	}
 	c.legs[l].since = time.Now()
 	return c.fault == nil

@@ -63,6 +63,8 @@ type Config struct {
 	// Credentials are what the broker that was dialled last is to be told instead of the client's own; both empty: the client's. It must not block.
 	// May be nil.
 	Credentials func() (login, passcode string)
+	// Budget is what this session may keep together with others; nil is no bound.
+	Budget *Budget
 	// ChunkBytes is the size of read buffers; 0 means 32 KiB.
 	ChunkBytes int
 	// LingerTimeout bounds writing the last octets to a client and waiting for its close; 0 means 5 s.
@@ -111,6 +113,8 @@ type Conn struct {
 	hungUp      bool          // the paused client has closed: what it had sent is read to its end
 	arrivalWait time.Duration // until the client's socket is looked at again
 	interrupted bool          // the write to the client was taken from the broker's reader
+	kept        int           // what Budget knows of
+	overdraft   bool          // the client is not read because of Budget
 	moving      error         // why the current broker connection is being left
 	live        bool
 }
@@ -223,6 +227,7 @@ func (c *Conn) close() {
 	if broker := c.legs[session.Broker].conn; broker != nil {
 		_ = broker.Close()
 	}
+	c.cfg.Budget.add(-c.kept)
 	c.out.Close()
 	c.rec.Close()
 }

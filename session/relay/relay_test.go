@@ -92,7 +92,7 @@ type rig struct {
 	mu     sync.Mutex
 }
 
-func newRig(t *testing.T, rec session.Recorder) *rig {
+func newRig(t *testing.T, rec session.Recorder, change ...func(*Config)) *rig {
 	t.Helper()
 	before := runtime.NumGoroutine()
 	k := &rig{T: t, broker: make(chan *net.TCPConn, 8), done: make(chan error, 1)}
@@ -115,14 +115,18 @@ func newRig(t *testing.T, rec session.Recorder) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.conn = New(served, rec, Config{
+	cfg := Config{
 		LingerTimeout: time.Second,
 		Dial: func(ctx context.Context, _ Try) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "tcp", back.Addr().String())
 		},
 		Event: func(e Event) { k.mu.Lock(); k.events = append(k.events, e); k.mu.Unlock() },
-	})
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	k.conn = New(served, rec, cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	k.cancel = cancel
 	go func() { k.done <- k.conn.Serve(ctx) }()

@@ -25,9 +25,9 @@ func plain(conn net.Conn) net.Conn {
 	}
 }
 
-// reset ends a connection so that nothing which is still on its way counts: the peer's kernel drops what its program has not read. It never blocks,
+// Reset ends a connection so that nothing which is still on its way counts: the peer's kernel drops what its program has not read. It never blocks,
 // as the farewell of TLS could.
-func reset(conn net.Conn) {
+func Reset(conn net.Conn) {
 	under := plain(conn)
 	if tcp, ok := under.(interface{ SetLinger(sec int) error }); ok {
 		_ = tcp.SetLinger(0)

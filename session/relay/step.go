@@ -49,6 +49,7 @@ func (c *Conn) step(natural session.Leg, call func(out *session.Out)) {
 	c.out.Now = now
 	c.out.Listening = [2]time.Time{c.legs[session.Client].since, c.legs[session.Broker].since}
 	call(&c.out)
+	c.account()
 	live := c.obey(now)
 	var event Event
 	if live {
@@ -124,7 +125,7 @@ func (c *Conn) abandon(why error) {
 func (c *Conn) hangUp(conn net.Conn) {
 	switch {
 	case c.fault == nil:
-		reset(conn)
+		Reset(conn)
 	case secure(conn) && !c.sealed:
 		c.wg.Go(func() { _ = conn.Close() }) // says good-bye, for which it may have to wait
 	default:
@@ -148,6 +149,9 @@ func (c *Conn) arm(now time.Time) {
 	if c.out.Pause[session.Client] {
 		sooner(pausedPoll)
 	}
+	if c.overdraft {
+		sooner(budgetPoll)
+	}
 	if broker := &c.legs[session.Broker]; broker.conn != nil && broker.since.IsZero() {
 		sooner(busyPoll)
 	}
@@ -166,7 +170,7 @@ func (c *Conn) tick() {
 	c.mu.Lock()
 	c.armed = time.Time{}
 	client := &c.legs[session.Client]
-	if !c.closed && c.out.Pause[session.Client] && c.fault == nil {
+	if !c.closed && (c.out.Pause[session.Client] || c.overdraft) && c.fault == nil {
 		// What it sent before it left still counts. It is no more than the kernel has of it, so the pause need not be kept.
 		c.hungUp = c.hungUp || client.raw.hungUp()
 	}

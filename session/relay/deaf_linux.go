@@ -1,0 +1,33 @@
+package relay
+
+import (
+	"net"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// deaf looks at a connection's kernel state: whether octets wait for an acknowledgement, how long ago the last one came, and whether the peer's
+// kernel has left more than one question unanswered. One that answers, and has no room, is well: its program is slow, or holds us back on purpose.
+// [tcp(7) TCP_INFO]
+func deaf(conn net.Conn) (waits bool, heard time.Duration, silent bool) {
+	sc, ok := plain(conn).(syscall.Conn)
+	if !ok {
+		return false, 0, false
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return false, 0, false
+	}
+	_ = raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			return
+		}
+		waits = info.Unacked > 0 || info.Notsent_bytes > 0
+		heard = time.Duration(info.Last_ack_recv) * time.Millisecond
+		silent = info.Retransmits > 0 || info.Probes > 1
+	})
+	return waits, heard, silent
+}
