@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"strconv"
 	"strings"
 	"time"
 )
@@ -9,6 +10,7 @@ import (
 type Evidence struct {
 	Run      string
 	Size     int       // octets of a body
+	Numbered bool      // a receipt's name is the message's number
 	Fault    time.Time // when it struck; zero: none did
 	Producer []Event
 	Consumer []Event
@@ -32,6 +34,8 @@ type Counts struct {
 	InDoubt int `json:"in_doubt"`
 	// ToldUnknown are those that an ERROR named as being in doubt, as far as the library lets its headers through.
 	ToldUnknown int `json:"told_unknown"`
+	// Denied were delivered although an ERROR said what is in doubt and did not list them; counted where receipts are named by the number.
+	Denied int `json:"denied"`
 	// Stranded are confirmed messages that the consumer did not get and that lay in the queue afterwards.
 	Stranded int `json:"stranded"`
 	// Altered are deliveries of what nobody sent, or of a body of another length.
@@ -46,6 +50,8 @@ type Counts struct {
 	Errors []string `json:"errors"`
 	// Told says that every error was an ERROR of the sidecar that names what is in doubt.
 	Told bool `json:"-"`
+	// listed are the receipts that the producer's ERROR named; nil where their names do not tell the message.
+	listed map[string]bool
 	// Ended says that both clients ended in good order.
 	Ended bool `json:"-"`
 }
@@ -111,10 +117,16 @@ func Check(e Evidence) Counts {
 	}
 	c.count(fates, e.Fault)
 	c.complaints(e)
-	if c.Told && c.ToldUnknown == 0 {
-		c.ToldUnknown = c.Sent - c.Confirmed // the library shows the words, not the list
+	c.InDoubt = c.Sent - c.Confirmed
+	if c.Told {
+		// The ERROR settles all: what it does not list was never taken. It may have crossed a SEND on its way, so that is no contradiction.
+		c.InDoubt = 0
 	}
-	c.InDoubt = max(0, c.Sent-c.Confirmed-c.ToldUnknown)
+	for seq, f := range fates {
+		if listed := c.listed; listed != nil && !listed[strconv.Itoa(seq)] && f.wasSent && !f.wasConfirmed && f.deliveries > 0 {
+			c.Denied++
+		}
+	}
 	if c.Ended { // who broke never heard anything again
 		c.SilenceMS = silence(e)
 	}
@@ -160,7 +172,7 @@ const (
 // complaints reads what the clients noticed, and how they ended.
 func (c *Counts) complaints(e Evidence) {
 	c.Errors, c.Told, c.Ended = []string{}, true, true
-	for _, log := range [][]Event{e.Producer, e.Consumer} {
+	for i, log := range [][]Event{e.Producer, e.Consumer} {
 		ended := false
 		for _, ev := range log {
 			switch ev.Kind {
@@ -170,8 +182,14 @@ func (c *Counts) complaints(e Evidence) {
 				line, _, _ := strings.Cut(ev.Error.Message, "\n") // ActiveMQ sends the stack trace
 				c.Errors = append(c.Errors, line)
 				c.Told = c.Told && ev.Error.unknown()
-				if ids := ev.Error.Headers[headerReceipts]; ids != "" {
+				if ids := ev.Error.Headers[headerReceipts]; ids != "" && i == 0 { // a consumer's receipts are of ACKs
 					c.ToldUnknown += 1 + strings.Count(ids, ",")
+					if e.Numbered {
+						c.listed = map[string]bool{}
+						for _, id := range strings.Split(ids, ",") {
+							c.listed[id] = true
+						}
+					}
 				}
 			}
 		}

@@ -152,6 +152,29 @@ func TestToldUnknown(t *testing.T) {
 	}
 }
 
+// TestDenied: what an ERROR does not list was not taken, so it must not be delivered.
+func TestDenied(t *testing.T) {
+	e := flawless()
+	e.Numbered = true
+	drop(&e.Producer, 'C', 9)
+	drop(&e.Producer, 'C', 10)
+	told := Complaint{"the broker was lost", map[string]string{headerCode: codeInDoubt, headerReceipts: "9"}}
+	e.Producer[len(e.Producer)-1] = Event{At: at(399), Kind: 'E', Error: told}
+	c := Check(e)
+	if c.Denied != 1 || c.InDoubt != 0 {
+		t.Errorf("denied %d, in doubt %d; want the tenth denied, 0 in doubt", c.Denied, c.InDoubt)
+	}
+	for kind, p := range promises {
+		if broken := p.Broken(c, 10); !strings.Contains(strings.Join(broken, "; "), "left out") {
+			t.Errorf("%s: broken %q, want that something was left out", kind, broken)
+		}
+	}
+	drop(&e.Consumer, 'M', 10)
+	if c = Check(e); c.Denied != 0 {
+		t.Errorf("denied %d of what was not delivered", c.Denied)
+	}
+}
+
 func TestPromisesHaveReasons(t *testing.T) {
 	for kind, p := range promises {
 		if p.Text == "" || p.Why == "" {

@@ -16,6 +16,8 @@ type Client struct {
 	Name string
 	// Library is what it is called where it comes from; its version is pinned by go.mod, package-lock.json or the distribution.
 	Library string
+	// Numbered says that the program, or the library by itself, names a receipt by the message's number.
+	Numbered bool
 	// Window is how many receipts it may wait for: one where the library blocks until it has it.
 	Window int
 
@@ -30,17 +32,17 @@ func Clients() []Client {
 	const deb = "apt-get install "
 	return []Client{
 		{Name: "go-stomp", Library: "github.com/go-stomp/stomp/v3", Window: 1, command: []string{"%go/gostomp"}},
-		{Name: "python", Library: "python3-stomp", Window: 16, command: []string{"/usr/bin/python3", "%dir/python/client.py"},
+		{Name: "python", Library: "python3-stomp", Numbered: true, Window: 16, command: []string{"/usr/bin/python3", "%dir/python/client.py"},
 			probe: []string{"/usr/bin/python3", "-c", "import stomp"}, install: deb + "python3-stomp"},
 		{Name: "ruby", Library: "ruby-stomp", Window: 16, command: []string{"/usr/bin/ruby", "%dir/ruby/client.rb"},
 			probe: []string{"/usr/bin/ruby", "-e", "require 'stomp'"}, install: deb + "ruby-stomp"},
-		{Name: "perl", Library: "Net::Stomp", Window: 16, command: []string{"/usr/bin/perl", "%dir/perl/client.pl"},
+		{Name: "perl", Library: "Net::Stomp", Numbered: true, Window: 16, command: []string{"/usr/bin/perl", "%dir/perl/client.pl"},
 			probe: []string{"/usr/bin/perl", "-MNet::Stomp", "-e", "1"}, install: deb + "libnet-stomp-perl"},
-		{Name: "php", Library: "php-stomp", Window: 1, command: []string{"/usr/bin/php", "%dir/php/client.php"},
+		{Name: "php", Library: "php-stomp", Numbered: true, Window: 1, command: []string{"/usr/bin/php", "%dir/php/client.php"},
 			probe: []string{"/usr/bin/php", "-r", "exit(extension_loaded('stomp') && extension_loaded('pcntl') ? 0 : 1);"}, install: deb + "php-cli php-stomp"},
-		{Name: "stompit", Library: "stompit", Window: 16, command: []string{"node", "%dir/node/stompit.js"}, modules: true,
+		{Name: "stompit", Library: "stompit", Numbered: true, Window: 16, command: []string{"node", "%dir/node/stompit.js"}, modules: true,
 			probe: []string{"node", "-e", "require('stompit')"}, install: "npm ci, in a cache directory"},
-		{Name: "stompjs", Library: "@stomp/stompjs with @stomp/tcp-wrapper", Window: 16, command: []string{"node", "%dir/node/stompjs.js"}, modules: true,
+		{Name: "stompjs", Library: "@stomp/stompjs with @stomp/tcp-wrapper", Numbered: true, Window: 16, command: []string{"node", "%dir/node/stompjs.js"}, modules: true,
 			probe: []string{"node", "-e", "require('@stomp/stompjs'); require('@stomp/tcp-wrapper')"}, install: "npm ci, in a cache directory"},
 	}
 }

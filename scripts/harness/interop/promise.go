@@ -85,6 +85,7 @@ func (p Promise) Broken(c Counts, planned int) []string {
 	zero(c.Duplicated, "%d deliveries were duplicates")
 	zero(c.Reordered, "%d first deliveries were out of order")
 	zero(c.Altered, "%d deliveries were altered")
+	zero(c.Denied, "%d messages were delivered that the list of what is in doubt left out")
 	zero(c.InDoubt, "of %d messages the sender heard nothing")
 	if len(c.Errors) > 0 && !(p.MayTell && c.Told) {
 		broken = append(broken, fmt.Sprintf("a client noticed: %s", c.Errors[0]))

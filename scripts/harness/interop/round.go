@@ -194,7 +194,7 @@ func (o *round) cell(i int, c Cell, place string) (*running, error) {
 		Host: host, Port: n, Login: user, Passcode: pass, Vhost: o.cluster.Vhost(), Run: run,
 		Count: max(1, int(o.Rate*o.Load.Seconds())), Rate: o.Rate, Window: c.Client.Window, Size: bodySize, Hold: unackedHeld,
 	}
-	return &running{Cell: c, job: job, evidence: Evidence{Run: run, Size: bodySize}}, nil
+	return &running{Cell: c, job: job, evidence: Evidence{Run: run, Size: bodySize, Numbered: c.Client.Numbered}}, nil
 }
 
 // jobs of a cell's two programs. Every SEND is persistent: that is what is promised something.
