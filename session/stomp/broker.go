@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"iter"
+	"strconv"
 	"time"
 
 	"github.com/understudy-mq/understudy/session"
@@ -42,12 +43,15 @@ func (r *Recorder) fromBroker(f *frame.Frame, in session.Buf, out *session.Out) 
 // message shows a MESSAGE to the client, unless the client holds it already, or has left its subscription.
 func (r *Recorder) message(f *frame.Frame, in session.Buf, out *session.Out) {
 	subID, id := f.Value("subscription"), f.Value("message-id")
-	if bytes.HasPrefix(subID, []byte(lookupPrefix)) {
-		r.looked(f, out)
+	if string(subID) == marksID && r.dialect.marks {
+		r.marked(f, out)
 		return
 	}
 	sub := r.subs.get(subID)
 	if sub == nil || sub.closing || r.stage != talking {
+		if sub != nil && sub.tracked && !r.dialect.paired {
+			r.returning(sub, f, out) // what the client acknowledged before it left may be waiting for this
+		}
 		return
 	}
 	// Before its RECEIPT a subscription has no messages: these belong to an older one with the same id.
@@ -126,7 +130,7 @@ func (r *Recorder) deliver(sub *subscription, f *frame.Frame, in session.Buf, or
 	if d := r.held.at(slot); stamped && !r.dialect.paired {
 		d.stamp.set(stamp)
 		d.try = try
-		r.late.put(sub.id, stamp, remembered{try: try})
+		r.late.put(sub.scope, stamp, remembered{try: try})
 	}
 	if sub.mode == auto {
 		r.auto.push(autoAck{slot: slot, serial: r.held.at(slot).serial, end: r.clientQueued})
@@ -188,6 +192,10 @@ func (r *Recorder) receiptFromBroker(f *frame.Frame, out *session.Out) {
 	}
 	if r.farewell.sent && n == r.farewell.awaiting {
 		r.goodbye(out)
+		return
+	}
+	if r.marks.pending == n {
+		r.marksAnswered("", out)
 		return
 	}
 	for _, sub := range r.subs.list {
@@ -272,7 +280,7 @@ func (r *Recorder) conclude(e *entry, back bool, out *session.Out) {
 	switch {
 	case e.tx != nil:
 		if e.kind == commitEntry && !back && r.dialect != nil && r.dialect.acksOutsideTx {
-			r.freeAcks(e.tx, out)
+			r.freeAcks(e.tx, nil, out)
 		}
 		r.finish(e.tx)
 	case e.target.slot != none && (e.kind == ackEntry || e.kind == nackEntry):
@@ -281,7 +289,7 @@ func (r *Recorder) conclude(e *entry, back bool, out *session.Out) {
 		case r.dialect != nil && !r.dialect.paired:
 			r.rememberAck(e, d)
 		case d.gone && e.kind == ackEntry:
-			r.late.put(d.sub.id, d.id.bytes(), remembered{acked: true})
+			r.late.put(d.sub.scope, d.id.bytes(), remembered{acked: true})
 		}
 		r.held.remove(e.target.slot)
 	}
@@ -291,20 +299,21 @@ func (r *Recorder) conclude(e *entry, back bool, out *session.Out) {
 func (r *Recorder) rememberAck(e *entry, d *delivery) {
 	acked := e.kind == ackEntry
 	if d.try != 0 {
-		r.late.put(d.sub.id, d.stamp.bytes(), remembered{try: d.try, acked: acked})
+		r.late.put(d.sub.scope, d.stamp.bytes(), remembered{try: d.try, acked: acked})
 	} else if acked && r.dialect.forgetsAcks && r.dialect.identity != byStamp {
-		r.late.put(d.sub.id, d.id.bytes(), remembered{acked: true})
+		r.late.put(d.sub.scope, d.id.bytes(), remembered{acked: true})
 	}
 }
 
-// freeAcks sends the acknowledgements of a transaction whose COMMIT is confirmed, at a broker that would have executed them at once.
-func (r *Recorder) freeAcks(tx *transaction, out *session.Out) {
-	for e := range r.log.of(tx) {
-		if e.kind != ackEntry && e.kind != nackEntry || e.target.slot == none {
+// freeAcks sends the acknowledgements of a transaction whose COMMIT is confirmed, or of a subscription that is about to end, at a broker that
+// would have executed them at once.
+func (r *Recorder) freeAcks(tx *transaction, sub *subscription, out *session.Out) {
+	for e := range r.log.all() {
+		if e.kind != ackEntry && e.kind != nackEntry || e.tx == nil || e.target.slot == none {
 			continue
 		}
 		d := r.held.at(e.target.slot)
-		if d.tx != tx || d.state != inTx {
+		if d.state != inTx || d.tx != e.tx || tx != nil && e.tx != tx || sub != nil && d.sub != sub {
 			continue
 		}
 		state := acking
@@ -462,6 +471,10 @@ func (r *Recorder) errorOfOurs(f *frame.Frame, out *session.Out) bool {
 		r.leave(out, &Refusal{"cancelled", errorText(f)})
 		return true
 	}
+	if id, ok := f.Get("receipt-id"); ok && r.marks.pending != 0 && string(id) == "u"+strconv.FormatUint(r.marks.pending, 10) {
+		r.marksAnswered("the broker does not let sessions have their queue of marks: "+errorText(f), out)
+		return true
+	}
 	_, e := r.asker(f)
 	switch {
 	case e == nil:
@@ -505,6 +518,9 @@ func (r *Recorder) asker(f *frame.Frame) (*subscription, *entry) {
 func (r *Recorder) passError(f *frame.Frame, out *session.Out) {
 	b := append(r.scratch[:0], "ERROR\n"...)
 	sub, e := r.asker(f)
+	if e = r.blame(f, e); e != nil && e.receiptID() != nil {
+		b = frame.AppendHeader(b, "receipt-id", e.receiptID())
+	}
 	for name, value := range f.Headers {
 		switch {
 		case bytes.HasPrefix(name, []byte(frame.PairedPrefix)):
@@ -512,8 +528,6 @@ func (r *Recorder) passError(f *frame.Frame, out *session.Out) {
 		case string(name) != "receipt-id" || sub == nil && e == nil:
 		case sub != nil && sub.wants != nil:
 			value = sub.wants
-		case e != nil && e.receiptID() != nil:
-			value = e.receiptID()
 		default:
 			continue
 		}
@@ -530,6 +544,23 @@ func (r *Recorder) passError(f *frame.Frame, out *session.Out) {
 	r.answerError(sub, e, out)
 }
 
+// blame finds the SEND that an ERROR without a receipt-id is about. One that has its mark beside it in a transaction asks for no receipt itself, and
+// as answers come in order it is the oldest that has none, unless frames stand before it that ask for none either.
+func (r *Recorder) blame(f *frame.Frame, e *entry) *entry {
+	if _, named := f.Get("receipt-id"); named || r.dialect == nil || !r.marking() {
+		return e
+	}
+	for e := range r.log.all() {
+		if e.sent {
+			if e.kind == sendEntry && e.tx == nil {
+				return e
+			}
+			return nil
+		}
+	}
+	return nil
+}
+
 // answerError settles what an ERROR has answered; the connection goes on.
 func (r *Recorder) answerError(sub *subscription, e *entry, out *session.Out) {
 	switch {
@@ -538,6 +569,8 @@ func (r *Recorder) answerError(sub *subscription, e *entry, out *session.Out) {
 		r.subs.remove(sub)
 		r.confirmReplay(out)
 	case e == nil:
+	case r.marking() && e.kind == sendEntry && e.tx == nil:
+		e.wants = false // its mark is settled when the transaction is
 	case e.kind == unsubscribeEntry:
 		e.wants = false
 		r.unsubscribed(e, out)

@@ -143,7 +143,7 @@ func (r *Recorder) perform(kind entryKind, f *frame.Frame, in session.Buf, out *
 		r.returnAcks(e.tx) // from here on the client may acknowledge them again
 	}
 	if e.tx != nil && r.dialect != nil && r.dialect.buffersTx {
-		r.endBuffered(p, out)
+		r.endHere(p, out)
 		return
 	}
 	r.emit(p, out)
@@ -164,16 +164,16 @@ func (r *Recorder) endLost(e *entry, out *session.Out) {
 	r.log.compact()
 }
 
-// endBuffered ends a transaction that the broker does not know of: a COMMIT lets its SENDs go, an ABORT forgets them.
-func (r *Recorder) endBuffered(e *entry, out *session.Out) {
+// endHere ends a transaction that the broker does not know of, or no more: a COMMIT lets its SENDs go, an ABORT forgets them.
+func (r *Recorder) endHere(e *entry, out *session.Out) {
 	if e.kind == commitEntry {
+		e.tx.counted = true
 		for inner := range r.log.of(e.tx) {
 			if inner.kind == sendEntry {
 				e.tx.open++
-				r.emit(inner, out)
 			}
 		}
-		if e.tx.open > 0 {
+		if r.emit(e, out); e.tx.open > 0 {
 			return
 		}
 	}
@@ -200,9 +200,8 @@ func (r *Recorder) passOn(f *frame.Frame, in session.Buf, out *session.Out) {
 // keep logs a frame of an open transaction. Such frames never pause the client, else its COMMIT could not arrive; a transaction that
 // grows too large for a replay is let go instead, and the session says so.
 func (r *Recorder) keep(tx *transaction, e entry, out *session.Out) {
-	d := r.dialect
-	buffered, isAck := d != nil && d.buffersTx, e.kind == ackEntry || e.kind == nackEntry
-	if e.wants && (tx.lost || buffered || isAck && d != nil && d.acksOutsideTx) {
+	buffered := r.dialect != nil && r.dialect.buffersTx
+	if e.wants && (tx.lost || r.answersNow(&e)) {
 		r.receipt(out, e.receiptID()) // it means no more than that the frame has come
 		e.wants = false
 	}
@@ -281,12 +280,15 @@ func (r *Recorder) ack(kind entryKind, f *frame.Frame, in session.Buf, out *sess
 		r.settleWith(e, out)
 		return
 	}
-	if d := r.held.at(slot); d.sub.mode == clientCumulative {
+	if d := r.held.at(slot); d.sub.mode == clientCumulative && !(kind == nackEntry && r.dialect != nil && r.dialect.nackSingle) {
 		subs := []*subscription{d.sub}
 		if r.dialect != nil && r.dialect.connectionAcks {
 			subs = r.subs.list
 		}
 		for _, sub := range subs {
+			if sub.mode == auto {
+				continue // the client knows nothing of those
+			}
 			for s := range r.held.through(sub, slot) {
 				if s != slot && r.held.at(s).serial < d.serial {
 					r.settleWith(entry{kind: kind, tx: tx, at: out.Now, target: ackTarget{slot: s}}, out)

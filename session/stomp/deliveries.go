@@ -23,14 +23,15 @@ type delivery struct {
 	claimed bool // on the current connection, and not answered yet
 	gone    bool // not ours on the current connection: nothing the client says of it has an effect, unless it comes back
 	sub     *subscription
-	id      octets // by which it is recognised when it comes back: message-id, for most
-	key     octets // what the client will name it by, if that is not id
-	name    octets // what the broker names it by since it came back, if that is not key
-	stamp   octets // of the producer's recorder, if that is not id
-	try     uint32 // of that stamp
-	epoch   uint64 // of the connection that delivered it last
-	ordinal uint64 // of that delivery
-	serial  uint64 // tells this use of the slot from later ones
+	id      octets        // by which it is recognised when it comes back: message-id, for most
+	key     octets        // what the client will name it by, if that is not id
+	name    octets        // what the broker names it by since it came back, if that is not key
+	via     *subscription // on which it came back, if that is not sub
+	stamp   octets        // of the producer's recorder, if that is not id
+	try     uint32        // of that stamp
+	epoch   uint64        // of the connection that delivered it last
+	ordinal uint64        // of that delivery
+	serial  uint64        // tells this use of the slot from later ones
 	tx      *transaction
 	hash    uint64
 	prev    int32 // shown before it on the same subscription
@@ -71,7 +72,8 @@ type deliveries struct {
 	gone  map[goneKey]int32 // what is gone; nil when nothing is
 }
 
-type goneKey struct{ sub, id string }
+// goneKey names a message: by its id, among those of its subscription's scope.
+type goneKey struct{ scope, id string }
 
 const none = int32(-1)
 
@@ -113,6 +115,7 @@ func (t *deliveries) add(sub *subscription, id, key []byte, epoch, ordinal uint6
 	d.key.set(key)
 	d.name.set(nil)
 	d.stamp.set(nil)
+	d.via = nil
 	if key == nil {
 		key = id
 	}
@@ -172,9 +175,9 @@ func (t *deliveries) remove(slot int32) {
 		t.slots[head].chain = d.chain
 	}
 	if d.gone {
-		delete(t.gone, goneKey{string(d.sub.id), string(d.id.bytes())})
+		delete(t.gone, goneKey{string(d.sub.scope), string(d.id.bytes())})
 	}
-	d.state, d.sub, d.tx = free, nil, nil
+	d.state, d.sub, d.via, d.tx = free, nil, nil, nil
 	d.chain = t.free
 	t.free = slot
 }
@@ -246,22 +249,22 @@ func (t *deliveries) lose(slot int32) {
 	}
 	d := &t.slots[slot]
 	d.gone = true
-	t.gone[goneKey{string(d.sub.id), string(d.id.bytes())}] = slot
+	t.gone[goneKey{string(d.sub.scope), string(d.id.bytes())}] = slot
 }
 
 // returned finds the gone slot whose message a MESSAGE brings back.
-func (t *deliveries) returned(sub, id []byte) (int32, bool) {
+func (t *deliveries) returned(scope, id []byte) (int32, bool) {
 	if len(t.gone) == 0 {
 		return none, false
 	}
-	slot, ok := t.gone[goneKey{string(sub), string(id)}]
+	slot, ok := t.gone[goneKey{string(scope), string(id)}]
 	return slot, ok
 }
 
 // regain takes back that a slot is gone.
 func (t *deliveries) regain(slot int32, epoch, ordinal uint64) {
 	d := &t.slots[slot]
-	delete(t.gone, goneKey{string(d.sub.id), string(d.id.bytes())})
+	delete(t.gone, goneKey{string(d.sub.scope), string(d.id.bytes())})
 	d.gone, d.epoch, d.ordinal = false, epoch, ordinal
 }
 

@@ -19,6 +19,7 @@ type temp struct {
 	local  []byte // the client's name
 	global []byte // what everybody else, and every later connection, calls it
 	since  uint64 // attempt of the connection that made it: there it is known by its local name
+	sub    []byte // id of our subscription to the queue that stands in for it
 }
 
 const (
@@ -79,7 +80,8 @@ func (r *Recorder) tempName(local []byte, out *session.Out) []byte {
 				t.global = t.local // with a client-id nobody can say; it ends with its connection
 			}
 		case tempReply:
-			t.global = []byte("/amq/queue/" + r.replyQueue(local))
+			t.global = []byte("/reply-queue/" + r.replyQueue(local)) // a SEND to such a name declares nothing
+			t.sub = strconv.AppendInt([]byte("understudy-reply-"), int64(len(r.temps.names)), 10)
 		}
 		if r.temps.names == nil {
 			r.temps.names = map[string]*temp{}
@@ -108,16 +110,16 @@ func (r *Recorder) replyQueue(local []byte) string {
 	return string(name)
 }
 
-// subscribeReplies makes the queue and its subscription, with the id that the broker would have given it. It goes by itself when nobody has used it
+// subscribeReplies makes the queue and its subscription. Ids like the one that the client will see are the broker's own. The queue goes by itself when nobody has used it
 // for twice as long as a client may be held.
 func (r *Recorder) subscribeReplies(t *temp, out *session.Out) {
 	b := []byte("SUBSCRIBE\n")
-	b = frame.AppendHeader(b, "id", t.local)
+	b = frame.AppendHeader(b, "id", t.sub)
 	b = frame.AppendHeader(b, "destination", "/queue/"+r.replyQueue(t.local))
 	b = append(b, "ack:auto\ndurable:true\nauto-delete:false\nexclusive:false\n"...)
 	b = frame.AppendUint(b, "x-expires", uint64(2*max(r.cfg.Hold, r.cfg.HoldIdle).Milliseconds()))
 	b = append(b, '\n', 0)
-	sub := &subscription{id: t.local, given: true, dest: t.local, mode: auto, tracked: true, at: out.Now, first: none, last: none,
+	sub := &subscription{id: t.sub, given: true, dest: t.local, mode: auto, tracked: true, at: out.Now, first: none, last: none, scope: t.sub,
 		frame: session.NewChunk(b, nil).Range(0, len(b)), internal: true}
 	sub.order = r.log.tick()
 	r.subs.list = append(r.subs.list, sub)
@@ -130,13 +132,20 @@ func (r *Recorder) subscribeReplies(t *temp, out *session.Out) {
 
 // appendLocal writes a header line of a MESSAGE with the client's own name for a temporary queue.
 func (r *Recorder) appendLocal(b, line []byte) []byte {
-	if r.dialect.tempQueues != tempRemote || len(r.temps.names) == 0 || !bytes.HasPrefix(line, []byte("destination:"+remotePrefix)) {
+	name, remote := "destination", true
+	switch d := r.dialect; {
+	case len(r.temps.names) == 0:
+		return append(b, line...)
+	case d.tempQueues == tempRemote && bytes.HasPrefix(line, []byte("destination:"+remotePrefix)):
+	case d.tempQueues == tempReply && bytes.HasPrefix(line, []byte("subscription:understudy-reply-")):
+		name, remote = "subscription", false
+	default:
 		return append(b, line...)
 	}
-	value := bytes.TrimSpace(line[len("destination:"):])
+	value := bytes.TrimSpace(line[len(name)+1:])
 	for _, t := range r.temps.names {
-		if bytes.Equal(value, t.global) {
-			return frame.AppendHeader(b, "destination", t.local)
+		if remote && bytes.Equal(value, t.global) || !remote && bytes.Equal(value, t.sub) {
+			return frame.AppendHeader(b, name, t.local)
 		}
 	}
 	return append(b, line...)

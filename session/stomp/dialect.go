@@ -32,8 +32,11 @@ type dialect struct {
 	duplicateID string
 	// stamps: nothing tells the broker a copy, so SENDs carry stamps and the consumer's recorder drops copies.
 	stamps bool
-	// predictsID: the message-id of a SEND follows from the connection and its place on it, and a queue can be browsed for it.
-	predictsID bool
+	// marks: transactions are atomic, frames of a connection are worked through in order and there are exclusive consumers, so that marks settle what
+	// is in doubt.
+	marks bool
+	// nackSingle: NACK means one message in every ack mode.
+	nackSingle bool
 
 	// buffersTx: a transaction is no more than a buffer at the broker and its COMMIT promises nothing, so it is kept here, and played as single
 	// frames when it is committed.
@@ -89,10 +92,12 @@ const (
 var (
 	pairedBroker = dialect{name: "understudy", paired: true, receiptFirst: true, nackRequeues: true}
 
-	// ActiveMQ Classic. A persistent message keeps its message-id over restarts. It is predictable: <session>:-1:1:<n>, n counting the SENDs of
-	// the connection, those in transactions included. Frames are processed one after the other, receipts come in order and behind an
-	// fsync. There is no detection of duplicates over STOMP. NACK sends to the dead-letter queue. Most ERRORs leave the connection open.
-	activeMQ = dialect{name: "ActiveMQ", identity: byMessageID, receiptFirst: true, predictsID: true, errorsStay: true, tempQueues: tempRemote}
+	// ActiveMQ Classic. A persistent message keeps its message-id over restarts. Frames are processed one after the other, receipts come in order
+	// and behind an fsync. There is no detection of duplicates over STOMP. (The message-id of a SEND is predictable, but a queue that does not
+	// hold it does not say whether it ever did, nor does a browser see beyond the pages that are in memory.) NACK sends one message to the
+	// dead-letter queue. Most ERRORs leave the connection open.
+	activeMQ = dialect{name: "ActiveMQ", identity: byMessageID, receiptFirst: true, marks: true, nackSingle: true, errorsStay: true,
+		tempQueues: tempRemote}
 
 	// Artemis. message-id is <consumer>,<message>: the first part is new with every SUBSCRIBE, the second is the journal's record id and
 	// stays. Every header of a SEND reaches the consumer; an ack header even before the broker's own. _AMQ_DUPL_ID is checked per address, and

@@ -1,6 +1,7 @@
 package stomp
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -51,7 +52,7 @@ func (k *talk) has(leg session.Leg, want []string, never ...string) {
 }
 
 func TestEveryEffectIsConfirmedByItsOwnReceipt(t *testing.T) {
-	k := behind(t, activeServer, Config{})
+	k := behind(t, activeServer, Config{InDoubt: InDoubtError})
 	k.client("SEND\ndestination:/queue/q\nreceipt:r1\n\na^@SEND\ndestination:/queue/q\n\nb^@")
 	k.toBroker("SEND\nreceipt:u1\ndestination:/queue/q\n\na^@SEND\nreceipt:u2\ndestination:/queue/q\n\nb^@")
 	k.broker("RECEIPT\nreceipt-id:u2\n\n^@")
@@ -63,93 +64,146 @@ func TestEveryEffectIsConfirmedByItsOwnReceipt(t *testing.T) {
 	}
 }
 
-// What a SEND that was lost with its connection became is asked of the queue, by the message-id that it must have got.
-func TestSendInDoubtIsLookedUp(t *testing.T) {
-	k := behind(t, activeServer, Config{})
-	k.client("SEND\ndestination:/queue/q\nreceipt:r1\n\na^@SEND\ndestination:/queue/q\nreceipt:r2\n\nb^@")
-	k.skip()
-	k.down()
-	k.client("SEND\ndestination:/queue/q\nreceipt:r3\n\nc^@")
-	k.at(activeServer, "ID:b-9-9:1")
-	k.toBroker("SUBSCRIBE\nid:understudy-lookup-1-0\ndestination:/queue/q\nbrowser:true\nack:auto\n" +
-		"selector:JMSMessageID IN ('ID\\cb-1-2\\c3\\c-1\\c1\\c1','ID\\cb-1-2\\c3\\c-1\\c1\\c2')\n\n^@")
-	k.broker("MESSAGE\nsubscription:understudy-lookup-1-0\nmessage-id:ID\\cb-1-2\\c3\\c-1\\c1\\c2\n\nb^@")
-	k.toClient("")
-	k.broker("MESSAGE\nsubscription:understudy-lookup-1-0\nmessage-id:0\nbrowser:end\n\n^@")
-	k.toClient("RECEIPT\nreceipt-id:r1\n\n^@RECEIPT\nreceipt-id:r2\n\n^@")
-	k.toBroker("UNSUBSCRIBE\nid:understudy-lookup-1-0\n\n^@SEND\nreceipt:u1\ndestination:/queue/q\nreceipt:r3\n\nc^@"[:len("UNSUBSCRIBE\nid:understudy-lookup-1-0\n\n^@")] +
-		"SEND\nreceipt:u1\ndestination:/queue/q\n\nc^@")
-	if !k.out.Live {
-		t.Fatal("not live after the lookup")
+const marksSubscribe = "id:understudy-marks\ndestination:/queue/understudy.marks." + sessionID + "\nack:client\nactivemq.exclusive:true\n\n^@"
+
+// mark is a message to the queue of marks.
+func mark(value, tx string) string {
+	if tx != "" {
+		tx = "transaction:" + tx + "\n"
 	}
+	return "SEND\ndestination:/queue/understudy.marks." + sessionID + "\npersistent:true\nunderstudy-mark:" + value + "\n" + tx + "\n^@"
 }
 
-func TestSendThatIsNotFoundIsUnknown(t *testing.T) {
+// single is a SEND with its mark.
+func single(order, receipt, rest string) string {
+	tx := "understudy-" + order
+	return "BEGIN\ntransaction:" + tx + "\n\n^@SEND\ntransaction:" + tx + "\n" + rest + mark(order, tx) + "COMMIT\nreceipt:u" + receipt + "\ntransaction:" + tx + "\n\n^@"
+}
+
+// comes is a mark on its way back.
+func comes(value string) string {
+	return "MESSAGE\nsubscription:understudy-marks\nmessage-id:m" + value + "\nack:a" + value + "\nunderstudy-mark:" + value + "\n\n^@"
+}
+
+// Behind ActiveMQ a SEND goes with its mark, and after a break the latest mark says what is done.
+func TestMarksAreACursor(t *testing.T) {
+	k := behind(t, activeServer, Config{})
+	k.client("SEND\ndestination:/queue/q\nreceipt:r1\n\na^@")
+	k.toBroker("SUBSCRIBE\nreceipt:u1\n" + marksSubscribe)
+	k.client("SEND\ndestination:/queue/q\nreceipt:r2\n\nb^@")
+	k.toBroker("")
+	k.broker("RECEIPT\nreceipt-id:u1\n\n^@")
+	k.toBroker(single("1", "2", "destination:/queue/q\n\na^@") + single("2", "3", "destination:/queue/q\n\nb^@"))
+	k.client("BEGIN\ntransaction:t\n\n^@SEND\ntransaction:t\ndestination:/queue/q\n\nc^@COMMIT\ntransaction:t\nreceipt:c\n\n^@")
+	k.toBroker("BEGIN\ntransaction:t\n\n^@SEND\ntransaction:t\ndestination:/queue/q\n\nc^@" + mark("5", "t") + "COMMIT\nreceipt:u4\ntransaction:t\n\n^@")
+	k.down()
+	k.client("SEND\ndestination:/queue/q\nreceipt:r4\n\nd^@")
+	k.at(activeServer, "ID:b-9-9:1")
+	k.toBroker("SUBSCRIBE\nreceipt:u1\n" + marksSubscribe)
+	k.broker("RECEIPT\nreceipt-id:u1\n\n^@")
+	k.toBroker(mark("fence-2", ""))
+	k.broker(comes("1") + comes("2") + comes("fence-1"))
+	k.toClient("")
+	k.broker(comes("fence-2"))
+	k.toClient("RECEIPT\nreceipt-id:r1\n\n^@RECEIPT\nreceipt-id:r2\n\n^@")
+	k.toBroker("BEGIN\ntransaction:t\n\n^@SEND\ntransaction:t\ndestination:/queue/q\n\nc^@" + mark("5", "t") + "COMMIT\nreceipt:u2\ntransaction:t\n\n^@" +
+		single("6", "3", "destination:/queue/q\n\nd^@"))
+	if !k.out.Live {
+		t.Fatal("not live")
+	}
+	k.broker("RECEIPT\nreceipt-id:u2\n\n^@RECEIPT\nreceipt-id:u3\n\n^@" + comes("5") + comes("6"))
+	k.toClient("RECEIPT\nreceipt-id:c\n\n^@RECEIPT\nreceipt-id:r4\n\n^@")
+	k.client("DISCONNECT\nreceipt:bye\n\n^@")
+	k.toBroker("ACK\nid:a6\n\n^@DISCONNECT\nreceipt:u4\n\n^@")
+}
+
+func TestMarksDoNotPileUp(t *testing.T) {
+	k := behind(t, activeServer, Config{})
+	k.client("SEND\ndestination:/queue/q\n\na^@")
+	k.broker("RECEIPT\nreceipt-id:u1\n\n^@RECEIPT\nreceipt-id:u2\n\n^@" + comes("1"))
+	k.skip()
+	for i := 2; i <= 17; i++ {
+		k.broker(comes(strconv.Itoa(i)))
+	}
+	k.toBroker("ACK\nid:a16\n\n^@") // never the latest
+}
+
+// Where marks are not to be had nothing is guessed.
+func TestSendInDoubtWithoutMarksIsUnknown(t *testing.T) {
 	lost := func(cfg Config) *talk {
 		k := behind(t, activeServer, cfg)
 		k.client("SEND\ndestination:/queue/q\nreceipt:r1\n\na^@")
+		if cfg.InDoubt == InDoubtDefault {
+			k.broker("ERROR\nreceipt-id:u1\nmessage:User u is not authorized to read from understudy.marks\n\n^@")
+		}
+		k.has(session.Broker, []string{"SEND\nreceipt:u"})
+		k.has(session.Client, nil, "ERROR")
 		k.skip()
 		k.down()
 		k.at(activeServer, "ID:b-9-9:1")
-		for i := range lookupRounds {
-			sub := "understudy-lookup-" + string(rune('0'+(i+1)%10)) + "-0"
-			if i == 9 {
-				sub = "understudy-lookup-10-0"
-			}
-			k.has(session.Broker, []string{"id:" + sub + "\n"})
-			k.skip()
-			k.broker("MESSAGE\nsubscription:" + sub + "\nmessage-id:0\nbrowser:end\n\n^@")
-		}
 		return k
 	}
-	k := lost(Config{})
-	k.has(session.Client, []string{"ERROR\n", "error-code:in-doubt\n", "in-doubt-receipts:r1\n"}, "RECEIPT")
-	k = lost(Config{InDoubt: InDoubtResend})
+	for _, cfg := range []Config{{}, {InDoubt: InDoubtError}} {
+		k := lost(cfg)
+		k.has(session.Client, []string{"ERROR\n", "error-code:in-doubt\n", "in-doubt-receipts:r1\n", "SEND outcome=unknown receipt=r1 destination=/queue/q\n"}, "RECEIPT")
+	}
+	k := lost(Config{InDoubt: InDoubtResend})
 	k.has(session.Client, nil, "ERROR")
 	k.has(session.Broker, []string{"SEND\nreceipt:u1\nunderstudy-stamp:" + sessionID + ".1.2\ndestination:/queue/q\n\na^@"})
 }
 
-func TestCommitInDoubtIsFoundByItsSends(t *testing.T) {
+// The ERROR to a SEND that asks for no receipt itself is told with the client's own.
+func TestErrorOfAMarkedSendNamesItsReceipt(t *testing.T) {
 	k := behind(t, activeServer, Config{})
-	k.client("BEGIN\ntransaction:t\n\n^@SEND\ntransaction:t\ndestination:/queue/q\n\na^@COMMIT\ntransaction:t\nreceipt:c\n\n^@")
-	k.has(session.Broker, []string{"COMMIT\nreceipt:u1\ntransaction:t\n\n^@"})
-	k.skip()
-	k.down()
-	k.at(activeServer, "ID:b-9-9:1")
-	k.has(session.Broker, []string{"JMSMessageID IN ('ID\\cb-1-2\\c3\\c-1\\c1\\c1')"}, "BEGIN")
-	k.skip()
-	k.broker("MESSAGE\nsubscription:understudy-lookup-1-0\nmessage-id:ID\\cb-1-2\\c3\\c-1\\c1\\c1\n\na^@MESSAGE\nsubscription:understudy-lookup-1-0\nmessage-id:0\nbrowser:end\n\n^@")
-	k.toClient("RECEIPT\nreceipt-id:c\n\n^@")
-	k.has(session.Broker, nil, "COMMIT")
+	k.client("SEND\ndestination:/queue/q\nreceipt:r1\n\na^@SEND\ndestination:/queue/forbidden\nreceipt:r2\n\nb^@SEND\ndestination:/queue/q\nreceipt:r3\n\nc^@")
+	k.broker("RECEIPT\nreceipt-id:u1\n\n^@RECEIPT\nreceipt-id:u2\n\n^@ERROR\nmessage:not authorized\n\n^@RECEIPT\nreceipt-id:u3\n\n^@RECEIPT\nreceipt-id:u4\n\n^@")
+	k.toClient("RECEIPT\nreceipt-id:r1\n\n^@ERROR\nreceipt-id:r2\nmessage:not authorized\n\n^@RECEIPT\nreceipt-id:r3\n\n^@")
+	if r := k.report(); r.Unconfirmed != 0 {
+		t.Fatalf("report %+v", r)
+	}
 }
 
-// A message that a transaction acknowledges and that comes back proves that the COMMIT was not executed.
-func TestCommitInDoubtIsRefutedByARedelivery(t *testing.T) {
-	k := behind(t, activeServer, Config{})
+// A transaction that was not finished is played again with the new names of what it acknowledges, or rolled back if one of them is gone.
+func TestTransactionWaitsForWhatItAcknowledges(t *testing.T) {
+	k := behind(t, activeServer, Config{InDoubt: InDoubtResend})
 	k.client(subscribe)
 	k.broker("RECEIPT\nreceipt-id:u1\n\n^@" + message("m1", "a1"))
-	k.client("BEGIN\ntransaction:t\n\n^@ACK\nid:a1\ntransaction:t\n\n^@COMMIT\ntransaction:t\nreceipt:c\n\n^@SEND\ndestination:/queue/x\n\nz^@")
-	k.has(session.Broker, []string{"ACK\nid:a1\ntransaction:t\n\n^@COMMIT\nreceipt:u2\ntransaction:t\n\n^@"})
-	k.broker("RECEIPT\nreceipt-id:u3\n\n^@") // of the SEND
+	k.client("BEGIN\ntransaction:t\n\n^@ACK\nid:a1\ntransaction:t\nreceipt:a\n\n^@")
+	k.has(session.Client, []string{"RECEIPT\nreceipt-id:a\n"})
 	k.skip()
 	k.down()
+	k.client("COMMIT\ntransaction:t\nreceipt:c\n\n^@SEND\ndestination:/queue/x\n\nz^@")
 	k.at(activeServer, "ID:b-9-9:1")
-	k.toBroker("SUBSCRIBE\nreceipt:u1\nack:client-individual\nid:s\ndestination:/queue/q\n\n^@")
+	k.toBroker("SUBSCRIBE\nreceipt:u1\nack:client-individual\nid:s\ndestination:/queue/q\n\n^@BEGIN\ntransaction:t\n\n^@")
 	k.broker("RECEIPT\nreceipt-id:u1\n\n^@" + message("m1", "b7"))
 	k.toClient("")
-	k.toBroker("BEGIN\ntransaction:t\n\n^@ACK\nid:b7\ntransaction:t\n\n^@COMMIT\nreceipt:u2\ntransaction:t\n\n^@")
-	k.broker("RECEIPT\nreceipt-id:u2\n\n^@")
+	k.has(session.Broker, []string{"ACK\nid:b7\ntransaction:t\n\n^@COMMIT\nreceipt:u2\ntransaction:t\n\n^@SEND\nreceipt:u3\n"})
+	k.broker("RECEIPT\nreceipt-id:u2\n\n^@RECEIPT\nreceipt-id:u3\n\n^@")
 	k.toClient("RECEIPT\nreceipt-id:c\n\n^@")
 
-	k.client("BEGIN\ntransaction:t\n\n^@")
 	k.broker(message("m2", "b8"))
-	k.client("ACK\nid:b8\ntransaction:t\n\n^@COMMIT\ntransaction:t\nreceipt:c2\n\n^@")
+	k.client("BEGIN\ntransaction:t\n\n^@ACK\nid:b8\ntransaction:t\n\n^@")
 	k.skip()
 	k.down()
 	k.at(activeServer, "ID:b-9-9:2")
 	k.broker("RECEIPT\nreceipt-id:u1\n\n^@")
-	k.pass(3 * time.Second)
-	k.has(session.Client, []string{"error-code:in-doubt\n", "in-doubt-transactions:t\n"})
+	k.client("COMMIT\ntransaction:t\nreceipt:c2\n\n^@")
+	k.skip()
+	k.pass(time.Second)
+	k.broker("\n")
+	k.pass(time.Second)
+	k.has(session.Client, []string{"error-code:rolled-back\n", "receipt-id:c2\n"})
+	k.has(session.Broker, []string{"ABORT\ntransaction:t\n\n^@"})
+}
+
+func TestAbortThatWasLostIsDone(t *testing.T) {
+	k := behind(t, activeServer, Config{})
+	k.client("BEGIN\ntransaction:t\n\n^@SEND\ntransaction:t\ndestination:/queue/q\n\na^@ABORT\ntransaction:t\nreceipt:r\n\n^@")
+	k.skip()
+	k.down()
+	k.at(activeServer, "ID:b-9-9:1")
+	k.toClient("RECEIPT\nreceipt-id:r\n\n^@")
+	k.toBroker("")
 }
 
 func TestAckWaitsForTheRedelivery(t *testing.T) {
@@ -315,9 +369,9 @@ func TestAckOutsideTheTransaction(t *testing.T) {
 	k.skip()
 	k.broker("RECEIPT\nreceipt-id:u1\n\n^@" + message("5,17", "5,17") + message("5,19", "5,19"))
 	k.toClient(message("5,19", "5,19"))
-	k.broker("RECEIPT\nreceipt-id:u3\n\n^@")
+	k.broker("RECEIPT\nreceipt-id:u2\n\n^@")
 	k.toClient("RECEIPT\nreceipt-id:c\n\n^@")
-	k.has(session.Broker, []string{"ACK\nreceipt:u4\nid:5,17\n\n^@"})
+	k.has(session.Broker, []string{"ACK\nreceipt:u3\nid:5,17\n\n^@"})
 }
 
 // An ERROR that leaves the connection open does not end the session; one with the end behind it does.
@@ -341,7 +395,7 @@ func TestErrorThatStays(t *testing.T) {
 }
 
 func TestTemporaryQueueKeepsItsName(t *testing.T) {
-	k := behind(t, activeServer, Config{})
+	k := behind(t, activeServer, Config{InDoubt: InDoubtResend})
 	k.client("SUBSCRIBE\nid:s\ndestination:/temp-queue/foo\nack:client-individual\n\n^@SEND\ndestination:/queue/q\nreply-to:/temp-queue/foo\n\na^@")
 	k.has(session.Broker, []string{"destination:/temp-queue/foo\n", "reply-to:/temp-queue/foo\n"}, "remote")
 	k.broker("RECEIPT\nreceipt-id:u1\n\n^@RECEIPT\nreceipt-id:u2\n\n^@")
@@ -360,20 +414,20 @@ func TestReplyQueueStandsInForATemporaryOne(t *testing.T) {
 	k := behind(t, rabbitServer, Config{HoldIdle: time.Minute})
 	k.client("SEND\ndestination:/queue/q\nreply-to:/temp-queue/foo\n\na^@")
 	queue := "understudy." + sessionID + ".foo"
-	k.toBroker("SUBSCRIBE\nreceipt:u2\nack:client-individual\nprefetch-count:1000\nid:/temp-queue/foo\ndestination:/queue/" + queue +
+	k.toBroker("SUBSCRIBE\nreceipt:u2\nack:client-individual\nprefetch-count:1000\nid:understudy-reply-0\ndestination:/queue/" + queue +
 		"\ndurable:true\nauto-delete:false\nexclusive:false\nx-expires:120000\n\n^@" +
-		"SEND\nreceipt:u1\nunderstudy-stamp:" + sessionID + ".1.1\nreply-to:/amq/queue/" + queue + "\ndestination:/queue/q\n\na^@")
+		"SEND\nreceipt:u1\nunderstudy-stamp:" + sessionID + ".1.1\nreply-to:/reply-queue/" + queue + "\ndestination:/queue/q\n\na^@")
 	k.broker("RECEIPT\nreceipt-id:u2\n\n^@RECEIPT\nreceipt-id:u1\n\n^@")
 	k.toClient("")
 	k.down()
 	k.at(rabbitServer, "session-2")
-	k.has(session.Broker, []string{"SUBSCRIBE\n", "id:/temp-queue/foo\n"})
-	k.broker("RECEIPT\nreceipt-id:u1\n\n^@MESSAGE\nsubscription:/temp-queue/foo\nmessage-id:1\n\nre^@")
+	k.has(session.Broker, []string{"SUBSCRIBE\n", "id:understudy-reply-0\n"})
+	k.broker("RECEIPT\nreceipt-id:u1\n\n^@MESSAGE\nsubscription:understudy-reply-0\nmessage-id:1\n\nre^@")
 	k.toClient("MESSAGE\nsubscription:/temp-queue/foo\nmessage-id:1\n\nre^@")
 }
 
 func TestHowMuchIsReplayedIsTheOperators(t *testing.T) {
-	k := behind(t, activeServer, Config{Replay: ReplaySends})
+	k := behind(t, activeServer, Config{Replay: ReplaySends, InDoubt: InDoubtResend})
 	k.client("BEGIN\ntransaction:t\n\n^@SEND\ntransaction:t\ndestination:/queue/q\n\na^@")
 	k.skip()
 	k.down()

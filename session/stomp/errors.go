@@ -103,10 +103,6 @@ func (r *Recorder) sentID(e *entry) string {
 	case r.dialect == nil:
 	case r.dialect.paired:
 		return r.cfg.Session + ":" + strconv.FormatUint(e.effect, 10)
-	case r.dialect.predictsID && len(e.was) > 0:
-		return e.was[len(e.was)-1].messageID()
-	case r.dialect.predictsID && e.nth != 0:
-		return sentAs{r.upstream, e.nth}.messageID()
 	}
 	return ""
 }

@@ -71,6 +71,9 @@ func (r *Recorder) takeLeave(out *session.Out) {
 	if r.stage != leaving || r.verbatim() || r.phase < replaying || r.log.live > 0 || r.farewell.sent || r.awaitsArrival(out.Now) {
 		return
 	}
+	if r.marks.state == marksOn {
+		r.ackMarks(out) // the broker is to keep nothing of ours
+	}
 	r.receipts++
 	r.farewell.sent, r.farewell.told, r.farewell.awaiting = true, true, r.receipts
 	b := append(r.scratch[:0], "DISCONNECT\nreceipt:u"...)
@@ -83,9 +86,10 @@ func (r *Recorder) takeLeave(out *session.Out) {
 // arrivalGrace is how long a DISCONNECT waits for the client's kernel to have the last messages of ack:auto subscriptions.
 const arrivalGrace = 100 * time.Millisecond
 
-// awaitsArrival reports whether messages of ack:auto subscriptions are still under way to a client that said DISCONNECT.
+// awaitsArrival reports whether messages of ack:auto subscriptions are still under way to a client that said DISCONNECT, or marks to us.
 func (r *Recorder) awaitsArrival(now time.Time) bool {
-	return r.farewell.orderly && !r.farewell.gone && r.auto.head < len(r.auto.queue) && now.Sub(r.farewell.at) < arrivalGrace
+	arriving := r.farewell.orderly && !r.farewell.gone && r.auto.head < len(r.auto.queue) || r.marks.state == marksOn && r.marks.seen < r.marks.sent
+	return arriving && now.Sub(r.farewell.at) < arrivalGrace
 }
 
 // goodbye takes the broker's answer to our DISCONNECT.

@@ -33,7 +33,6 @@ type entry struct {
 	effect  uint64 // 0: not an effect
 	order   uint64 // when it was said, on the log's count
 	receipt uint64 // number of the receipt asked of the broker on the current connection, for entries that the cursor does not settle
-	nth     uint64 // of a SEND: its place among those of the current connection
 	tries   uint32 // how often it was sent
 	losses  uint32 // connections that were lost with it as the oldest frame not confirmed
 	wants   bool   // the client's receipt is still to be answered
@@ -43,14 +42,7 @@ type entry struct {
 	tx      *transaction
 	sub     *subscription // of an unsubscribe
 	target  ackTarget     // of an acknowledgement
-	was     []sentAs      // of a SEND: where it stood on the connections that broke
 	at      time.Time
-}
-
-// sentAs is the place of a SEND on a connection that broke; where message-ids are predictable it says which one the SEND got.
-type sentAs struct {
-	session string // of CONNECTED
-	nth     uint64
 }
 
 // ackTarget names the message of an acknowledgement as the broker knows it.
@@ -86,7 +78,7 @@ type transaction struct {
 	ended      bool   // COMMIT or ABORT was said
 	open       int    // of one that is played as single frames: SENDs not confirmed
 	lost       bool   // was open when its broker was lost, and is not to be played again: its COMMIT ends as rolled back
-	undecided  bool   // its COMMIT is in doubt until one of the messages it acknowledges comes back, or none does
+	counted    bool   // open has been worked out
 }
 
 // journal is the recorder's log of entries in the order in which the client spoke. Positions count entries ever appended.

@@ -39,9 +39,16 @@ func (r *Recorder) emit(e *entry, out *session.Out) {
 	}
 	switch r.turn(e) {
 	case goes:
+		if r.marking() && r.marks.state == marksOff && (e.kind == sendEntry && e.tx == nil || e.kind == commitEntry) {
+			r.subscribeMarks(out)
+			return
+		}
+		if e.kind == unsubscribeEntry && r.dialect.acksOutsideTx {
+			r.freeAcks(nil, e.sub, out) // behind it they would name nothing
+		}
 		r.write(e, out)
 	case waits:
-		if e.kind == commitEntry && !e.tx.undecided && !r.reclaiming() {
+		if e.kind == commitEntry && !r.reclaiming() {
 			r.giveBack(e, out) // what it acknowledges will not come back
 			return
 		}
@@ -57,12 +64,10 @@ func (r *Recorder) turn(e *entry) turn {
 		return goes
 	case tx != nil && tx.lost:
 		return stays
-	case tx != nil && tx.undecided:
-		return waits
-	case tx != nil && d.buffersTx && (e.kind != sendEntry || !tx.ended):
-		return stays
+	case tx != nil && d.buffersTx && e.kind != commitEntry:
+		return stays // it goes with its COMMIT
 	case e.kind == ackEntry || e.kind == nackEntry:
-		if tx != nil && d.acksOutsideTx || r.astray(e) {
+		if tx != nil && (d.acksOutsideTx || e.target.slot == none) || r.astray(e) {
 			return stays
 		}
 	case e.kind == commitEntry && !d.acksOutsideTx:
@@ -82,7 +87,26 @@ func (r *Recorder) astray(e *entry) bool {
 
 // write sends an entry. What we add stands right behind the command; the rest follows as it came, but for what it replaces.
 func (r *Recorder) write(e *entry, out *session.Out) {
+	if e.kind == commitEntry && r.dialect.buffersTx {
+		for inner := range r.log.of(e.tx) {
+			if inner.kind == sendEntry && !inner.sent {
+				r.write(inner, out)
+			}
+		}
+		e.sent = true
+		return
+	}
 	b := r.scratch[:0]
+	single := "" // transaction of our own around a SEND and its mark
+	if !r.dialect.paired && r.marking() && e.effect != 0 {
+		switch {
+		case e.kind == sendEntry:
+			single = "understudy-" + strconv.FormatUint(e.order, 10)
+			b = append(frame.AppendHeader(append(b, "BEGIN\n"...), "transaction", single), '\n', 0)
+		case e.kind == commitEntry:
+			b = r.markOf(b, e, e.tx.id)
+		}
+	}
 	switch e.kind {
 	case ackEntry:
 		b = append(b, "ACK\n"...)
@@ -92,9 +116,12 @@ func (r *Recorder) write(e *entry, out *session.Out) {
 		raw := e.frame.Bytes()
 		b = append(b, raw[:afterCommand(raw)]...)
 	}
-	if r.dialect.paired && e.effect != 0 {
+	switch {
+	case r.dialect.paired && e.effect != 0:
 		b = frame.AppendUint(b, frame.HeaderEffect, e.effect)
-	} else if e.effect != 0 || e.wants || e.kind == unsubscribeEntry || e.kind == otherEntry || e.tx != nil && r.dialect.buffersTx {
+	case single != "":
+		b = frame.AppendHeader(b, "transaction", single)
+	case e.effect != 0 || e.wants || e.kind == unsubscribeEntry || e.kind == otherEntry || e.tx != nil && r.dialect.buffersTx:
 		r.receipts++
 		e.receipt = r.receipts
 		b = appendReceipt(b, e.receipt)
@@ -112,6 +139,13 @@ func (r *Recorder) write(e *entry, out *session.Out) {
 	default:
 		b = r.writeTo(b, e, out)
 	}
+	if single != "" {
+		r.receipts++
+		e.receipt = r.receipts
+		b = appendReceipt(append(r.markOf(b[:0], e, single), "COMMIT\n"...), e.receipt)
+		b = append(frame.AppendHeader(b, "transaction", single), '\n', 0)
+		r.appendBroker(out, b)
+	}
 	r.scratch = b
 	e.sent = true
 	if e.tx != nil && e.tx.unplayable && !e.wants && e.effect == 0 {
@@ -123,14 +157,12 @@ func (r *Recorder) write(e *entry, out *session.Out) {
 // writeTo writes the rest of a frame for a broker that is not paired: headers that are replaced or for us alone are left out.
 func (r *Recorder) writeTo(b []byte, e *entry, out *session.Out) []byte {
 	d, raw, leave := r.dialect, e.frame.Bytes(), drops(0)
-	if e.receipt != 0 {
+	if e.receipt != 0 || e.effect != 0 {
 		leave |= dropReceipt
 	}
 	switch e.kind {
 	case sendEntry:
 		e.tries++
-		r.sends++
-		e.nth = r.sends
 		if d.buffersTx {
 			leave |= dropTransaction
 		}
@@ -167,7 +199,9 @@ func (r *Recorder) appendTarget(b []byte, e *entry) []byte {
 		d := r.held.at(e.target.slot)
 		sub = d.sub.id
 		if !r.dialect.paired {
-			name = d.upstream()
+			if name = d.upstream(); d.via != nil {
+				sub = d.via.id
+			}
 		}
 	}
 	if len(sub) == 0 {
@@ -202,7 +236,7 @@ func (r *Recorder) Up(p session.Peer, out *session.Out) {
 	r.peer = p
 	r.enter(login, out)
 	r.broker = frame.Parser{Limits: r.broker.Limits, Version: r.version}
-	r.receipts, r.sends, r.gated = 0, 0, false
+	r.receipts, r.gated = 0, false
 	raw := r.connect.Bytes()
 	b := append(r.scratch[:0], raw[:afterCommand(raw)]...)
 	leave := dropHeartBeat
@@ -404,7 +438,7 @@ func (r *Recorder) confirmReplay(out *session.Out) {
 			return
 		}
 	}
-	if r.lookup != nil {
+	if !r.settled() {
 		return
 	}
 	r.enter(running, out)
@@ -423,15 +457,12 @@ func (r *Recorder) Down(why error, out *session.Out) {
 	poison := r.suspect(why)
 	named := r.dialect != nil && !r.dialect.paired // acknowledgements name deliveries of one connection
 	for e := range r.log.all() {
-		if e.sent && e.nth != 0 {
-			e.was = append(e.was, sentAs{r.upstream, e.nth})
-		}
 		if named && e.kind == ackEntry && e.target.slot == none {
 			r.log.settle(e) // should the message come back it is known again
 			continue
 		}
 		e.doubt = e.doubt || e.sent
-		e.sent, e.receipt, e.nth = false, 0, 0
+		e.sent, e.receipt = false, 0
 	}
 	for _, sub := range r.subs.list {
 		sub.sent, sub.pending = false, 0

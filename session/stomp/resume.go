@@ -12,20 +12,52 @@ import (
 // everything is played that the broker has not confirmed. What the client holds is its own again as the broker delivers it anew.
 func (r *Recorder) carryOn(f *frame.Frame, out *session.Out) {
 	r.upstream = string(f.Value("session"))
-	r.declared, r.temps.made = nil, 0
+	r.declared, r.temps.made, r.marks.state = nil, 0, marksOff
 	r.greetClient(f, out)
 	r.enter(replaying, out)
 	if r.stats.lives > 0 {
 		r.reclaim = out.Now.Add(r.cfg.ReclaimWait)
 	}
+	r.adopt(out)
 	switch {
 	case !r.weigh(out):
-	case r.lookup != nil:
-		r.ask(out)
+	case r.marking() && r.marks.used:
+		r.subscribeMarks(out)
 	default:
-		r.replay(out)
-		r.confirmReplay(out)
+		r.goOn(out)
 	}
+}
+
+// adopt settles what needs no broker of this kind: receipts inside transactions that are kept here, their ends if there is nothing in them, and
+// ABORTs that were lost with the connection, for that has rolled back what they were to.
+func (r *Recorder) adopt(out *session.Out) {
+	r.gated = true
+	for e := range r.log.all() {
+		if e.tx != nil && e.wants && e.effect == 0 && r.answersNow(e) {
+			r.receipt(out, e.receiptID())
+			e.wants = false
+		}
+	}
+	for next := true; next; {
+		next = false
+		for e := range r.log.all() {
+			switch {
+			case e.kind == abortEntry && (e.doubt || r.dialect.buffersTx), e.kind == commitEntry && r.dialect.buffersTx && !e.tx.counted:
+				next = true
+			default:
+				continue
+			}
+			r.endHere(e, out)
+			break
+		}
+	}
+	r.gated = false
+}
+
+// answersNow reports whether the receipt of a frame inside a transaction is ours to give: it means no more than that the frame has come.
+func (r *Recorder) answersNow(e *entry) bool {
+	d := r.dialect
+	return d != nil && !d.paired && (d.buffersTx || e.kind == ackEntry || e.kind == nackEntry)
 }
 
 // inDoubt is what the operator wants done with what is in doubt, or what is safe here.
@@ -33,11 +65,11 @@ func (r *Recorder) inDoubt() InDoubt {
 	switch d := r.dialect; {
 	case d.duplicateID != "":
 		return InDoubtResend // exact
-	case r.cfg.InDoubt == InDoubtLookup && !d.predictsID:
+	case r.cfg.InDoubt == InDoubtLookup && !d.marks:
 		return InDoubtError
 	case r.cfg.InDoubt != InDoubtDefault:
 		return r.cfg.InDoubt
-	case d.predictsID:
+	case d.marks:
 		return InDoubtLookup
 	case d.stamps:
 		return InDoubtResend
@@ -56,26 +88,16 @@ func (r *Recorder) doubtful(e *entry) bool {
 	return false
 }
 
-// weigh decides what becomes of what is in doubt; false means that it ended the session.
+// weigh ends the session, and returns false, if something is in doubt and neither may be played again nor can be asked for.
 func (r *Recorder) weigh(out *session.Out) bool {
-	want, ask := r.inDoubt(), (*lookup)(nil)
+	if want := r.inDoubt(); want == InDoubtResend || want == InDoubtLookup && r.marks.refused == "" {
+		return true
+	}
 	for e := range r.log.all() {
-		if !r.doubtful(e) {
-			continue
-		}
-		switch {
-		case want == InDoubtError:
+		if r.doubtful(e) {
 			r.unknown(out)
 			return false
-		case r.dialect.predictsID:
-			if ask == nil {
-				ask = &lookup{}
-			}
-			ask.about(r, e)
 		}
-	}
-	if r.lookup = ask; ask != nil && len(ask.asks) == 0 {
-		return r.judge(out)
 	}
 	return true
 }
@@ -114,20 +136,20 @@ func (r *Recorder) expire(out *session.Out) {
 		switch {
 		case e.tx == nil && r.astray(e):
 			r.tooLate(e, out)
-		case e.kind == commitEntry && e.tx.undecided:
-			r.unknown(out)
-			return
 		case e.kind == commitEntry && !e.sent && !r.dialect.buffersTx && r.turn(e) == waits:
 			r.giveBack(e, out)
 		}
 	}
 	r.log.compact()
-	if r.gated && r.lookup == nil {
+	if r.gated && r.settled() {
 		r.pump(out)
 		r.confirmReplay(out)
 	}
 	r.takeLeave(out)
 }
+
+// settled reports whether nothing has to be found out before the replay can go on.
+func (r *Recorder) settled() bool { return r.marks.state != marksAsk && r.marks.state != marksWait }
 
 // tooLate settles an acknowledgement of a message that is not ours any more.
 func (r *Recorder) tooLate(e *entry, out *session.Out) {
@@ -136,7 +158,7 @@ func (r *Recorder) tooLate(e *entry, out *session.Out) {
 	}
 	if e.kind == ackEntry {
 		d := r.held.at(e.target.slot)
-		r.late.put(d.sub.id, d.id.bytes(), remembered{try: d.try, acked: true})
+		r.late.put(d.sub.scope, d.id.bytes(), remembered{try: d.try, acked: true})
 	}
 	r.conclude(e, false, out)
 	r.log.settle(e)
@@ -180,16 +202,16 @@ func (r *Recorder) returning(sub *subscription, f *frame.Frame, out *session.Out
 	if stamped && r.dialect.identity == byStamp {
 		id = stamp
 	}
-	if slot, ok := r.held.returned(sub.id, id); ok && (!stamped || r.held.at(slot).try == try || r.held.at(slot).try == 0) {
-		return r.known(slot, name, out)
+	if slot, ok := r.held.returned(sub.scope, id); ok && (!stamped || r.held.at(slot).try == try || r.held.at(slot).try == 0) {
+		return r.known(slot, sub, name, out)
 	}
 	var had remembered
 	var ok bool
 	if stamped {
-		had, ok = r.late.get(sub.id, stamp)
+		had, ok = r.late.get(sub.scope, stamp)
 	}
 	if !ok {
-		had, ok = r.late.get(sub.id, id)
+		had, ok = r.late.get(sub.scope, id)
 	}
 	if ok && (had.acked || stamped && had.try != try) {
 		// Acknowledged before, or a copy of what was shown. The client is not asked again.
@@ -201,7 +223,7 @@ func (r *Recorder) returning(sub *subscription, f *frame.Frame, out *session.Out
 }
 
 // known takes a message that comes back while the client still has something to say of it.
-func (r *Recorder) known(slot int32, name []byte, out *session.Out) bool {
+func (r *Recorder) known(slot int32, sub *subscription, name []byte, out *session.Out) bool {
 	d := r.held.at(slot)
 	if d.state == nacking && r.dialect.nackRequeues {
 		for e := range r.log.all() {
@@ -215,17 +237,17 @@ func (r *Recorder) known(slot int32, name []byte, out *session.Out) bool {
 	}
 	r.held.regain(slot, 0, 0)
 	d.name.set(name)
+	if d.via = nil; sub != d.sub {
+		d.via = sub
+	}
 	r.stats.hidden++
 	for e := range r.log.all() {
 		if !e.sent && e.target.slot == slot && (e.kind == ackEntry || e.kind == nackEntry) {
-			if e.tx != nil && e.tx.undecided {
-				e.tx.undecided = false // it would not be here if the COMMIT had been executed
-			}
 			r.emit(e, out)
 			break
 		}
 	}
-	if r.gated && r.lookup == nil {
+	if r.gated && r.settled() {
 		r.pump(out)
 	}
 	return true

@@ -137,10 +137,9 @@ type Recorder struct {
 
 	// Of brokers that are not paired.
 	upstream string    // session header of the current connection
-	sends    uint64    // SENDs written to it
 	gated    bool      // something has to be settled before more is played
 	reclaim  time.Time // until when redeliveries of what the client holds are waited for; zero: not any more
-	lookup   *lookup   // under way; nil: none
+	marks    marks
 	erred    time.Time // when the client was last shown an ERROR
 	temps    temps
 	declared map[string]bool   // destinations used on the current connection

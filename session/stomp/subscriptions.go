@@ -23,6 +23,7 @@ type subscription struct {
 	id       []byte // upstream: the client's, or ours where 1.0 gave none
 	given    bool   // the client gave the id
 	dest     []byte // destination, as on the wire
+	scope    []byte // within which the identity of a message means one message for this client
 	mode     ackMode
 	tracked  bool // deliveries are remembered and acknowledged upstream one by one
 	frame    session.Buf
@@ -154,7 +155,7 @@ func (r *Recorder) subscribe(f *frame.Frame, in session.Buf, out *session.Out) {
 		return
 	}
 	sub.frame = own(in)
-	sub.order = r.log.tick()
+	sub.order, sub.scope = r.log.tick(), sub.id
 	r.subs.list = append(r.subs.list, sub)
 	r.subs.byID[string(sub.id)] = sub
 	if r.phase >= replaying {
@@ -188,6 +189,9 @@ func (r *Recorder) playSubscribe(sub *subscription, out *session.Out) {
 	if sub.mode == auto && r.dialect.ownAckModes {
 		sub.tracked = false
 	}
+	if !r.dialect.paired {
+		sub.scope = r.scopeOf(sub)
+	}
 	r.receipts++
 	sub.pending, sub.sent = r.receipts, true
 	raw, leave := sub.frame.Bytes(), dropReceipt
@@ -211,6 +215,18 @@ func (r *Recorder) playSubscribe(sub *subscription, out *session.Out) {
 	r.scratch = b
 	r.appendBroker(out, b)
 	r.toBroker(out, sub.frame.Slice(rest, len(raw)))
+}
+
+// scopeOf is the queue, if it is one for certain: brokers deal its messages anew after a break, and any subscription of the client to it may
+// be given what another one held. Elsewhere each subscription has its own copies.
+func (r *Recorder) scopeOf(sub *subscription) []byte {
+	if name, ok := bytes.CutPrefix(sub.dest, []byte("/amq/queue/")); ok {
+		return append([]byte("/queue/"), name...)
+	}
+	if bytes.HasPrefix(sub.dest, []byte("/queue/")) && !sub.durable {
+		return sub.dest
+	}
+	return sub.id
 }
 
 // subscribeTo writes what a SUBSCRIBE to a broker that is not paired needs besides.
@@ -313,6 +329,13 @@ func (r *Recorder) unsubscribe(f *frame.Frame, in session.Buf, out *session.Out)
 	}
 	sub.closing = true
 	sub.discard()
+	for _, other := range r.subs.list {
+		for slot, d := range r.held.of(other) {
+			if d.via == sub && !d.gone {
+				r.held.lose(slot) // it goes back to the queue with this subscription
+			}
+		}
+	}
 	for slot, d := range r.held.of(sub) {
 		if d.state == unacked {
 			r.held.remove(slot)

@@ -1,0 +1,155 @@
+package stomp
+
+import (
+	"bytes"
+	"strconv"
+
+	"github.com/understudy-mq/understudy/session"
+	"github.com/understudy-mq/understudy/session/stomp/frame"
+)
+
+// marks make a cursor of a broker that has transactions but knows neither us nor duplicates. Every SEND goes in a transaction of its own, every
+// COMMIT of the client is preceded, by a mark: a message with the entry's place in the log, to a queue that only this session uses. So whatever
+// was stored has left its mark, and nobody but us takes marks away. The session reads its marks as they come and acknowledges all but the latest.
+//
+// After a break the next connection subscribes as an exclusive consumer and sends a fence. The fence is delivered when the broker has
+// removed the consumer of the old connection, which it does behind everything that it had read there; and behind all older marks. What
+// stands in the latest of them is done, the rest is not and never will be. [ActiveMQ: a connection's frames are worked through one after the
+// other; exclusive consumers; a queue is first in, first out]
+type marks struct {
+	state   marksState
+	pending uint64 // number of the receipt of the SUBSCRIBE
+	refused string // the broker's words if it does not let us have the queue
+	used    bool   // something was marked by this session
+	seen    uint64 // the latest mark
+	sent    uint64 // the latest written on this connection
+	unacked int    // messages that have come and were not acknowledged
+	last    []byte // name of the one that came last
+}
+
+type marksState uint8
+
+const (
+	marksOff  marksState = iota // not subscribed on this connection
+	marksAsk                    // SUBSCRIBE sent
+	marksOn                     // subscribed
+	marksWait                   // subscribed, the fence is awaited
+)
+
+const (
+	marksID    = "understudy-marks" // of our subscription
+	marksQueue = "/queue/understudy.marks."
+	headerMark = "understudy-mark"
+	fencePart  = "fence-"
+	// maxMarks is how many marks may have come before all but the latest are acknowledged.
+	maxMarks = 16
+)
+
+// marking reports whether what the client does is marked.
+func (r *Recorder) marking() bool {
+	return r.dialect.marks && r.inDoubt() == InDoubtLookup && r.marks.refused == ""
+}
+
+// subscribeMarks asks for the queue of marks. What is to be marked waits for the answer.
+func (r *Recorder) subscribeMarks(out *session.Out) {
+	m := &r.marks
+	r.receipts++
+	m.state, m.pending, m.unacked, m.last = marksAsk, r.receipts, 0, nil
+	b := appendReceipt(append(r.scratch[:0], "SUBSCRIBE\n"...), m.pending)
+	b = frame.AppendHeader(b, "id", marksID)
+	b = frame.AppendHeader(b, "destination", marksQueue+r.cfg.Session)
+	r.scratch = append(b, "ack:client\nactivemq.exclusive:true\n\n\x00"...)
+	r.appendBroker(out, r.scratch)
+	r.gated = true
+}
+
+// marksAnswered takes the answer to the SUBSCRIBE; why is what the broker said if it refused.
+func (r *Recorder) marksAnswered(why string, out *session.Out) {
+	m := &r.marks
+	m.pending = 0
+	m.refused = why
+	switch {
+	case why != "" && !r.weigh(out):
+		return
+	case why == "" && m.used && r.stats.lives > 0:
+		m.state = marksWait
+		r.scratch = r.appendMark(r.scratch[:0], "", fencePart+strconv.FormatUint(r.peer.Attempt, 10))
+		r.appendBroker(out, r.scratch)
+		return
+	}
+	m.state = marksOn
+	r.goOn(out)
+}
+
+// goOn plays what had to wait.
+func (r *Recorder) goOn(out *session.Out) {
+	r.replay(out)
+	r.confirmReplay(out)
+}
+
+// appendMark writes a message to the queue of marks.
+func (r *Recorder) appendMark(b []byte, tx, mark string) []byte {
+	b = frame.AppendHeader(append(b, "SEND\n"...), "destination", marksQueue+r.cfg.Session)
+	b = frame.AppendHeader(append(b, "persistent:true\n"...), headerMark, mark)
+	if tx != "" {
+		b = frame.AppendHeader(b, "transaction", tx)
+	}
+	return append(b, '\n', 0)
+}
+
+// markOf writes the mark of an effect.
+func (r *Recorder) markOf(b []byte, e *entry, tx string) []byte {
+	r.marks.used, r.marks.sent = true, e.order
+	return r.appendMark(b, tx, strconv.FormatUint(e.order, 10))
+}
+
+// marked takes a message of the queue of marks.
+func (r *Recorder) marked(f *frame.Frame, out *session.Out) {
+	m := &r.marks
+	_, name := r.identify(f)
+	value := f.Value(headerMark)
+	if n, ok := frame.ParseUint(value); ok && n > m.seen {
+		m.seen = n
+		if m.unacked >= maxMarks {
+			r.ackMarks(out) // through the one before this
+		}
+	}
+	m.unacked++
+	m.last = append(m.last[:0], name...)
+	fence, ok := bytes.CutPrefix(value, []byte(fencePart))
+	if n, number := frame.ParseUint(fence); ok && number && n == r.peer.Attempt && m.state == marksWait {
+		m.state = marksOn
+		r.settleMarked(out)
+		r.goOn(out)
+	}
+	r.takeLeave(out)
+}
+
+// ackMarks acknowledges the marks that have come, all at once.
+func (r *Recorder) ackMarks(out *session.Out) {
+	m := &r.marks
+	if m.unacked == 0 {
+		return
+	}
+	b := append(r.scratch[:0], "ACK\n"...)
+	if r.version == frame.V12 {
+		b = frame.AppendHeader(b, "id", m.last)
+	} else {
+		b = frame.AppendHeader(b, "subscription", marksID)
+		b = frame.AppendHeader(b, "message-id", m.last)
+	}
+	r.scratch = append(b, '\n', 0)
+	r.appendBroker(out, r.scratch)
+	m.unacked = 0
+}
+
+// settleMarked settles what the marks say is done.
+func (r *Recorder) settleMarked(out *session.Out) {
+	for e := range r.log.all() {
+		if r.doubtful(e) && e.order <= r.marks.seen {
+			r.conclude(e, false, out)
+			r.log.settle(e)
+		}
+	}
+	r.log.compact()
+}
