@@ -43,6 +43,10 @@ func (s *store) park(c *session) {
 	}
 	s.waiting[c] = struct{}{}
 	for _, sub := range c.subs {
+		if sub.browse != nil {
+			s.unsubscribeNow(sub) // it comes again with its place, or not at all
+			continue
+		}
 		if !sub.present {
 			continue
 		}

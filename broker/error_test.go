@@ -30,7 +30,6 @@ func TestClientErrors(t *testing.T) {
 		{"bad ack mode", text("SUBSCRIBE", "id:1", "destination:/queue/a", "ack:maybe"), "malformed SUBSCRIBE", "client-individual"},
 		{"bad prefetch", text("SUBSCRIBE", "id:1", "destination:/queue/a", "activemq.prefetchSize:-1"), "malformed SUBSCRIBE", "prefetch"},
 		{"selector", text("SUBSCRIBE", "id:1", "destination:/queue/a", "selector:a = "), "invalid selector", "position 5"},
-		{"browser", text("SUBSCRIBE", "id:1", "destination:/queue/a", "browser:true"), "not supported", "browser"},
 		{"same id twice", subscribe + subscribe, "subscription exists", ""},
 		{"too many subscriptions", subscribe + strings.ReplaceAll(subscribe, "id:1", "id:2") + strings.ReplaceAll(subscribe, "id:1", "id:3") +
 			strings.ReplaceAll(subscribe, "id:1", "id:4"), "too many subscriptions", "3"},

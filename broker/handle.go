@@ -293,6 +293,10 @@ func (s *store) fanOut(m *message) {
 
 // drain sends what could not be sent before: messages that the subscription holds and its client has not, or a topic's.
 func (s *store) drain(sub *subscription) {
+	if sub.browse != nil {
+		s.look(sub)
+		return
+	}
 	for h := sub.first; h != nil && sub.owed > 0 && sub.active; h = h.next {
 		if !h.owed {
 			continue

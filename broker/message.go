@@ -176,6 +176,9 @@ func appendMessage(b []byte, p *peer, sub *subscription, m *message, ordinal uin
 	if p.sidecar && ordinal > 1 {
 		b = frame.AppendUint(b, frame.HeaderDelivery, uint64(ordinal))
 	}
+	if p.sidecar && sub.browse != nil {
+		b = appendBrowsed(b, m)
+	}
 	b = append(b, sub.line...)
 	b = append(b, "message-id:"...)
 	b = append(m.id.append(b, p.version), '\n')

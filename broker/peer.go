@@ -86,7 +86,7 @@ func (s *store) takeOut(p *peer, done []byte) []byte {
 	out := p.out
 	p.out = nil
 	if p.starved {
-		p.starved = false
+		p.starved, s.looks = false, 0
 		for _, sub := range p.session.subs {
 			s.drain(sub)
 			s.offer(sub)

@@ -244,9 +244,17 @@ func appendSnapshot(b []byte, c *session) []byte {
 	for _, n := range c.rolled {
 		b = binary.AppendUvarint(b, n)
 	}
-	b = binary.AppendUvarint(b, uint64(len(c.subs)))
+	recorded := 0
 	for _, sub := range c.subs {
-		b = appendSubscription(b, sub)
+		if sub.browse == nil {
+			recorded++
+		}
+	}
+	b = binary.AppendUvarint(b, uint64(recorded))
+	for _, sub := range c.subs {
+		if sub.browse == nil {
+			b = appendSubscription(b, sub)
+		}
 	}
 	b = binary.AppendUvarint(b, uint64(len(c.temps)))
 	for name := range c.temps {

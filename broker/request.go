@@ -3,7 +3,6 @@ package broker
 import (
 	"bytes"
 	"errors"
-	"strings"
 
 	"github.com/understudy-mq/understudy/broker/selector"
 	"github.com/understudy-mq/understudy/session/stomp/frame"
@@ -27,6 +26,8 @@ type request struct {
 	claims    []claim
 	selector  *selector.Selector
 	temps     [][]byte // temporary queues that it uses, by the client's names
+	browser   bool
+	after     uint64   // place in the queue that a browser was shown up to
 	durable   []byte   // name of a durable subscription, nil: none
 	message   *message // of a SEND
 	transient bool
@@ -216,8 +217,11 @@ func (d *decoder) other(f *frame.Frame, r *request) error {
 		case "durable-subscription-name", "durable-subscriber-name", "activemq.subscriptionName":
 			first(&r.durable, value)
 		case "browser":
-			if f.Command == frame.Subscribe && !bytes.Equal(value, []byte("false")) && len(value) > 0 {
-				r.fault = faultf("not supported", "this broker has no %s: SUBSCRIBE without it", strings.TrimPrefix(string(name), "activemq."))
+			r.browser = string(d.trim(value)) == "true"
+		case frame.HeaderBrowseAfter:
+			var ok bool
+			if r.after, ok = parseBrowsed(value); d.sidecar && !ok {
+				return errors.New("the place of a browser is not priority.sequence")
 			}
 		case frame.HeaderClaims:
 			first(&claims, value)

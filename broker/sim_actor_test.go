@@ -26,6 +26,7 @@ type actor struct {
 	subs      []string            // destinations, some with a selector behind; the index is the id
 	holds     map[string]*simHold // by subscription and message id
 	numbers   map[string]int
+	browser   *simBrowser // of /queue/both, if one is under way
 }
 
 type simEffect struct {
@@ -184,6 +185,9 @@ func (a *actor) connect() {
 		}
 		a.feed(text("SUBSCRIBE", headers...))
 	}
+	if a.browser != nil {
+		a.feed(a.browser.frame())
+	}
 	for _, e := range a.effects {
 		a.feed(e.frames)
 	}
@@ -244,6 +248,9 @@ func (a *actor) take(f *frame.Frame) {
 		if _, ok := f.Get(frame.HeaderCursor); ok {
 			a.settled(f)
 		}
+		if b := a.browser; b != nil && string(f.Value("receipt-id")) == "b" && !b.known {
+			b.due, b.known = a.w.waiting(a.peer.session.subs["b"].browse.end), true
+		}
 		for id := range strings.SplitSeq(unescaped(f.Value(frame.HeaderGone)), ",") {
 			key := strings.TrimPrefix(string(f.Value("receipt-id")), "s") + " " + id
 			h := a.holds[key]
@@ -259,6 +266,10 @@ func (a *actor) take(f *frame.Frame) {
 			h.basis = "" // nothing to claim any more
 		}
 	case frame.Message:
+		if string(f.Value("subscription")) == "b" {
+			a.browsed(f)
+			return
+		}
 		a.shown(f)
 	default:
 		a.w.t.Fatalf("%s got %s", a.session[:2], f.Raw)

@@ -55,6 +55,8 @@ func simulate(t *rapid.T, lapse bool) {
 func (w *world) step() {
 	a := w.actors[rapid.IntRange(0, len(w.actors)-1).Draw(w.t, "actor")]
 	switch what := rapid.IntRange(0, 99).Draw(w.t, "what"); {
+	case what < 3:
+		a.browse()
 	case what < 20:
 		a.produce()
 	case what < 32:
@@ -114,7 +116,7 @@ func (w *world) settle() {
 			for _, h := range a.unacked() {
 				a.add([]*simHold{h}, h.frame("ACK", ""))
 			}
-			busy = busy || len(a.effects) > 0
+			busy = busy || len(a.effects) > 0 || a.browser != nil
 		}
 		w.log.sync(w.log.next - 1)
 		w.store.advance(w.log.durable)

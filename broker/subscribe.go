@@ -30,6 +30,10 @@ func (s *store) subscribe(p *peer, r *request) {
 		s.refuse(p, r.receipt, faultf("too many subscriptions", "this connection has %d subscriptions, the limit", len(c.subs)))
 		return
 	}
+	if r.browser {
+		s.browse(p, r, id, sub)
+		return
+	}
 	fresh := &subscription{id: id, dest: string(r.dest), session: c, mode: r.mode, prefetch: s.prefetch(r.prefetch), pick: newPick(r.selector)}
 	if r.durable != nil {
 		d, ok := s.attachable(p, r, sub)
@@ -54,11 +58,8 @@ func (s *store) subscribe(p *peer, r *request) {
 	} else if sub.pick.text() != fresh.pick.text() {
 		s.reselect(sub, fresh.pick)
 	}
-	sub.mode, sub.prefetch, sub.present = fresh.mode, fresh.prefetch, true
-	p.numbers++
-	sub.number = p.numbers
-	p.subs[sub.number] = sub
-	sub.name(p, r.id != nil, s.epoch)
+	sub.mode, sub.prefetch = fresh.mode, fresh.prefetch
+	s.present(p, sub, r.id != nil)
 	if c.direct && sub.durable == nil {
 		s.start(p, sub, r.receipt)
 		return
@@ -69,6 +70,15 @@ func (s *store) subscribe(p *peer, r *request) {
 	}
 	// Waiting for everything appended so far, not for the subscription's record only: an answer that a claim is gone rests on an ACK.
 	s.when(s.last, pend{start: sub, peer: p, receipt: bytes.Clone(r.receipt)})
+}
+
+// present makes a subscription one of the connection's. named says that the client gave it an id.
+func (s *store) present(p *peer, sub *subscription, named bool) {
+	sub.present = true
+	p.numbers++
+	sub.number = p.numbers
+	p.subs[sub.number] = sub
+	sub.name(p, named, s.epoch)
 }
 
 // record journals a sidecar's subscription that is new or different. It reports whether the frame may go on.
@@ -144,7 +154,9 @@ func (s *store) start(p *peer, sub *subscription, receipt []byte) {
 	}
 	sub.refused = nil
 	sub.active = true
-	if sub.queue != nil {
+	if sub.browse != nil {
+		s.look(sub)
+	} else if sub.queue != nil {
 		for _, h := range sub.byPlace() {
 			if h.claimed {
 				h.claimed = false
@@ -255,6 +267,9 @@ func (s *store) unsubscribeNow(sub *subscription) {
 	if t := sub.topic; t != nil {
 		t.subs = slices.DeleteFunc(t.subs, func(x *subscription) bool { return x == sub })
 		s.forgetTopic(t)
+		return
+	}
+	if sub.browse != nil {
 		return
 	}
 	q := sub.queue

@@ -22,6 +22,7 @@ type subscription struct {
 	dest     string
 	queue    *queue // one of these two is set
 	topic    *topic
+	browse   *browse  // it only looks; it has neither queue nor topic
 	durable  *durable // whose queue it is; nil otherwise
 	mode     ackMode
 	prefetch int
