@@ -125,15 +125,19 @@ func (d *dialect) goesOn(v frame.Version) bool {
 	return d.errorsStay || d.errorsStayUntil12 && v < frame.V12
 }
 
-// recogniseBroker picks the dialect from the server header of CONNECTED. [STOMP 1.2 CONNECTED Frame]
-func recogniseBroker(server []byte) *dialect {
-	switch {
+// recogniseBroker picks the dialect from CONNECTED. [STOMP 1.2 CONNECTED Frame: server] Artemis names itself in 1.1 and later only; in 1.0 its session is
+// the eight hexadecimal digits of its connection's id, and all that it says.
+func recogniseBroker(f *frame.Frame) *dialect {
+	server, named := f.Get("server")
+	switch session := f.Value("session"); {
 	case bytes.HasPrefix(server, []byte("ActiveMQ-Artemis")):
 		return &artemis
 	case bytes.HasPrefix(server, []byte("ActiveMQ/")):
 		return &activeMQ
 	case bytes.HasPrefix(server, []byte("RabbitMQ/")):
 		return &rabbitMQ
+	case !named && len(session) == 8 && isHex(session) && len(f.Value("version")) == 0:
+		return &artemis
 	}
 	return &anyBroker
 }

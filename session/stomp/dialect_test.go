@@ -455,3 +455,19 @@ func TestBrokerOfAnotherKindIsLeft(t *testing.T) {
 		t.Fatalf("left because of %v", k.broken)
 	}
 }
+
+func TestKindsAreRecognised(t *testing.T) {
+	for connected, want := range map[string]*dialect{
+		"server:ActiveMQ/5.17.2\nsession:ID:x\nversion:1.2\n": &activeMQ, "server:ActiveMQ-Artemis/2.44.0 ActiveMQ Artemis Messaging Engine\nversion:1.1\n": &artemis,
+		"session:325f330e\n": &artemis, "session:325f330e\nversion:1.1\n": &anyBroker, "server:RabbitMQ/3.10.8\n": &rabbitMQ, "server:CoilMQ/1\n": &anyBroker, "": &anyBroker,
+		"understudy-epoch:1\nunderstudy-store:S\nserver:RabbitMQ/1\n": &pairedBroker,
+	} {
+		k := newTalk(t, Config{})
+		k.client("CONNECT\naccept-version:1.0,1.1,1.2\n\n^@")
+		k.do(func() { k.r.Up(session.Peer{Name: "b", Attempt: 1}, &k.out) })
+		k.broker("CONNECTED\n" + connected + "\n^@")
+		if k.r.dialect != want {
+			t.Errorf("%q is taken for %s, want %s", connected, k.r.dialect.name, want.name)
+		}
+	}
+}

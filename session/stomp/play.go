@@ -288,7 +288,7 @@ func (r *Recorder) connected(f *frame.Frame, out *session.Out) {
 	epoch, paired := frame.ParseUint(f.Value(frame.HeaderEpoch))
 	kind := &pairedBroker
 	if !paired {
-		kind = recogniseBroker(f.Value("server"))
+		kind = recogniseBroker(f)
 	}
 	if r.dialect != nil && kind != r.dialect {
 		r.leave(out, &Refusal{frame.CodeWrongStore, "broker is of another kind than the one before: " + kind.name + ", not " + r.dialect.name})
