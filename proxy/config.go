@@ -40,15 +40,22 @@ type Health interface {
 	ProbeNow(health.Target)
 }
 
-// Config of a Proxy; Listener, NewRecorder, View and Health are required.
+// Config of a Proxy; Listener, View, Health, and NewRecorder or Splice are required.
 type Config struct {
 	// Name of the listener in logs and metrics; "" means "stomp".
 	Name string
 	// Listener is owned by the Proxy once New has returned without an error. It must be on a loopback address (or a Unix socket) unless AllowRemote.
 	Listener    net.Listener
 	AllowRemote bool
-	// NewRecorder makes the memory of one client connection.
+	// NewRecorder makes the memory of one client connection; not used with Splice.
 	NewRecorder func() session.Recorder
+	// Splice passes octets on and remembers nothing: for protocols that are not known here, and for clients that had rather be cut off and connect
+	// anew. New connections go to an active broker; when theirs is lost, marked down or a standby they are closed.
+	Splice bool
+	// KeepFallen leaves spliced connections to brokers that are marked down alone.
+	KeepFallen bool
+	// Hold is how long a client waits for a broker to splice it to; 0 means 20 s.
+	Hold time.Duration
 	// View is the candidates as known now: the method View of a routing.Table.
 	View   func() routing.View
 	Health Health

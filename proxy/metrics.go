@@ -19,7 +19,7 @@ var (
 	codes  = [...]string{
 		"", "fault", "dial", "shutdown", "client-closed", "client-silent", "hold-timeout", "protocol", "broker-error", "not-resumable", "poison",
 		codeStandby, codeFenced, codeMoved, codeWrongStore, codeEpoch, codeVersion, codeStale, codeGap, codeLostState, codeError,
-		"login-timeout", "silent", "malformed", "closed",
+		"login-timeout", "broker-lost", "broker-closed", codeTLS, "silent", "malformed", "closed",
 	}
 	bounds = [...]float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30}
 )

@@ -57,9 +57,9 @@ type Proxy struct {
 // New validates cfg.
 func New(cfg Config) (*Proxy, error) {
 	switch {
-	case cfg.Listener == nil, cfg.NewRecorder == nil, cfg.View == nil, cfg.Health == nil:
-		return nil, errors.New("make proxy: Listener, NewRecorder, View and Health are required")
-	case cfg.MaxConnections < 0, cfg.DialTimeout < 0, cfg.DrainTimeout < 0:
+	case cfg.Listener == nil, cfg.NewRecorder == nil && !cfg.Splice, cfg.View == nil, cfg.Health == nil:
+		return nil, errors.New("make proxy: Listener, View, Health, and NewRecorder or Splice are required")
+	case cfg.MaxConnections < 0, cfg.DialTimeout < 0, cfg.DrainTimeout < 0, cfg.Hold < 0:
 		return nil, errors.New("make proxy: limits and time-outs must not be negative")
 	case !cfg.AllowRemote && !loopback(cfg.Listener.Addr()):
 		return nil, fmt.Errorf("listen on %s: %w", cfg.Listener.Addr(), ErrRemote)
@@ -69,6 +69,7 @@ func New(cfg Config) (*Proxy, error) {
 	cfg.DialTimeout = cmp.Or(cfg.DialTimeout, DefaultDialTimeout)
 	cfg.DrainTimeout = cmp.Or(cfg.DrainTimeout, DefaultDrainTimeout)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)).With("listener", cfg.Name)
+	cfg.Hold = cmp.Or(cfg.Hold, DefaultHold)
 	cfg.BrokerTimeout = cmp.Or(cfg.BrokerTimeout, DefaultBrokerTimeout)
 	cfg.ClientTimeout = cmp.Or(cfg.ClientTimeout, DefaultClientTimeout)
 	cfg.KeepAlive = keepAlive(cfg.KeepAlive)
@@ -110,13 +111,13 @@ func (p *Proxy) Serve() error {
 		p.mu.Unlock()
 		return ErrClosed
 	}
-	p.joined.Add(2)
-	p.mu.Unlock()
+	p.joined.Add(1)
 	defer p.joined.Done()
-	go func() {
-		defer p.joined.Done()
-		p.tend()
-	}()
+	p.joined.Go(p.tend)
+	if p.cfg.Splice && !p.cfg.KeepFallen {
+		p.joined.Go(p.cut)
+	}
+	p.mu.Unlock()
 	p.cfg.Logger.Info("listening for clients", "addr", p.Addr().String())
 	var backoff time.Duration
 	for {
@@ -188,6 +189,12 @@ func (p *Proxy) serve(l *link, conn net.Conn) {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		// An error here would be the connection's own, which the relay will see as well.
 		_ = tcp.SetKeepAliveConfig(p.cfg.KeepAlive)
+	}
+	if p.cfg.Splice {
+		r := newSpliced(l, conn)
+		l.setRelay(r)
+		l.end(r.Serve(p.ctx))
+		return
 	}
 	cfg := p.cfg.Relay
 	cfg.Dial, cfg.Event, cfg.Credentials, cfg.Logger = l.dial, l.event, l.credentials, p.cfg.Logger.With("session", l.id)

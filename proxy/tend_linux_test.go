@@ -123,19 +123,11 @@ func TestBudgetIsSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Fprintln(client, "eleven octets")
-	says := func(text string) {
-		t.Helper()
-		for deadline := time.Now().Add(10 * time.Second); !strings.Contains(w.log.String(), text); time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("does not say %q:\n%s", text, w.log.String())
-			}
-		}
-	}
-	says("is full")
-	says("sessions wait for a broker")
-	says("kept_bytes=14")
+	w.says("is full")
+	w.says("sessions wait for a broker")
+	w.says("kept_bytes=14")
 	client.Close()
-	says("has room again")
+	w.says("has room again")
 	if n := strings.Count(w.log.String(), "is full"); n != 1 {
 		t.Errorf("said %d times:\n%s", n, w.log.String())
 	}

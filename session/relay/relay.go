@@ -210,7 +210,7 @@ func (c *Conn) close() {
 	}
 	c.sealed = true
 	c.mu.Unlock()
-	if closeWrite(client) {
+	if CloseWrite(client) {
 		_ = client.SetReadDeadline(deadline) // readClient goes on, discarding, until the client has closed too
 	} else {
 		_ = client.Close()

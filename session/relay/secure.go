@@ -35,8 +35,12 @@ func Reset(conn net.Conn) {
 	_ = under.Close()
 }
 
-// closeWrite says that nothing more comes, in TLS and in TCP: some clients look only for one of the two.
-func closeWrite(conn net.Conn) bool {
+// HungUp reports whether the peer has closed or reset a connection, though nobody reads it; false where the platform cannot tell.
+func HungUp(conn net.Conn) bool { return socketOf(conn).hungUp() }
+
+// CloseWrite says that nothing more comes, in TLS and in TCP: some clients look only for one of the two. It reports whether the other direction is still
+// open.
+func CloseWrite(conn net.Conn) bool {
 	ok := true
 	for {
 		half, can := conn.(interface{ CloseWrite() error })
