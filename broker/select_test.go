@@ -156,3 +156,46 @@ func TestSelectorSurvivesTakeover(t *testing.T) {
 	x.quiet()
 	y.quiet()
 }
+
+// What nobody claims after a take-over goes to whoever has seen nothing later, but not if that one would not have it.
+func TestUnclaimedMessagesAreAssignedBySelector(t *testing.T) {
+	s := serving(t)
+	x, _ := s.sidecar(sessionX, 1)
+	y, _ := s.sidecar(sessionY, 1)
+	x.subscribe("s", "/queue/a", "client-individual", "selector:n = 1")
+	y.subscribe("s", "/queue/a", "client-individual", "selector:n = 2")
+	for n := 1; n <= 5; n++ {
+		y.effect(n, "SEND", "destination:/queue/a", fmt.Sprint("n:", 2-n%2), "="+fmt.Sprint(n))
+		if n%2 == 0 {
+			y.message(fmt.Sprint(n))
+		}
+	}
+	s = s.restart()
+	y, _ = s.sidecar(sessionY, 2, "understudy-cursor:5")
+	y.subscribe("s", "/queue/a", "client-individual", "selector:n = 2")
+	x, _ = s.sidecar(sessionX, 2)
+	x.subscribe("s", "/queue/a", "client-individual", "selector:n = 1", claims(sessionY+":5=1.1"))
+	x.message("1")
+	x.message("3")
+	y.message("2")
+	y.message("4")
+}
+
+// A message that comes back ahead of where a subscription has looked waits for its place.
+func TestReturnedMessageDoesNotOvertake(t *testing.T) {
+	s := serving(t)
+	some := s.subscriber("/queue/a", "client-individual", "selector:n > 0", "prefetch-count:1")
+	third := s.subscriber("/queue/a", "client-individual", "selector:n = 3")
+	p := s.connected("1.2")
+	p.sent("/queue/a", "one", "n:1")
+	ack := some.message("one").headers["ack"]
+	p.sent("/queue/a", "two", "n:2")
+	p.sent("/queue/a", "three", "n:3")
+	third.message("three")
+	third.leave()
+	eventually(t, "it is given back", func() bool { return s.Status().Connections == 2 })
+	for _, body := range []string{"two", "three"} {
+		some.send("ACK", "id:"+ack)
+		ack = some.message(body).headers["ack"]
+	}
+}
