@@ -16,8 +16,9 @@ type fingerprint [2]uint64
 
 // remembered is what is known of a message.
 type remembered struct {
-	try   uint32 // which copy the client was shown
-	acked bool
+	try     uint32 // which copy the client was shown
+	acked   bool
+	refused bool // by NACK, where that is for good
 }
 
 // maxRemembered messages are known at once; the oldest is forgotten.

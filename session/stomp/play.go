@@ -70,6 +70,11 @@ func (r *Recorder) turn(e *entry) turn {
 		if tx != nil && (d.acksOutsideTx || e.target.slot == none) || r.astray(e) {
 			return stays
 		}
+	case e.kind == unsubscribeEntry:
+		if r.reclaiming() && r.awaitsReturn(e.sub) {
+			r.staying = true
+			return stays // what was acknowledged on it has to come back first
+		}
 	case e.kind == commitEntry && !d.acksOutsideTx:
 		for inner := range r.log.of(tx) {
 			if !inner.sent && r.astray(inner) {
@@ -83,6 +88,16 @@ func (r *Recorder) turn(e *entry) turn {
 // astray reports whether an acknowledgement is for a message that the current broker has not delivered to us.
 func (r *Recorder) astray(e *entry) bool {
 	return (e.kind == ackEntry || e.kind == nackEntry) && e.target.slot != none && r.held.at(e.target.slot).gone
+}
+
+// awaitsReturn reports whether the client acknowledged a message of sub that the current broker has not delivered to us yet.
+func (r *Recorder) awaitsReturn(sub *subscription) bool {
+	for _, d := range r.held.of(sub) {
+		if d.gone && d.state != unacked {
+			return true
+		}
+	}
+	return false
 }
 
 // write sends an entry. What we add stands right behind the command; the rest follows as it came, but for what it replaces.
@@ -364,7 +379,7 @@ func (r *Recorder) replay(out *session.Out) {
 
 // pump plays what has not been played on the current connection, until something has to wait.
 func (r *Recorder) pump(out *session.Out) {
-	r.gated = false
+	r.gated, r.staying = false, false
 	r.inOrder(func(sub *subscription) {
 		if !sub.sent && !r.gated {
 			r.playSubscribe(sub, out)
@@ -457,7 +472,7 @@ func (r *Recorder) Down(why error, out *session.Out) {
 	poison := r.suspect(why)
 	named := r.dialect != nil && !r.dialect.paired // acknowledgements name deliveries of one connection
 	for e := range r.log.all() {
-		if named && e.kind == ackEntry && e.target.slot == none {
+		if named && (e.kind == ackEntry || e.kind == nackEntry) && e.tx == nil && e.target.slot == none {
 			r.log.settle(e) // should the message come back it is known again
 			continue
 		}

@@ -141,7 +141,7 @@ func (r *Recorder) expire(out *session.Out) {
 		}
 	}
 	r.log.compact()
-	if r.gated && r.settled() {
+	if (r.gated || r.staying) && r.settled() {
 		r.pump(out)
 		r.confirmReplay(out)
 	}
@@ -156,9 +156,9 @@ func (r *Recorder) tooLate(e *entry, out *session.Out) {
 	if !e.doubt {
 		r.stats.late++
 	}
-	if e.kind == ackEntry {
+	if refused := e.kind == nackEntry; !refused || !r.dialect.nackRequeues {
 		d := r.held.at(e.target.slot)
-		r.late.put(d.sub.scope, d.id.bytes(), remembered{try: d.try, acked: true})
+		r.late.put(d.sub.scope, d.id.bytes(), remembered{try: d.try, acked: true, refused: refused})
 	}
 	r.conclude(e, false, out)
 	r.log.settle(e)
@@ -216,7 +216,7 @@ func (r *Recorder) returning(sub *subscription, f *frame.Frame, out *session.Out
 	if ok && (had.acked || stamped && had.try != try) {
 		// Acknowledged before, or a copy of what was shown. The client is not asked again.
 		r.stats.hidden++
-		r.ackNamed(sub, name, out)
+		r.ackNamed(sub, name, had.refused, out)
 		return true
 	}
 	return false
@@ -247,15 +247,19 @@ func (r *Recorder) known(slot int32, sub *subscription, name []byte, out *sessio
 			break
 		}
 	}
-	if r.gated && r.settled() {
+	if (r.gated || r.staying) && r.settled() {
 		r.pump(out)
 	}
 	return true
 }
 
 // ackNamed acknowledges a message that is not in the table by the name that the broker has given it.
-func (r *Recorder) ackNamed(sub *subscription, name []byte, out *session.Out) {
-	r.settleWith(entry{kind: ackEntry, at: out.Now, target: ackTarget{slot: none, id: bytes.Clone(name), sub: sub.id}}, out)
+func (r *Recorder) ackNamed(sub *subscription, name []byte, refuse bool, out *session.Out) {
+	kind := ackEntry
+	if refuse {
+		kind = nackEntry
+	}
+	r.settleWith(entry{kind: kind, at: out.Now, target: ackTarget{slot: none, id: bytes.Clone(name), sub: sub.id}}, out)
 }
 
 // showForeign passes a MESSAGE on without the headers that are ours.

@@ -138,6 +138,7 @@ type Recorder struct {
 	// Of brokers that are not paired.
 	upstream string    // session header of the current connection
 	gated    bool      // something has to be settled before more is played
+	staying  bool      // an UNSUBSCRIBE waits for what was acknowledged on its subscription
 	reclaim  time.Time // until when redeliveries of what the client holds are waited for; zero: not any more
 	marks    marks
 	erred    time.Time // when the client was last shown an ERROR

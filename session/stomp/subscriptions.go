@@ -182,6 +182,12 @@ func (r *Recorder) playSubscribe(sub *subscription, out *session.Out) {
 		sub.sent = true
 		return
 	}
+	for e := range r.log.all() {
+		if e.kind == unsubscribeEntry && !e.sent && bytes.Equal(e.sub.id, sub.id) && e.sub != sub && e.order < sub.order {
+			r.gated = true // its id is in use until then
+			return
+		}
+	}
 	if sub.browser && sub.known && !r.dialect.paired {
 		r.fail(out, "not-resumable", nil, "a queue browser was under way when its broker was lost", "")
 		return
