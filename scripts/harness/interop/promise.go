@@ -11,7 +11,7 @@ type Fault string
 // The faults. Kill, freeze and stop hit the broker that serves; reset hits every connection to the brokers, which live on.
 const (
 	Kill   Fault = "kill"   // SIGKILL
-	Freeze Fault = "freeze" // SIGSTOP; thawed by Promise.Thaw or at the end of the round
+	Freeze Fault = "freeze" // SIGSTOP; ended by Promise.Thaw or at the end of the round
 	Stop   Fault = "stop"   // SIGTERM
 	Reset  Fault = "reset"  // RST on both sides, what was on its way is gone
 	None   Fault = "none"   // nothing breaks: shows that the programs and the count are right
@@ -29,8 +29,9 @@ type Promise struct {
 	Why string
 	// MayTell: a client may end with an ERROR that names SENDs in flight as unknown, instead of going on.
 	MayTell bool
-	// Thaw is how long a frozen broker stays frozen when nothing else can go on without it; 0: until the cells are over. It must be well
-	// within the sidecar's --hold-timeout of 20 s.
+	// Thaw is how long a frozen broker stays frozen where no other can take its place meanwhile, because it keeps its lock: it must be well
+	// within the sidecar's --hold-timeout of 20 s. 0: it is never thawed but killed at the end of the round. Who wakes after another has taken
+	// its place is a test of the brokers' own fencing, and spoils the rounds that follow.
 	Thaw time.Duration
 }
 

@@ -23,7 +23,6 @@ const (
 	byeLimit     = 30 * time.Second // for a consumer to leave
 	settle       = 300 * time.Millisecond
 	hangLimit    = 10 * time.Second // for a direct client, which nothing may ever wake
-	directFreeze = 10 * time.Second // how long a broker stays frozen for direct clients, when nothing else thaws it
 	healLimit    = 2 * time.Minute
 	strikeAt     = 0.4 // part of the load's time after which the fault strikes
 )
@@ -97,6 +96,7 @@ type round struct {
 	sidecar *sidecar
 	tcp     []*forwarder // one before each node; only for Reset
 	cells   []*running
+	begun   time.Time // when all were ready and the load began
 	struck  time.Time
 }
 
@@ -217,13 +217,13 @@ func (o *round) jobs(c *running) (producer, consumer Job) {
 func (o *round) load(ctx context.Context) error {
 	o.each(func(c *running) { c.aborted = o.begin(ctx, c) })
 	o.each(func(c *running) { c.producer.begin() })
-	begun := time.Now()
+	o.begun = time.Now()
 	select {
 	case <-time.After(time.Duration(strikeAt * float64(o.Load))):
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	end := begun.Add(o.Load + holdLimit)
+	end := o.begun.Add(o.Load + holdLimit)
 	over, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var thawing sync.WaitGroup
@@ -268,7 +268,7 @@ func (o *round) begin(ctx context.Context, c *running) error {
 	return ctx.Err()
 }
 
-// strike does the fault. What is frozen is thawed by a goroutine of thawing, at the latest when over ends.
+// strike does the fault. What is to be thawed is by a goroutine of thawing, at the latest when over ends.
 func (o *round) strike(over context.Context, thawing *sync.WaitGroup) error {
 	node := o.cluster.Nodes()[o.active]
 	o.struck = time.Now()
@@ -285,16 +285,17 @@ func (o *round) strike(over context.Context, thawing *sync.WaitGroup) error {
 		if err := node.Freeze(); err != nil {
 			return err
 		}
-		pause := directFreeze
-		if o.promise.Thaw > 0 {
-			pause = o.promise.Thaw
+		if o.promise.Thaw == 0 {
+			return nil
 		}
 		thawing.Go(func() {
 			select {
-			case <-time.After(pause):
+			case <-time.After(o.promise.Thaw):
 			case <-over.Done():
 			}
-			_ = node.Thaw() // it may have been killed by a standby that took its place
+			if err := node.Thaw(); err != nil {
+				o.Logf("%v", err)
+			}
 		})
 	case Reset:
 		for _, f := range o.tcp {
@@ -313,6 +314,9 @@ func (o *round) finish(ctx context.Context, c *running, end time.Time) {
 		_ = c.consumer.cmd.Process.Kill()
 	})
 	defer stop()
+	if c.Via == Direct {
+		end = o.begun.Add(o.Load + hangLimit)
+	}
 	c.producer.end(end)
 	confirmed := c.producer.said('C')
 	c.consumer.until(time.Now().Add(o.drain(c)), func() bool { return c.consumer.received() >= confirmed })
@@ -333,7 +337,7 @@ func (o *round) drain(c *running) time.Duration {
 
 // missed counts the connections through the sidecar that the fault did not reach: each that ended in good order must have been taken over.
 func (o *round) missed() error {
-	if o.sidecar == nil || o.fault == None {
+	if o.sidecar == nil || o.fault == None || o.fault == Freeze && o.promise.Thaw > 0 { // one that is thawed may go on as if nothing had been
 		return nil
 	}
 	n := 0
@@ -354,8 +358,7 @@ func (o *round) heal(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, healLimit)
 	defer cancel()
 	nodes := o.cluster.Nodes()
-	if o.fault == Freeze && o.cluster.Kind() == "rabbitmq" {
-		// Who was away longer than net_ticktime stays apart from the others until it is restarted.
+	if o.fault == Freeze && o.promise.Thaw == 0 && nodes[o.active].Running() {
 		if err := nodes[o.active].Kill(); err != nil {
 			return err
 		}
