@@ -243,6 +243,7 @@ func (r *Recorder) sentOne(e *entry, out *session.Out) {
 
 // settleOne settles one effect by itself.
 func (r *Recorder) settleOne(e *entry, out *session.Out) {
+	r.markStored(e, out)
 	r.conclude(e, false, out)
 	r.log.settle(e)
 	if r.log.compact(); len(r.log.entries) == 0 {

@@ -72,7 +72,7 @@ func (r *Recorder) takeLeave(out *session.Out) {
 		return
 	}
 	if r.marks.state == marksOn {
-		r.ackMarks(out) // the broker is to keep nothing of ours
+		r.ackMarks(len(r.marks.unacked), out) // the broker is to keep nothing of ours
 	}
 	r.receipts++
 	r.farewell.sent, r.farewell.told, r.farewell.awaiting = true, true, r.receipts

@@ -12,6 +12,8 @@ import (
 // COMMIT of the client is preceded, by a mark: a message with the entry's place in the log, to a queue that only this session uses. So whatever
 // was stored has left its mark, and nobody but us takes marks away. The session reads its marks as they come and acknowledges all but the latest.
 //
+// A mark may come before it is stored, so only what stands below a confirmed one is acknowledged.
+//
 // After a break the next connection subscribes as an exclusive consumer and sends a fence. The fence is delivered when the broker has
 // removed the consumer of the old connection, which it does behind everything that it had read there; and behind all older marks. What
 // stands in the latest of them is done, the rest is not and never will be. [ActiveMQ: a connection's frames are worked through one after the
@@ -21,10 +23,16 @@ type marks struct {
 	pending uint64 // number of the receipt of the SUBSCRIBE
 	refused string // the broker's words if it does not let us have the queue
 	used    bool   // something was marked by this session
-	seen    uint64 // the latest mark
-	sent    uint64 // the latest written on this connection
-	unacked int    // messages that have come and were not acknowledged
-	last    []byte // name of the one that came last
+	seen    uint64 // the latest mark that has come on this connection
+	sent    uint64 // the latest written
+	stored  uint64 // the latest that the broker has confirmed; one that has come need not be stored yet
+	unacked []came // what has come and was not acknowledged, as it came
+}
+
+// came is a message of the queue of marks.
+type came struct {
+	mark uint64 // 0: a fence
+	name []byte
 }
 
 type marksState uint8
@@ -41,7 +49,7 @@ const (
 	marksQueue = "/queue/understudy.marks."
 	headerMark = "understudy-mark"
 	fencePart  = "fence-"
-	// maxMarks is how many marks may have come before all but the latest are acknowledged.
+	// maxMarks is how many marks may have come before those below the latest that is stored are acknowledged.
 	maxMarks = 16
 )
 
@@ -54,7 +62,7 @@ func (r *Recorder) marking() bool {
 func (r *Recorder) subscribeMarks(out *session.Out) {
 	m := &r.marks
 	r.receipts++
-	m.state, m.pending, m.unacked, m.last = marksAsk, r.receipts, 0, nil
+	m.state, m.pending, m.unacked, m.seen = marksAsk, r.receipts, nil, 0
 	b := appendReceipt(append(r.scratch[:0], "SUBSCRIBE\n"...), m.pending)
 	b = frame.AppendHeader(b, "id", marksID)
 	b = frame.AppendHeader(b, "destination", marksQueue+r.cfg.Session)
@@ -108,14 +116,10 @@ func (r *Recorder) marked(f *frame.Frame, out *session.Out) {
 	m := &r.marks
 	_, name := r.identify(f)
 	value := f.Value(headerMark)
-	if n, ok := frame.ParseUint(value); ok && n > m.seen {
-		m.seen = n
-		if m.unacked >= maxMarks {
-			r.ackMarks(out) // through the one before this
-		}
-	}
-	m.unacked++
-	m.last = append(m.last[:0], name...)
+	n, _ := frame.ParseUint(value)
+	m.seen = max(m.seen, n)
+	m.unacked = append(m.unacked, came{n, bytes.Clone(name)})
+	r.dropMarks(out)
 	fence, ok := bytes.CutPrefix(value, []byte(fencePart))
 	if n, number := frame.ParseUint(fence); ok && number && n == r.peer.Attempt && m.state == marksWait {
 		m.state = marksOn
@@ -125,22 +129,45 @@ func (r *Recorder) marked(f *frame.Frame, out *session.Out) {
 	r.takeLeave(out)
 }
 
-// ackMarks acknowledges the marks that have come, all at once.
-func (r *Recorder) ackMarks(out *session.Out) {
+// markStored notes that an effect was confirmed, and so its mark is stored.
+func (r *Recorder) markStored(e *entry, out *session.Out) {
+	if r.marks.state == marksOn && (e.kind == sendEntry || e.kind == commitEntry) {
+		r.marks.stored = max(r.marks.stored, e.order)
+		r.dropMarks(out)
+	}
+}
+
+// dropMarks acknowledges marks when enough of them have come. The latest that is stored must stay.
+func (r *Recorder) dropMarks(out *session.Out) {
 	m := &r.marks
-	if m.unacked == 0 {
+	if len(m.unacked) < maxMarks || m.state != marksOn {
 		return
 	}
-	b := append(r.scratch[:0], "ACK\n"...)
+	n := 0
+	for n < len(m.unacked) && m.unacked[n].mark < m.stored {
+		n++
+	}
+	if n >= maxMarks/2 {
+		r.ackMarks(n, out)
+	}
+}
+
+// ackMarks acknowledges the first n that have come, all at once.
+func (r *Recorder) ackMarks(n int, out *session.Out) {
+	m := &r.marks
+	if n == 0 {
+		return
+	}
+	b, name := append(r.scratch[:0], "ACK\n"...), m.unacked[n-1].name
 	if r.version == frame.V12 {
-		b = frame.AppendHeader(b, "id", m.last)
+		b = frame.AppendHeader(b, "id", name)
 	} else {
 		b = frame.AppendHeader(b, "subscription", marksID)
-		b = frame.AppendHeader(b, "message-id", m.last)
+		b = frame.AppendHeader(b, "message-id", name)
 	}
 	r.scratch = append(b, '\n', 0)
 	r.appendBroker(out, r.scratch)
-	m.unacked = 0
+	m.unacked = append(m.unacked[:0], m.unacked[n:]...)
 }
 
 // settleMarked settles what the marks say is done.
