@@ -1,0 +1,309 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+)
+
+const (
+	window      = 1000             // SENDs without RECEIPT, or MESSAGEs without ACK, of one connection
+	together    = 16               // frames in one write at most, as a client library with a buffer would send them
+	readBuffer  = 64 << 10         // octets
+	patience    = 60 * time.Second // beyond the time that a load is meant to take, before it counts as hung
+	connectWait = 20 * time.Second
+)
+
+// body is what every message carries: no run of one octet, and no NUL.
+var body = func() []byte {
+	b := make([]byte, bodyBytes)
+	for i := range b {
+		b[i] = 'a' + byte(i*7%26)
+	}
+	return b
+}()
+
+// client is one STOMP connection.
+type client struct {
+	conn net.Conn
+	br   *bufio.Reader
+	f    stompFrame
+	out  []byte // reused for what is written
+}
+
+// connect logs in at addr with the version that most libraries ask for.
+func connect(ctx context.Context, addr string, buffer int) (*client, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectWait)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	c := &client{conn: conn, br: bufio.NewReaderSize(conn, buffer)}
+	deadline, _ := ctx.Deadline()
+	_ = conn.SetDeadline(deadline)
+	err = c.write("CONNECT\naccept-version:1.2\nhost:bench\nheart-beat:0,0\n\n\x00")
+	if err == nil {
+		err = c.expect("CONNECTED")
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("log in at %s: %w", addr, err)
+	}
+	return c, conn.SetDeadline(time.Time{})
+}
+
+func (c *client) close() { _ = c.conn.Close() }
+
+func (c *client) write(text string) error {
+	_, err := c.conn.Write([]byte(text))
+	return err
+}
+
+// expect reads a frame that must be a given one.
+func (c *client) expect(command string) error {
+	if err := c.f.next(c.br); err != nil {
+		return fmt.Errorf("wait for %s: %w", command, err)
+	}
+	if string(c.f.command) != command {
+		return fmt.Errorf("%s came instead of %s: %s", c.f.command, command, c.f.value[hMessage])
+	}
+	return nil
+}
+
+// receipt reads the RECEIPT number n.
+func (c *client) receipt(n int) error {
+	if err := c.expect("RECEIPT"); err != nil {
+		return err
+	}
+	if got := c.f.number(hReceiptID); got != uint64(n) {
+		return fmt.Errorf("RECEIPT %s came instead of %d: one is missing, or twice there", c.f.value[hReceiptID], n)
+	}
+	return nil
+}
+
+// appendSend adds a SEND with receipt n.
+func appendSend(b []byte, destination string, n int) []byte {
+	b = append(b, "SEND\ndestination:"...)
+	b = append(b, destination...)
+	b = append(b, "\ncontent-type:text/plain\nreceipt:"...)
+	b = strconv.AppendInt(b, int64(n), 10)
+	b = append(b, "\ncontent-length:"...)
+	b = strconv.AppendInt(b, bodyBytes, 10)
+	b = append(b, "\n\n"...)
+	b = append(b, body...)
+	return append(b, 0)
+}
+
+// credit is the window between the writer and the reader of one connection.
+type credit struct {
+	mu                 sync.Mutex
+	changed            *sync.Cond
+	sent, confirmed    int
+	finished, readerIs bool // nothing more is sent; the reader has ended
+}
+
+func newCredit() *credit {
+	c := &credit{}
+	c.changed = sync.NewCond(&c.mu)
+	return c
+}
+
+// take waits for room in the window; 0 means that the reader has ended.
+func (c *credit) take() (first, n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.sent-c.confirmed >= window && !c.readerIs {
+		c.changed.Wait()
+	}
+	if c.readerIs {
+		return 0, 0
+	}
+	n = min(together, window-(c.sent-c.confirmed))
+	first = c.sent
+	c.sent += n
+	return first, n
+}
+
+func (c *credit) confirm(n int) (done bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.confirmed += n
+	c.changed.Signal()
+	return c.finished && c.confirmed == c.sent
+}
+
+// finish says that no more is sent; it reports whether all is confirmed already.
+func (c *credit) finish() (done bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.finished = true
+	return c.confirmed == c.sent
+}
+
+func (c *credit) readerEnded() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.readerIs = true
+	c.changed.Signal()
+}
+
+// pipeline sends for d, each SEND with a receipt and at most window of them unconfirmed, and waits for the last receipt. It returns how many
+// there were.
+func (c *client) pipeline(destination string, d time.Duration) (int, error) {
+	_ = c.conn.SetDeadline(time.Now().Add(d + patience))
+	cr := newCredit()
+	readErr := make(chan error, 1)
+	go func() {
+		err := c.receipts(cr)
+		cr.readerEnded()
+		readErr <- err
+	}()
+	var err error
+	for end := time.Now().Add(d); err == nil && time.Now().Before(end); {
+		first, n := cr.take()
+		if n == 0 {
+			break
+		}
+		c.out = c.out[:0]
+		for i := range n {
+			c.out = appendSend(c.out, destination, first+i)
+		}
+		_, err = c.conn.Write(c.out)
+	}
+	if err != nil || cr.finish() {
+		_ = c.conn.SetReadDeadline(time.Unix(1, 0)) // the reader may be waiting for nothing
+	}
+	e := <-readErr
+	if err != nil {
+		return 0, fmt.Errorf("send: %w", err)
+	}
+	if cr.confirmed != cr.sent {
+		return 0, fmt.Errorf("confirmed %d of %d SENDs: %w", cr.confirmed, cr.sent, e)
+	}
+	return cr.sent, nil
+}
+
+// receipts counts RECEIPTs, which must come in order, until the last one of all was there or the connection fails.
+func (c *client) receipts(cr *credit) error {
+	next, told := 0, 0
+	for {
+		if drained(c.br) && next > told {
+			n := next - told
+			told = next
+			if cr.confirm(n) {
+				return nil
+			}
+		}
+		if err := c.receipt(next); err != nil {
+			if next > told {
+				cr.confirm(next - told)
+			}
+			return err
+		}
+		next++
+	}
+}
+
+// consume subscribes and acknowledges each message by itself: count of them, or as many as there are in d if count is 0. It ends when the last ACK
+// was confirmed.
+func (c *client) consume(destination string, count int, d time.Duration) (int, error) {
+	_ = c.conn.SetDeadline(time.Now().Add(d + patience))
+	err := c.write("SUBSCRIBE\nid:1\ndestination:" + destination + "\nack:client-individual\nactivemq.prefetchSize:" + strconv.Itoa(window) +
+		"\nprefetch-count:" + strconv.Itoa(window) + "\n\n\x00")
+	if err != nil {
+		return 0, fmt.Errorf("subscribe: %w", err)
+	}
+	end, got := time.Now().Add(d), 0
+	for last := false; !last; {
+		if err := c.expect("MESSAGE"); err != nil {
+			return got, fmt.Errorf("after %d messages: %w", got, err)
+		}
+		if c.f.body != bodyBytes {
+			return got, fmt.Errorf("message %d has %d octets instead of %d", got, c.f.body, bodyBytes)
+		}
+		got++
+		last = got == count
+		flush := last || drained(c.br)
+		if flush && count == 0 && time.Now().After(end) {
+			last = true
+		}
+		c.out = append(c.out, "ACK\nid:"...)
+		c.out = append(c.out, c.f.value[hAck]...)
+		if last {
+			c.out = append(c.out, "\nreceipt:0"...)
+		}
+		c.out = append(c.out, "\n\n\x00"...)
+		if flush {
+			_, err := c.conn.Write(c.out)
+			if c.out = c.out[:0]; err != nil {
+				return got, fmt.Errorf("acknowledge: %w", err)
+			}
+		}
+	}
+	for {
+		err := c.receipt(0)
+		if err == nil {
+			return got, nil
+		}
+		if !bytes.Equal(c.f.command, []byte("MESSAGE")) || count != 0 {
+			return got, fmt.Errorf("wait for the last ACK's receipt: %w", err)
+		}
+	}
+}
+
+// pingPong sends one SEND at a time, for d, and returns how long each receipt took, in order of size.
+func (c *client) pingPong(destination string, d time.Duration) ([]time.Duration, error) {
+	_ = c.conn.SetDeadline(time.Now().Add(d + patience))
+	var took []time.Duration
+	for end, start := time.Now().Add(d), time.Now(); start.Before(end); {
+		c.out = appendSend(c.out[:0], destination, len(took))
+		if _, err := c.conn.Write(c.out); err != nil {
+			return nil, fmt.Errorf("send: %w", err)
+		}
+		if err := c.receipt(len(took)); err != nil {
+			return nil, err
+		}
+		now := time.Now()
+		took, start = append(took, now.Sub(start)), now
+	}
+	slices.Sort(took)
+	return took, nil
+}
+
+// each runs f for n connections to addr at once, all logged in before the first begins, and measures from then to the end of the last.
+func each(ctx context.Context, addr string, n int, f func(i int, c *client) error) (time.Duration, error) {
+	clients := make([]*client, 0, n)
+	defer func() {
+		for _, c := range clients {
+			c.close()
+		}
+	}()
+	for range n {
+		c, err := connect(ctx, addr, readBuffer)
+		if err != nil {
+			return 0, err
+		}
+		clients = append(clients, c)
+	}
+	defer context.AfterFunc(ctx, func() {
+		for _, c := range clients {
+			_ = c.conn.SetDeadline(time.Unix(1, 0))
+		}
+	})()
+	start := time.Now()
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i, c := range clients {
+		wg.Go(func() { errs[i] = f(i, c) })
+	}
+	wg.Wait()
+	return time.Since(start), errors.Join(append(errs, context.Cause(ctx))...)
+}
