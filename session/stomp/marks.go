@@ -79,7 +79,7 @@ func (r *Recorder) marksAnswered(why string, out *session.Out) {
 	switch {
 	case why != "" && !r.weigh(out):
 		return
-	case why == "" && m.used && r.stats.lives > 0:
+	case why == "" && m.used:
 		m.state = marksWait
 		r.scratch = r.appendMark(r.scratch[:0], "", fencePart+strconv.FormatUint(r.peer.Attempt, 10))
 		r.appendBroker(out, r.scratch)

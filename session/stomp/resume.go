@@ -13,11 +13,11 @@ import (
 func (r *Recorder) carryOn(f *frame.Frame, out *session.Out) {
 	r.upstream = string(f.Value("session"))
 	r.declared, r.temps.made, r.marks.state = nil, 0, marksOff
-	r.greetClient(f, out)
-	r.enter(replaying, out)
-	if r.stats.lives > 0 {
+	if r.greeted { // there was a connection before, from which the client may hold messages
 		r.reclaim = out.Now.Add(r.cfg.ReclaimWait)
 	}
+	r.greetClient(f, out)
+	r.enter(replaying, out)
 	r.adopt(out)
 	switch {
 	case !r.weigh(out):
