@@ -102,9 +102,11 @@ func TestMarksAreACursor(t *testing.T) {
 	k.toBroker("SUBSCRIBE\nreceipt:u1\n" + marksSubscribe)
 	k.broker("RECEIPT\nreceipt-id:u1\n\n^@")
 	k.toBroker(mark("fence-2", ""))
-	k.broker(comes("1") + comes("2") + comes("fence-1"))
+	k.broker(comes("1"))
+	k.toBroker(mark("end-2", ""))
+	k.broker(comes("end-1") + comes("fence-2") + comes("2"))
 	k.toClient("")
-	k.broker(comes("fence-2"))
+	k.broker(comes("end-2"))
 	k.toClient("RECEIPT\nreceipt-id:r1\n\n^@RECEIPT\nreceipt-id:r2\n\n^@")
 	k.toBroker("BEGIN\ntransaction:t\n\n^@SEND\ntransaction:t\ndestination:/queue/q\n\nc^@" + mark("5", "t") + "COMMIT\nreceipt:u2\ntransaction:t\n\n^@" +
 		single("6", "3", "destination:/queue/q\n\nd^@"))

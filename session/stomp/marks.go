@@ -14,10 +14,11 @@ import (
 //
 // A mark may come before it is stored, so only what stands below a confirmed one is acknowledged.
 //
-// After a break the next connection subscribes as an exclusive consumer and sends a fence. The fence is delivered when the broker has
-// removed the consumer of the old connection, which it does behind everything that it had read there; and behind all older marks. What
-// stands in the latest of them is done, the rest is not and never will be. [ActiveMQ: a connection's frames are worked through one after the
-// other; exclusive consumers; a queue is first in, first out]
+// After a break the next connection subscribes as an exclusive consumer and sends a fence, so that there is something to come. Whatever comes
+// says that the broker has removed the consumer of the old connection, which it does behind everything that it had read there: no mark
+// is added by anybody else any more. So a second fence is sent, and comes behind all marks. What stands in the latest of them is done, the
+// rest is not and never will be. [ActiveMQ: a connection's frames are worked through one after the other; exclusive consumers; a queue is
+// first in, first out]
 type marks struct {
 	state   marksState
 	pending uint64 // number of the receipt of the SUBSCRIBE
@@ -41,7 +42,8 @@ const (
 	marksOff  marksState = iota // not subscribed on this connection
 	marksAsk                    // SUBSCRIBE sent
 	marksOn                     // subscribed
-	marksWait                   // subscribed, the fence is awaited
+	marksWait                   // subscribed, a fence sent
+	marksEnd                    // the old connection is gone, the second fence is sent
 )
 
 const (
@@ -49,6 +51,7 @@ const (
 	marksQueue = "/queue/understudy.marks."
 	headerMark = "understudy-mark"
 	fencePart  = "fence-"
+	endPart    = "end-"
 	// maxMarks is how many marks may have come before those below the latest that is stored are acknowledged.
 	maxMarks = 16
 )
@@ -81,12 +84,16 @@ func (r *Recorder) marksAnswered(why string, out *session.Out) {
 		return
 	case why == "" && m.used:
 		m.state = marksWait
-		r.scratch = r.appendMark(r.scratch[:0], "", fencePart+strconv.FormatUint(r.peer.Attempt, 10))
-		r.appendBroker(out, r.scratch)
+		r.sendFence(fencePart, out)
 		return
 	}
 	m.state = marksOn
 	r.goOn(out)
+}
+
+func (r *Recorder) sendFence(kind string, out *session.Out) {
+	r.scratch = r.appendMark(r.scratch[:0], "", kind+strconv.FormatUint(r.peer.Attempt, 10))
+	r.appendBroker(out, r.scratch)
 }
 
 // goOn plays what had to wait.
@@ -120,8 +127,12 @@ func (r *Recorder) marked(f *frame.Frame, out *session.Out) {
 	m.seen = max(m.seen, n)
 	m.unacked = append(m.unacked, came{n, bytes.Clone(name)})
 	r.dropMarks(out)
-	fence, ok := bytes.CutPrefix(value, []byte(fencePart))
-	if n, number := frame.ParseUint(fence); ok && number && n == r.peer.Attempt && m.state == marksWait {
+	if m.state == marksWait {
+		m.state = marksEnd
+		r.sendFence(endPart, out)
+	}
+	end, ok := bytes.CutPrefix(value, []byte(endPart))
+	if n, number := frame.ParseUint(end); ok && number && n == r.peer.Attempt && m.state == marksEnd {
 		m.state = marksOn
 		r.settleMarked(out)
 		r.goOn(out)

@@ -149,7 +149,7 @@ func (r *Recorder) expire(out *session.Out) {
 }
 
 // settled reports whether nothing has to be found out before the replay can go on.
-func (r *Recorder) settled() bool { return r.marks.state != marksAsk && r.marks.state != marksWait }
+func (r *Recorder) settled() bool { return r.marks.state == marksOff || r.marks.state == marksOn }
 
 // tooLate settles an acknowledgement of a message that is not ours any more.
 func (r *Recorder) tooLate(e *entry, out *session.Out) {

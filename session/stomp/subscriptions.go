@@ -183,8 +183,8 @@ func (r *Recorder) playSubscribe(sub *subscription, out *session.Out) {
 		return
 	}
 	for e := range r.log.all() {
-		if e.kind == unsubscribeEntry && !e.sent && bytes.Equal(e.sub.id, sub.id) && e.sub != sub && e.order < sub.order {
-			r.gated = true // its id is in use until then
+		if e.kind == unsubscribeEntry && !e.sent && e.sub != sub && e.order < sub.order && (bytes.Equal(e.sub.id, sub.id) || e.sub.durable && sub.durable) {
+			r.gated = true // its id, or its name, is in use until then
 			return
 		}
 	}
