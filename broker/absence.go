@@ -128,7 +128,7 @@ func (s *store) grant(sub *subscription, c claim) bool {
 		s.drop(h)
 	}
 	m.redelivered = true
-	sub.saw(m.place())
+	sub.floor = sub.floor.saw(m)
 	sub.take(m, s.newHold(), c.basis)
 	m.hold.claimed = true
 	return true

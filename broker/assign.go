@@ -5,14 +5,26 @@ package broker
 // each goes to one that has not; only if there is none does it take its turn like any other. It is called once the sessions that were
 // subscribed to the queue have claimed, or are given up.
 func (s *store) assign(q *queue) {
-	var last place
+	for _, l := range q.lanes {
+		s.assignLane(q, l)
+	}
 	for _, sub := range q.subs {
-		if last.before(sub.floor) {
-			last = sub.floor
+		if sub.owed > 0 {
+			s.drain(sub)
 		}
 	}
-	for i := range q.lane.all.len() {
-		m := q.lane.all.at(i)
+}
+
+// assignLane does so for one priority: that a later message of another was seen says nothing.
+func (s *store) assignLane(q *queue, l *lane) {
+	var last place
+	for _, sub := range q.subs {
+		if at := sub.floor[l.prio]; last.before(at) {
+			last = at
+		}
+	}
+	for i := range l.all.len() {
+		m := l.all.at(i)
 		if !m.recovered || !m.place().before(last) {
 			break
 		}
@@ -27,11 +39,6 @@ func (s *store) assign(q *queue) {
 			}
 		}
 	}
-	for _, sub := range q.subs {
-		if sub.owed > 0 {
-			s.drain(sub)
-		}
-	}
 }
 
 // behind returns the subscription that has seen nothing from m on, would have it, and holds least, or nil: one that is there or expected back.
@@ -40,7 +47,7 @@ func (q *queue) behind(m *message) *subscription {
 	at := m.place()
 	var best *subscription
 	for _, sub := range q.subs {
-		if (sub.present || !sub.away.IsZero()) && sub.mode != ackAuto && sub.floor.before(at) && (best == nil || sub.held < best.held) && sub.wants(m) {
+		if (sub.present || !sub.away.IsZero()) && sub.mode != ackAuto && sub.floor[m.prio].before(at) && (best == nil || sub.held < best.held) && sub.wants(m) {
 			best = sub
 		}
 	}

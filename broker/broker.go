@@ -13,7 +13,7 @@
 // Everything that decides is in store and what it consists of: pure state under one mutex, with time passed in and octets handed
 // out. server, conn and writer are the shell around it: sockets, goroutines, deadlines.
 //
-// Not here: wildcards, expiry, priorities and users. A SUBSCRIBE that asks for the first is refused, for to ignore it would deliver the wrong
+// Not here: wildcards, expiry and users. A SUBSCRIBE that asks for the first is refused, for to ignore it would deliver the wrong
 // messages. Messages live in memory as well as in the journal.
 package broker
 

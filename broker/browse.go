@@ -13,26 +13,30 @@ import (
 // included, then a MESSAGE with browser:end. It holds nothing and acknowledges nothing, so there is nothing to record: should its connection break,
 // its sidecar asks for the rest.
 type browse struct {
-	queue   *queue // nil: there was none
-	dest    *destination
-	at, end uint64 // places: what it was shown up to, and what it is to be shown
-	done    bool
+	queue *queue // nil: there was none
+	dest  *destination
+	at    browsed
+	end   uint64 // the last place that it is to be shown
+	done  bool
 }
 
-// defaultPriority is every message's. [Jakarta Messaging 3.1, 3.4.9]
-const defaultPriority = 4
+// browsed is how far a browser has come. Its zero value is the front: no message has a place of 0.
+type browsed struct {
+	priority int
+	place    uint64
+}
 
 // parseBrowsed reads HeaderBrowse: priority.sequence.
-func parseBrowsed(v []byte) (place uint64, ok bool) {
+func parseBrowsed(v []byte) (browsed, bool) {
 	priority, sequence, _ := bytes.Cut(v, []byte{'.'})
 	n, ok1 := frame.ParseUint(priority)
 	place, ok2 := frame.ParseUint(sequence)
-	return place, ok1 && ok2 && n == defaultPriority
+	return browsed{int(min(n, priorities)), place}, ok1 && ok2 && n < priorities && place > 0
 }
 
 func appendBrowsed(b []byte, m *message) []byte {
 	b = append(b, frame.HeaderBrowse+":"...)
-	b = append(strconv.AppendUint(b, defaultPriority, 10), '.')
+	b = append(strconv.AppendInt(b, int64(m.priority()), 10), '.')
 	return append(strconv.AppendUint(b, m.pos, 10), '\n')
 }
 
@@ -70,25 +74,10 @@ func (s *store) look(sub *subscription) {
 	if b.done || !sub.active {
 		return
 	}
-	if q := b.queue; q != nil {
-		for i := q.lane.from(b.at); i < q.lane.all.len(); i++ {
-			m := q.lane.all.at(i)
-			if m.pos > b.end {
-				break
-			}
-			if !p.room() {
+	if b.queue != nil {
+		for _, l := range b.queue.lanes {
+			if !s.lookAlong(sub, l) {
 				return
-			}
-			if s.looks++; s.looks > maxLooks {
-				p.starved = true
-				s.touch(p)
-				return
-			}
-			if b.at = m.pos; m.state != done && sub.wants(m) {
-				s.grow(p)
-				p.out = appendMessage(p.out, p, sub, m, 0, 0)
-				s.count.out.Inc()
-				s.touch(p)
 			}
 		}
 	}
@@ -101,4 +90,40 @@ func (s *store) look(sub *subscription) {
 	p.out = append(append(p.out, "message-id:0\n"...), b.dest.line[p.version]...)
 	p.out = append(p.out, "browser:end\n\n\x00"...)
 	s.touch(p)
+}
+
+// lookAlong shows a browser the messages of one priority, and reports whether it has come to their end.
+func (s *store) lookAlong(sub *subscription, l *lane) bool {
+	b, p := sub.browse, sub.session.peer
+	from, priority := uint64(0), int(l.prio)+usualPriority
+	switch {
+	case b.at.place == 0 || priority < b.at.priority:
+	case priority == b.at.priority:
+		from = b.at.place
+	default:
+		return true
+	}
+	for i := l.from(from); i < l.all.len(); i++ {
+		m := l.all.at(i)
+		if m.pos > b.end {
+			break
+		}
+		if !p.room() {
+			return false
+		}
+		if s.looks++; s.looks > maxLooks {
+			p.starved = true
+			s.touch(p)
+			return false
+		}
+		b.at = browsed{priority, m.pos}
+		if m.state == done || !sub.wants(m) {
+			continue
+		}
+		s.grow(p)
+		p.out = appendMessage(p.out, p, sub, m, 0, 0)
+		s.count.out.Inc()
+		s.touch(p)
+	}
+	return true
 }

@@ -206,7 +206,7 @@ func (s *store) erase(p *peer, r *request, d *durable, w pend) bool {
 // dissolve ends a queue with what is in it. What an open transaction has acknowledged goes when that ends.
 func (s *store) dissolve(q *queue) {
 	q.gone = true
-	q.lane.all.each(func(m *message) {
+	q.each(func(m *message) {
 		if m.state == ready {
 			s.discard(m)
 		}

@@ -136,6 +136,7 @@ type message struct {
 	// message in its client's hands twice, refused and not refused.
 	notBefore journal.LSN
 	split     int32  // where in data the body begins
+	prio      int8   // how far above the usual priority
 	index     uint32 // which message of its record
 	// ordinal counts the deliveries in this epoch.
 	ordinal     uint32
@@ -164,6 +165,29 @@ type place struct {
 func (a place) before(b place) bool { return a.lsn < b.lsn || a.lsn == b.lsn && a.index < b.index }
 
 func (m *message) place() place { return place{m.lsn, m.index} }
+
+// before is the order of a queue: the higher priority first, then the place.
+func (m *message) before(o *message) bool {
+	return m.prio > o.prio || m.prio == o.prio && m.pos < o.pos
+}
+
+// Priorities of messages, as clients give them. [Jakarta Messaging 3.1, 3.4.9]
+const (
+	usualPriority   = 4
+	highestPriority = 9
+	priorities      = highestPriority + 1
+)
+
+// prioOf reads a priority header, as what it is above the usual one. What is no number is no priority.
+func prioOf(v []byte) int8 {
+	n, ok := frame.ParseUint(v)
+	if !ok {
+		return 0
+	}
+	return int8(min(n, highestPriority)) - usualPriority
+}
+
+func (m *message) priority() int { return int(m.prio) + usualPriority }
 
 // messageOverhead is what a message costs in memory beside its octets.
 const messageOverhead = 160

@@ -9,10 +9,10 @@ import (
 )
 
 // pick is a subscription's selector and what it remembers of its queue, so that it looks at each message once, however long it waits for
-// one that it wants: everything up to seen was looked at, and of that what came back later and is wanted is in back.
+// one that it wants: everything up to seen was looked at, in the lane of each priority, and of that what came back later and is wanted is in back.
 type pick struct {
 	selector *selector.Selector
-	seen     uint64
+	seen     [priorities]uint64
 	back     byPlace
 	in       map[*message]struct{} // back as a set: a message may come back often while nobody looks
 }
@@ -39,7 +39,7 @@ func (sub *subscription) wants(m *message) bool {
 
 // returned notes that m is ready again.
 func (p *pick) returned(m *message) {
-	if _, there := p.in[m]; there || m.pos > p.seen || !p.selector.Matches(m) {
+	if _, there := p.in[m]; there || m.pos > p.seen[m.priority()] || !p.selector.Matches(m) {
 		return
 	}
 	if p.in == nil {
@@ -59,24 +59,27 @@ func (s *store) next(q *queue, sub *subscription) (m *message, more bool) {
 	if p == nil {
 		return q.peek(), false
 	}
-	for len(p.back) > 0 {
-		if m = p.back[0]; m.state == ready {
-			return m, false
-		}
-		delete(p.in, m)
+	for len(p.back) > 0 && p.back[0].state != ready {
+		delete(p.in, p.back[0])
 		heap.Pop(&p.back)
 	}
-	for i := q.lane.from(p.seen); i < q.lane.all.len(); i++ {
-		if m = q.lane.all.at(i); m.state == ready {
-			if s.looks >= maxLooks {
-				return nil, true
-			}
-			s.looks++
-			if p.selector.Matches(m) {
-				return m, false
-			}
+	for _, l := range q.lanes {
+		if len(p.back) > 0 && p.back[0].prio == l.prio {
+			return p.back[0], false
 		}
-		p.seen = m.pos // one that is held is offered when it returns
+		seen := &p.seen[l.prio+usualPriority]
+		for i := l.from(*seen); i < l.all.len(); i++ {
+			if m = l.all.at(i); m.state == ready {
+				if s.looks >= maxLooks {
+					return nil, true
+				}
+				s.looks++
+				if p.selector.Matches(m) {
+					return m, false
+				}
+			}
+			*seen = m.pos // one that is held is offered when it returns
+		}
 	}
 	return nil, false
 }
@@ -103,7 +106,7 @@ func (s *store) dispatchSelected(q *queue) {
 			continue
 		}
 		if p := sub.pick; p != nil {
-			p.seen = max(p.seen, m.pos)
+			p.seen[m.priority()] = max(p.seen[m.priority()], m.pos)
 		}
 		q.turns.push(sub)
 		s.deliver(sub, m)
@@ -142,10 +145,7 @@ func (m *message) Header(name string) ([]byte, bool) {
 		}
 		return []byte("PERSISTENT"), true
 	case "JMSPriority":
-		if v, ok := m.line("priority"); ok {
-			return v, true
-		}
-		return []byte("4"), true
+		return digits[m.priority() : m.priority()+1], true
 	case "JMSCorrelationID":
 		name = "correlation-id"
 	case "JMSReplyTo":
@@ -157,6 +157,8 @@ func (m *message) Header(name string) ([]byte, bool) {
 	}
 	return m.line(name)
 }
+
+var digits = []byte("0123456789")
 
 // line finds a header among the lines.
 func (m *message) line(name string) ([]byte, bool) {

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bytes"
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -25,13 +26,15 @@ func mustSession(t string) sessionID {
 	return id
 }
 
-// A queue hands out its ready messages in the order in which they came, whatever was taken, returned and removed in between.
+// A queue hands out its ready messages by priority and in the order in which they came, whatever was taken, returned and removed in between.
 func TestQueueKeepsPlaces(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		q := newQueue("/queue/a")
 		var waiting, out []*message // the model: ready messages by place, and those in somebody's hands
 		insert := func(m *message) {
-			i, _ := slices.BinarySearchFunc(waiting, m, func(a, b *message) int { return int(a.pos) - int(b.pos) })
+			i, _ := slices.BinarySearchFunc(waiting, m, func(a, b *message) int {
+				return cmp.Or(int(b.prio)-int(a.prio), int(a.pos)-int(b.pos))
+			})
 			waiting = slices.Insert(waiting, i, m)
 		}
 		pick := func(list *[]*message) *message {
@@ -45,7 +48,7 @@ func TestQueueKeepsPlaces(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"push": func(*rapid.T) {
 				n++
-				m := &message{id: msgID{n: n}}
+				m := &message{id: msgID{n: n}, prio: int8(rapid.SampledFrom([]int{0, 0, 0, 5, -4}).Draw(t, "priority"))}
 				q.push(m, 0)
 				insert(m)
 			},

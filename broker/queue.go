@@ -2,17 +2,19 @@ package broker
 
 import (
 	"container/heap"
+	"slices"
 	"sort"
 
 	"github.com/understudy-mq/understudy/broker/journal"
 )
 
-// queue is the state of one queue. Messages have a place in it for life: lane holds them all in that order, back those that were met and
-// returned, and the one with the lowest place is next. A message taken out of the middle (claimed, say) is skipped when it is met.
+// queue is the state of one queue. Messages have a place in it for life: lanes hold them all in that order, back those that were met and
+// returned, and the one with the highest priority and, of those, the lowest place is next. A message taken out of the middle (claimed, say) is
+// skipped when it is met.
 type queue struct {
 	destination
-	places    uint64 // the last one given
-	lane      lane
+	places    uint64  // the last one given
+	lanes     []*lane // highest priority first; most queues have one
 	back      byPlace
 	count     int // ready and held
 	subs      []*subscription
@@ -36,7 +38,7 @@ const placeBits = 19
 func (q *queue) push(m *message, after journal.LSN) {
 	q.places = max(q.places+1, uint64(after)<<placeBits|uint64(m.index))
 	m.pos, m.queue, m.dest, m.state, m.unmet = q.places, q, &q.destination, ready, true
-	q.lane.all.push(m)
+	q.lane(m.prio).all.push(m)
 	q.count++
 	if q.index != nil {
 		q.index[m.id] = m
@@ -68,11 +70,35 @@ func (q *queue) peek() *message {
 	for len(q.back) > 0 && q.back[0].state != ready {
 		heap.Pop(&q.back).(*message).inBack = false
 	}
-	first := q.lane.peek()
-	if len(q.back) > 0 { // was met before first
+	var first *message
+	for _, l := range q.lanes {
+		if first = l.peek(); first != nil {
+			break
+		}
+	}
+	if len(q.back) > 0 && (first == nil || q.back[0].before(first)) {
 		return q.back[0]
 	}
 	return first
+}
+
+// lane returns the one of a priority, made if there is none.
+func (q *queue) lane(prio int8) *lane {
+	i := 0
+	for i < len(q.lanes) && q.lanes[i].prio > prio {
+		i++
+	}
+	if i == len(q.lanes) || q.lanes[i].prio != prio {
+		q.lanes = slices.Insert(q.lanes, i, &lane{prio: prio})
+	}
+	return q.lanes[i]
+}
+
+// each calls f with every message, some of which are done.
+func (q *queue) each(f func(*message)) {
+	for _, l := range q.lanes {
+		l.all.each(f)
+	}
 }
 
 // turn returns the subscription whose turn it is among those with credit, or nil. A subscription without credit drops out until
@@ -106,7 +132,7 @@ func (q *queue) gated(m *message) bool { return m.recovered && q.gates > 0 }
 func (q *queue) remove(m *message) {
 	m.state, m.data, m.split = done, nil, 0
 	q.count--
-	q.lane.trim(q.count)
+	q.lane(m.prio).trim(q.count)
 	if q.index != nil {
 		delete(q.index, m.id)
 	}
@@ -121,7 +147,7 @@ func (q *queue) find(id msgID) *message {
 				q.index[m.id] = m
 			}
 		}
-		q.lane.all.each(add)
+		q.each(add)
 	}
 	return q.index[id]
 }
@@ -131,10 +157,11 @@ func (q *queue) idle() bool {
 	return q.count == 0 && q.owner == nil && len(q.subs) == 0 && q.gates == 0 && !q.dirty
 }
 
-// lane is messages in the order of their places: those that are ready or held, and some that are done.
+// lane is messages of one priority in the order of their places: those that are ready or held, and some that are done.
 type lane struct {
-	all ring[*message]
-	met int // how many at the front peek has passed
+	prio int8
+	all  ring[*message]
+	met  int // how many at the front peek has passed
 }
 
 // peek returns the first message that is ready and was never met, or nil.
@@ -176,11 +203,11 @@ func (l *lane) trim(kept int) {
 	l.all, l.met = rest, met
 }
 
-// byPlace is a heap of messages, lowest place first.
+// byPlace is a heap of messages in the order of their queue.
 type byPlace []*message
 
 func (h byPlace) Len() int           { return len(h) }
-func (h byPlace) Less(i, j int) bool { return h[i].pos < h[j].pos }
+func (h byPlace) Less(i, j int) bool { return h[i].before(h[j]) }
 func (h byPlace) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
 func (h *byPlace) Push(x any)        { *h = append(*h, x.(*message)) }
 func (h *byPlace) Pop() any {

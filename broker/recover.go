@@ -25,11 +25,11 @@ type recovery struct {
 	records int
 	last    journal.LSN
 	// seen is the last message of a queue that a session has acknowledged.
-	seen map[sessionID]map[*queue]place
+	seen map[sessionID]map[*queue]floors
 }
 
 func newRecovery(s *store) *recovery {
-	return &recovery{store: s, queues: map[journal.LSN]*queue{}, temps: map[string]*queue{}, seen: map[sessionID]map[*queue]place{}}
+	return &recovery{store: s, queues: map[journal.LSN]*queue{}, temps: map[string]*queue{}, seen: map[sessionID]map[*queue]floors{}}
 }
 
 // visit folds one record and says again what it meant for the life of segments.
@@ -164,10 +164,14 @@ func (rc *recovery) durable(rd *reader, number journal.LSN) *durable {
 }
 
 func (rc *recovery) add(r *journal.Record, id msgID, index uint32, q *queue, data []byte, split int) {
-	rc.list = append(rc.list, &message{
+	m := &message{
 		id: id, queue: q, dest: &q.destination, data: data, split: int32(split),
 		lsn: r.LSN, seg: r.Segment, index: index, recovered: true,
-	})
+	}
+	if v, ok := m.line("priority"); ok {
+		m.prio = prioOf(v)
+	}
+	rc.list = append(rc.list, m)
 	rc.live++
 }
 
@@ -195,7 +199,7 @@ func (rc *recovery) acks(rd *reader, o origin) []journal.Segment {
 	ends := make([]journal.Segment, 0, n)
 	seen := rc.seen[o.session]
 	if seen == nil && o.kind == bySession && n > 0 {
-		seen = map[*queue]place{}
+		seen = map[*queue]floors{}
 		rc.seen[o.session] = seen
 	}
 	for range n {
@@ -204,8 +208,8 @@ func (rc *recovery) acks(rd *reader, o origin) []journal.Segment {
 		if m := rc.find(lsn, index); m != nil && m.state != done {
 			m.state, m.data, m.split = done, nil, 0
 			rc.live--
-			if at := (place{lsn, index}); seen != nil && seen[m.queue].before(at) {
-				seen[m.queue] = at
+			if seen != nil {
+				seen[m.queue] = seen[m.queue].saw(m)
 			}
 		}
 	}

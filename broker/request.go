@@ -27,7 +27,7 @@ type request struct {
 	selector  *selector.Selector
 	temps     [][]byte // temporary queues that it uses, by the client's names
 	browser   bool
-	after     uint64   // place in the queue that a browser was shown up to
+	after     browsed  // what a browser was shown up to
 	durable   []byte   // name of a durable subscription, nil: none
 	message   *message // of a SEND
 	transient bool
@@ -73,7 +73,7 @@ func (d *decoder) decode(f *frame.Frame) (r request) {
 // send decodes the frame that matters for speed: one pass over the headers, one copy of what is kept.
 func (d *decoder) send(f *frame.Frame, r *request) error {
 	d.lines = d.lines[:0]
-	length := false
+	length, prio := false, int8(0)
 	for name, value := range f.Headers {
 		switch string(name) {
 		case "destination":
@@ -101,6 +101,13 @@ func (d *decoder) send(f *frame.Frame, r *request) error {
 				length = true
 			}
 		case "message-id", "subscription", "ack", "redelivered":
+		case "priority":
+			if prio == 0 {
+				prio = prioOf(d.trim(value))
+			}
+			if err := d.keep(name, value); err != nil {
+				return err
+			}
 		case frame.HeaderEffect:
 			if err := d.effect(value, r); err != nil {
 				return err
@@ -119,7 +126,7 @@ func (d *decoder) send(f *frame.Frame, r *request) error {
 	}
 	data := make([]byte, len(d.lines)+len(f.Body))
 	copy(data[copy(data, d.lines):], f.Body)
-	r.message = &message{data: data, split: int32(len(d.lines)), transient: r.transient}
+	r.message = &message{data: data, split: int32(len(d.lines)), transient: r.transient, prio: prio}
 	return nil
 }
 

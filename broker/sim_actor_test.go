@@ -69,7 +69,11 @@ func (a *actor) body(dest string) string {
 
 // message is the headers and the body of a new one.
 func (a *actor) message() []string {
-	dest := rapid.SampledFrom([]string{"/queue/one", "/queue/both", "/queue/split", "/topic/t", remotePrefix + sessionX + "/r"}).Draw(a.w.t, "queue")
+	dest := rapid.SampledFrom([]string{"/queue/one", "/queue/both", "/queue/split", "/queue/prio", "/topic/t", remotePrefix + sessionX + "/r"}).Draw(a.w.t, "queue")
+	if dest == "/queue/prio" { // there is an order in each priority
+		n := rapid.IntRange(3, 5).Draw(a.w.t, "priority")
+		return []string{"destination:" + dest, fmt.Sprint("priority:", n), "=" + a.body(fmt.Sprint(dest, n))}
+	}
 	body := a.body(dest)
 	return []string{"destination:" + dest, fmt.Sprint("odd:", a.numbers[dest]%2 == 1), "=" + body}
 }

@@ -34,7 +34,7 @@ func (a *actor) browse() {
 func (w *world) waiting(end uint64) map[string]bool {
 	all := map[string]bool{}
 	if q := w.store.queues["/queue/both"]; q != nil {
-		q.lane.all.each(func(m *message) {
+		q.each(func(m *message) {
 			if odd, _ := m.Header("odd"); m.state != done && m.pos <= end && string(odd) == "true" {
 				all[string(m.data[m.split:])] = true
 			}

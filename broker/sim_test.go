@@ -39,7 +39,7 @@ func simulate(t *rapid.T, lapse bool) {
 	w.store = w.log.recovered(0, w.now, &w.cfg)
 	for i, session := range []string{sessionX, sessionY, strings.Repeat("5", 32)} {
 		a := &actor{w: w, session: session, holds: map[string]*simHold{}, numbers: map[string]int{}, next: 1}
-		a.subs = [][]string{{"/queue/one", "/queue/both", "/queue/split odd = TRUE", "/topic/t odd = TRUE", "/temp-queue/r"}, {"/queue/both", "/queue/split NOT odd", "/topic/t NOT odd"}, nil}[i]
+		a.subs = [][]string{{"/queue/one", "/queue/both", "/queue/split odd = TRUE", "/topic/t odd = TRUE", "/temp-queue/r", "/queue/prio"}, {"/queue/both", "/queue/split NOT odd", "/topic/t NOT odd", "/queue/prio"}, nil}[i]
 		w.actors = append(w.actors, a)
 		a.connect() // from here on the durable subscriptions and the temporary queue exist
 	}
@@ -148,7 +148,7 @@ func (w *world) settle() {
 			w.t.Fatalf("%s was shown %d times, may be %d", body, n, may)
 		}
 	}
-	if w.store.memory != 0 || len(w.store.queues) > 4 {
+	if w.store.memory != 0 || len(w.store.queues) > 5 {
 		w.t.Fatalf("%d octets in %d queues are left", w.store.memory, len(w.store.queues))
 	}
 }

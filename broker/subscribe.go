@@ -194,7 +194,7 @@ func (sub *subscription) byPlace() []*hold {
 		holds = append(holds, h)
 	}
 	slices.SortFunc(holds, func(a, b *hold) int {
-		if a.msg.pos < b.msg.pos {
+		if a.msg.before(b.msg) {
 			return -1
 		}
 		return 1

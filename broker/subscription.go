@@ -42,7 +42,7 @@ type subscription struct {
 	gate bool      // recovered messages of its queue wait for it
 	away time.Time // when the wait for it began; zero: nothing waits
 
-	floor place // after a recovery: the last message that its client is known to have seen
+	floor floors // after a recovery: the last messages that its client is known to have seen
 
 	refused []msgID // claims that its RECEIPT will say are gone
 	owed    int     // of what it holds, to be sent again
@@ -81,11 +81,18 @@ type claim struct {
 	basis basis
 }
 
-// saw notes that the client has seen the message at a place.
-func (sub *subscription) saw(at place) {
-	if sub.floor.before(at) {
-		sub.floor = at
+// floors are the last messages of each priority that a client is known to have seen; nil: of none.
+type floors map[int8]place
+
+// saw notes that the client has seen a message.
+func (f floors) saw(m *message) floors {
+	if f == nil {
+		f = floors{}
 	}
+	if f[m.prio].before(m.place()) {
+		f[m.prio] = m.place()
+	}
+	return f
 }
 
 // credit reports whether the subscription may be sent another message now.
