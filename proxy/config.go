@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -47,6 +48,10 @@ type Config struct {
 	// Listener is owned by the Proxy once New has returned without an error. It must be on a loopback address (or a Unix socket) unless AllowRemote.
 	Listener    net.Listener
 	AllowRemote bool
+	// Group names the brokers behind the listener, as a label of metrics, in a process that has several; "" is no label.
+	Group string
+	// ClientTLS has clients speak TLS; it must name a certificate. nil: they do not.
+	ClientTLS *tls.Config
 	// NewRecorder makes the memory of one client connection; not used with Splice.
 	NewRecorder func() session.Recorder
 	// Splice passes octets on and remembers nothing: for protocols that are not known here, and for clients that had rather be cut off and connect

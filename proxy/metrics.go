@@ -26,9 +26,9 @@ var (
 
 // proxyMetrics are one Proxy's figures.
 type proxyMetrics struct {
-	set      *metrics.Set
-	listener string
-	gauges   []string
+	set    *metrics.Set
+	labels string
+	gauges []string
 
 	clients, acceptErrors                                           *metrics.Counter
 	takeovers, hidden, resent, lateAcks, rolledBack, replayedFrames *metrics.Counter
@@ -36,11 +36,14 @@ type proxyMetrics struct {
 	sweep sweep
 }
 
-func newProxyMetrics(set *metrics.Set, listener string, p *Proxy) *proxyMetrics {
+func newProxyMetrics(set *metrics.Set, listener, group string, p *Proxy) *proxyMetrics {
 	if set == nil {
 		set = metrics.NewSet()
 	}
-	m := &proxyMetrics{set: set, listener: listener, sweep: sweep{p: p}}
+	m := &proxyMetrics{set: set, labels: fmt.Sprintf("listener=%q", listener), sweep: sweep{p: p}}
+	if group != "" {
+		m.labels += fmt.Sprintf(",group=%q", group)
+	}
 	m.counter("sessions_ended_total", "code", "hold-timeout") // there from the start, so that an alert sees the first one
 	m.clients = m.counter("client_connections_total", "", "")
 	m.acceptErrors = m.counter("accept_errors_total", "", "")
@@ -69,9 +72,9 @@ func newProxyMetrics(set *metrics.Set, listener string, p *Proxy) *proxyMetrics 
 
 func (m *proxyMetrics) name(metric, label, value string) string {
 	if label == "" {
-		return fmt.Sprintf("understudy_sidecar_%s{listener=%q}", metric, m.listener)
+		return fmt.Sprintf("understudy_sidecar_%s{%s}", metric, m.labels)
 	}
-	return fmt.Sprintf("understudy_sidecar_%s{listener=%q,%s=%q}", metric, m.listener, label, value)
+	return fmt.Sprintf("understudy_sidecar_%s{%s,%s=%q}", metric, m.labels, label, value)
 }
 
 func (m *proxyMetrics) counter(metric, label, value string) *metrics.Counter {
@@ -163,7 +166,7 @@ func (m *proxyMetrics) histogram(phase string) histogram {
 		if i < len(bounds) {
 			le = fmt.Sprint(bounds[i])
 		}
-		h.buckets[i] = m.set.GetOrCreateCounter(fmt.Sprintf("understudy_sidecar_%s_bucket{listener=%q,phase=%q,le=%q}", name, m.listener, phase, le))
+		h.buckets[i] = m.set.GetOrCreateCounter(fmt.Sprintf("understudy_sidecar_%s_bucket{%s,phase=%q,le=%q}", name, m.labels, phase, le))
 	}
 	h.sum = m.set.GetOrCreateFloatCounter(m.name(name+"_sum", "phase", phase))
 	h.count = m.counter(name+"_count", "phase", phase)

@@ -8,6 +8,7 @@ package proxy
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -69,6 +70,9 @@ func New(cfg Config) (*Proxy, error) {
 	cfg.DialTimeout = cmp.Or(cfg.DialTimeout, DefaultDialTimeout)
 	cfg.DrainTimeout = cmp.Or(cfg.DrainTimeout, DefaultDrainTimeout)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)).With("listener", cfg.Name)
+	if cfg.Group != "" {
+		cfg.Logger = cfg.Logger.With("group", cfg.Group)
+	}
 	cfg.Hold = cmp.Or(cfg.Hold, DefaultHold)
 	cfg.BrokerTimeout = cmp.Or(cfg.BrokerTimeout, DefaultBrokerTimeout)
 	cfg.ClientTimeout = cmp.Or(cfg.ClientTimeout, DefaultClientTimeout)
@@ -86,7 +90,7 @@ func New(cfg Config) (*Proxy, error) {
 	p.newRelay = func(c net.Conn, rec session.Recorder, cfg relay.Config) relayed { return relay.New(c, rec, cfg) }
 	p.waiting.hurry = cfg.Hurry
 	p.ctx, p.cancel = context.WithCancelCause(context.Background())
-	p.metrics = newProxyMetrics(cfg.Metrics, cfg.Name, p)
+	p.metrics = newProxyMetrics(cfg.Metrics, cfg.Name, cfg.Group, p)
 	return p, nil
 }
 
@@ -190,6 +194,16 @@ func (p *Proxy) serve(l *link, conn net.Conn) {
 		// An error here would be the connection's own, which the relay will see as well.
 		_ = tcp.SetKeepAliveConfig(p.cfg.KeepAlive)
 	}
+	if p.cfg.ClientTLS != nil {
+		secured := tls.Server(conn, p.cfg.ClientTLS)
+		if err := p.handshake(secured); err != nil {
+			conn.Close()
+			p.metrics.refused("tls")
+			l.end(&relay.EndError{Code: codeTLS, Cause: err})
+			return
+		}
+		conn = secured
+	}
 	if p.cfg.Splice {
 		r := newSpliced(l, conn)
 		l.setRelay(r)
@@ -202,6 +216,18 @@ func (p *Proxy) serve(l *link, conn net.Conn) {
 	l.setRelay(r)
 	err := r.Serve(p.ctx)
 	l.end(err)
+}
+
+// clientHandshake bounds TLS with a client, who might else hold a place by saying nothing.
+const clientHandshake = 10 * time.Second
+
+func (p *Proxy) handshake(conn *tls.Conn) error {
+	ctx, cancel := context.WithTimeoutCause(p.ctx, clientHandshake, errors.New("no word from the client in time"))
+	defer cancel()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("TLS handshake with the client: %w", cause(ctx, err))
+	}
+	return nil
 }
 
 func (p *Proxy) forget(l *link) {

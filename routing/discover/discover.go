@@ -49,6 +49,8 @@ type Config struct {
 	TLS bool
 	// Gossip returns what brokers announce and a channel that is closed at the next change. nil: there is no gossip.
 	Gossip func() ([]routing.Endpoint, <-chan struct{})
+	// Group is a label of metrics, where a process has several Discoveries; "" is no label.
+	Group string
 	// DNS says whom to ask and how long to believe it.
 	DNS     DNS
 	Logger  *slog.Logger // nil: silent
@@ -103,7 +105,7 @@ func Start(cfg Config) (*Discovery, error) {
 		names = append(names, name)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	d := &Discovery{cfg: cfg, stop: stop, metrics: newSourceMetrics(cfg.Metrics)}
+	d := &Discovery{cfg: cfg, stop: stop, metrics: newSourceMetrics(cfg.Metrics, cfg.Group)}
 	if len(cfg.Static) > 0 {
 		d.publish(d.add("static", false), cfg.Static, time.Now(), nil)
 	}

@@ -10,14 +10,19 @@ import (
 // sourceMetrics belong to one Discovery; nil does nothing.
 type sourceMetrics struct {
 	set   *metrics.Set
+	group string // label with its comma; "" is none
 	names []string
 }
 
-func newSourceMetrics(set *metrics.Set) *sourceMetrics {
+func newSourceMetrics(set *metrics.Set, group string) *sourceMetrics {
 	if set == nil {
 		return nil
 	}
-	return &sourceMetrics{set: set}
+	m := &sourceMetrics{set: set}
+	if group != "" {
+		m.group = fmt.Sprintf("group=%q,", group)
+	}
+	return m
 }
 
 func (m *sourceMetrics) add(s *source) {
@@ -39,13 +44,13 @@ func (m *sourceMetrics) add(s *source) {
 }
 
 func (m *sourceMetrics) gauge(name string, s *source, value func(Status) float64) {
-	name = fmt.Sprintf("%s{source=%q}", name, s.name)
+	name = fmt.Sprintf("%s{%ssource=%q}", name, m.group, s.name)
 	m.set.GetOrCreateGauge(name, func() float64 { return value(s.snapshot()) })
 	m.names = append(m.names, name)
 }
 
 func (m *sourceMetrics) counter(name string, s *source) *metrics.Counter {
-	return m.set.GetOrCreateCounter(fmt.Sprintf("%s{source=%q}", name, s.name))
+	return m.set.GetOrCreateCounter(fmt.Sprintf("%s{%ssource=%q}", name, m.group, s.name))
 }
 
 func (m *sourceMetrics) lookedUp(s *source, err error) {
