@@ -27,5 +27,5 @@ func sidecarForMetrics(t *testing.T) *sidecarSettings {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &sidecarSettings{static: static, probeInterval: time.Second, drainTimeout: time.Second, maxConnections: 10, maxFrame: 1 << 20}
+	return &sidecarSettings{groups: []groupSettings{{name: defaultGroup, static: static}}, probeInterval: time.Second, drainTimeout: time.Second, maxConnections: 10, maxFrame: 1 << 20}
 }

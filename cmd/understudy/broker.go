@@ -69,6 +69,9 @@ func readBroker(c *cli.Context) (brokerSettings, error) {
 	default:
 		v.fail("takeover", how, "must be strict or kill")
 	}
+	if s.tcp {
+		v.fail("listen", v.text("listen"), "must be host:port: a broker speaks STOMP")
+	}
 	if s.advertise != "" {
 		if host, port, err := net.SplitHostPort(s.advertise); err != nil || host == "" || port == "" {
 			v.fail("advertise", s.advertise, "must be host:port")

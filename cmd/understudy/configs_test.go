@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -9,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/understudy-mq/understudy/cmd/internal/ops"
 )
 
 // Every sample in configs is read here by what would read it in earnest, as far as that is part of this program: command lines and
@@ -54,13 +57,35 @@ func TestSystemdUnits(t *testing.T) {
 }
 
 func TestEnvironmentFile(t *testing.T) {
+	environment(t, "systemd/sidecar.env")
+	accepts(t, []string{"sidecar", "--srv", "_stomp._tcp.mq.example"})
+}
+
+func TestGroupsEnvironmentFile(t *testing.T) {
+	environment(t, "systemd/sidecar-groups.env")
+	accepts(t, []string{"sidecar"})
+}
+
+func TestCredentialsSample(t *testing.T) {
+	c, err := ops.OpenCredentials(filepath.Join("..", "..", "configs", "credentials.json"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if login, _ := c.For("10.0.0.1:61613", "a.billing.example:61613"); login != "billing" {
+		t.Error(login)
+	}
+}
+
+// environment sets what a file says, which must be variables of ours.
+func environment(t *testing.T, path string) {
+	t.Helper()
 	known := map[string]bool{}
 	for _, c := range newApp(nil, nil).Commands {
 		for _, f := range c.Flags {
 			known[f.(cli.DocGenerationFlag).GetEnvVars()[0]] = true
 		}
 	}
-	for line := range strings.Lines(sample(t, "systemd/sidecar.env")) {
+	for line := range strings.Lines(sample(t, path)) {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
 			continue
@@ -71,7 +96,6 @@ func TestEnvironmentFile(t *testing.T) {
 		}
 		t.Setenv(name, value)
 	}
-	accepts(t, []string{"sidecar", "--srv", "_stomp._tcp.mq.example"})
 }
 
 func TestKubernetesPod(t *testing.T) {
@@ -104,7 +128,6 @@ func TestPrometheusRules(t *testing.T) {
 	}
 	var out bytes.Buffer
 	p.metrics.WritePrometheus(&out)
-	_ = car.proxy.Shutdown(t.Context())
 	car.close()
 	name := regexp.MustCompile(`understudy_[a-z_]+`)
 	for _, n := range name.FindAllString(out.String(), -1) {

@@ -5,7 +5,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
-	"github.com/understudy-mq/understudy/session/relay"
+	"github.com/understudy-mq/understudy/cmd/internal/ops"
 )
 
 // newMetrics makes the process's set, with what it is built from.
@@ -15,9 +15,16 @@ func newMetrics() *metrics.Set {
 	return set
 }
 
-// windowMetrics show what all clients share.
-func windowMetrics(set *metrics.Set, b *relay.Budget) {
+// processMetrics show what all groups of a sidecar share.
+func processMetrics(set *metrics.Set, c *sidecar) {
+	b := c.budget
 	set.GetOrCreateGauge("understudy_sidecar_window_total_bytes", func() float64 { return float64(b.State().Kept) })
 	set.GetOrCreateGauge("understudy_sidecar_window_limit_bytes", func() float64 { return float64(b.State().Limit) })
 	set.GetOrCreateGauge("understudy_sidecar_window_held_clients", func() float64 { return float64(b.State().Held) })
+	for side, secrets := range map[string]*ops.Secrets{"broker": c.secrets, "client": c.shown} {
+		if secrets == nil || secrets.Expiry().IsZero() {
+			continue
+		}
+		set.GetOrCreateGauge(fmt.Sprintf("understudy_tls_certificate_expiry_timestamp_seconds{side=%q}", side), func() float64 { return float64(secrets.Expiry().Unix()) })
+	}
 }

@@ -24,6 +24,7 @@ const adminGrace = time.Second
 type processSettings struct {
 	listen, admin, addrFile, name, logFormat, logLevel string
 	allowRemote                                        bool
+	tcp                                                bool // the listener is for a protocol that is not known here
 }
 
 func processFlags() []cli.Flag {
@@ -31,15 +32,17 @@ func processFlags() []cli.Flag {
 		text("name", "", "Name of this process in gossip, logs and status; the host name and the port when empty."),
 		text("admin-listen", "127.0.0.1:0", "host:port for /metrics, /livez, /readyz and /status; port 0 takes a free one, empty means none."),
 		text("addr-file", "", "File to write the bound addresses to, as name=host:port lines, once all are bound."),
-		yes("allow-remote", false, "Let listeners be on addresses that other machines can reach; nothing is encrypted but gossip with a key."),
+		yes("allow-remote", false, "Let listeners be on addresses that other machines can reach; without TLS and a gossip key everything crosses the network in the clear."),
 		text("log-format", "text", "Format of the log on standard error: text or json."),
 		text("log-level", "info", "Least level that is logged: debug, info, warn or error."),
 	}
 }
 
 func (v *values) process() processSettings {
+	addr, tcp := listenScheme(v.text("listen"))
+	v.check(ops.CheckListen("listen", addr, v.c.Bool("allow-remote")))
 	return processSettings{
-		listen: v.listen("listen"), admin: v.optionalListen("admin-listen"), addrFile: v.text("addr-file"), name: v.text("name"),
+		listen: addr, tcp: tcp, admin: v.optionalListen("admin-listen"), addrFile: v.text("addr-file"), name: v.text("name"),
 		logFormat: v.text("log-format"), logLevel: v.text("log-level"), allowRemote: v.c.Bool("allow-remote"),
 	}
 }
@@ -50,6 +53,7 @@ type process struct {
 	log      *slog.Logger
 	metrics  *metrics.Set
 	listener net.Listener
+	more     ops.Addresses // of other listeners
 	name     string
 	admin    *admin.Server
 	started  time.Time
@@ -106,12 +110,16 @@ var errDraining = fmt.Errorf("draining")
 func (p *process) announce(what, gossip string) error {
 	addrs := ops.Addresses{{Name: "listen", Addr: p.listener.Addr().String()}}
 	attrs := []any{"listen", p.listener.Addr().String(), "name", p.name, "pid", os.Getpid(), "version", version()}
+	for _, a := range p.more {
+		addrs = append(addrs, a)
+		attrs = append(attrs, a.Name, a.Addr)
+	}
 	if p.admin != nil {
-		addrs = append(addrs, struct{ Name, Addr string }{"admin", p.admin.Addr().String()})
+		addrs = append(addrs, ops.Address{Name: "admin", Addr: p.admin.Addr().String()})
 		attrs = append(attrs, "admin", p.admin.Addr().String())
 	}
 	if gossip != "" {
-		addrs = append(addrs, struct{ Name, Addr string }{"gossip", gossip})
+		addrs = append(addrs, ops.Address{Name: "gossip", Addr: gossip})
 		attrs = append(attrs, "gossip", gossip)
 	}
 	p.log.Info(what+" is listening", attrs...)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"slices"
@@ -14,7 +15,6 @@ import (
 	"github.com/understudy-mq/understudy/cmd/internal/ops"
 	"github.com/understudy-mq/understudy/proxy"
 	"github.com/understudy-mq/understudy/routing"
-	"github.com/understudy-mq/understudy/routing/discover"
 	"github.com/understudy-mq/understudy/session/stomp"
 )
 
@@ -23,8 +23,14 @@ const sidecarDescription = `Stands between a STOMP client on this machine and it
 
 func sidecarCommand() *cli.Command {
 	own := []cli.Flag{
-		text("listen", "127.0.0.1:61613", "host:port for clients; port 0 takes a free one."),
+		text("listen", "127.0.0.1:61613", "host:port for STOMP clients, tcp://host:port for those of another protocol, whose octets are passed on; port 0 takes a free one."),
 		texts("broker", "stomp://host:port of a broker, stomp+ssl:// for TLS; repeatable, ?priority=N&weight=N as in SRV records, store, connect-timeout, server-name."),
+		texts("group", "Another listener with brokers of its own: NAME listen=host:port broker=URI…, and srv=, store=, mode=, gossip=true; in one value, repeatable."),
+		text("mode", "resume", "What a client sees when its broker dies: resume is nothing, redirect is a close at once, and the next connect goes to the next broker."),
+		yes("cut-when-down", true, "Close connections that are not recorded (redirect, tcp://) when their broker is marked down, though they look whole."),
+		text("listen-cert", "", "PEM file with the certificate that is shown to clients, which then must speak TLS; read again when it changes."),
+		text("listen-key", "", "PEM file with the private key of --listen-cert."),
+		text("listen-ca", "", "PEM file with the CAs of which every client must show a certificate; none is asked for when empty."),
 		texts("srv", "Name of SRV records with the brokers, such as _stomp._tcp.mq.example; repeatable, waited for while it does not resolve."),
 		texts("dns-server", "host:port of a resolver for --srv; repeatable, the system's resolvers unless given."),
 		yes("broker-tls", false, "Speak TLS to brokers that are found by --srv or gossip; those of --broker have it in their scheme."),
@@ -60,8 +66,9 @@ func sidecarCommand() *cli.Command {
 type sidecarSettings struct {
 	processSettings
 	gossip         gossipSettings
-	static         []routing.Endpoint
-	srv            []string
+	groups         []groupSettings // the first one's listener is the process's
+	cut            bool
+	listenFiles    ops.TLSFiles
 	brokerTLS      bool // of brokers that are found
 	brokerFiles    ops.TLSFiles
 	credentials    string // file
@@ -79,12 +86,12 @@ type sidecarSettings struct {
 func readSidecar(c *cli.Context) (sidecarSettings, error) {
 	v := &values{c: c}
 	s := sidecarSettings{
-		processSettings: v.process(), gossip: v.gossip(), srv: c.StringSlice("srv"), dns: c.StringSlice("dns-server"),
+		processSettings: v.process(), gossip: v.gossip(), cut: c.Bool("cut-when-down"), dns: c.StringSlice("dns-server"),
 		probeInterval: v.positive("probe-interval"), drainTimeout: v.positive("drain-timeout"), maxConnections: v.count("max-connections", 1),
 		maxFrame: int(v.octets("max-frame", 1<<10)),
 	}
 	s.recorder = stomp.Config{
-		Store: v.text("store"), Hold: v.positive("hold-timeout"), HoldIdle: v.positive("hold-idle"), Window: int(v.octets("window", 64<<10)),
+		Hold: v.positive("hold-timeout"), HoldIdle: v.positive("hold-idle"), Window: int(v.octets("window", 64<<10)),
 		MaxTransaction: int(v.octets("max-transaction", 64<<10)), BrokerHeartBeat: v.positive("broker-heart-beat"),
 	}
 	s.recorder.Limits.Body = s.maxFrame
@@ -103,55 +110,81 @@ func readSidecar(c *cli.Context) (sidecarSettings, error) {
 	if s.windowTotal = v.octets("window-total", 0); s.windowTotal > 0 && s.windowTotal < int64(s.recorder.Window) {
 		v.fail("window-total", strconv.FormatInt(s.windowTotal, 10), "is less than the --window of one client")
 	}
-	for _, uri := range c.StringSlice("broker") {
-		if _, err := discover.ParseURI(uri); err != nil {
-			v.fail("broker", "", err.Error())
-		}
+	first := groupSettings{
+		name: defaultGroup, listen: s.listen, tcp: s.tcp, redirect: v.mode("mode", v.text("mode")), gossip: s.gossip.listen != "", srv: c.StringSlice("srv"), store: v.text("store"),
 	}
-	if v.err == nil {
-		var err error
-		if s.static, err = discover.ParseStatic(c.StringSlice("broker")); err != nil {
-			v.fail("broker", "", err.Error())
-		}
+	for _, text := range c.StringSlice("group") {
+		s.groups = append(s.groups, v.readGroup(text))
 	}
+	if first.gossip && slices.ContainsFunc(s.groups, func(g groupSettings) bool { return g.gossip }) && len(c.StringSlice("broker"))+len(first.srv) == 0 {
+		first.gossip = false // it is said whose brokers are gossiped
+	}
+	v.brokers("broker", &first, c.StringSlice("broker"))
+	if first.sources() || len(s.groups) == 0 || c.IsSet("listen") {
+		s.groups = slices.Insert(s.groups, 0, first)
+	}
+	s.checkGroups(v)
 	s.tls(v)
 	if s.credentials = v.text("credentials"); v.err == nil {
 		_, err := ops.OpenCredentials(s.credentials, slog.New(slog.DiscardHandler))
 		v.check(err)
-	}
-	for _, name := range s.srv {
-		if !plausibleName(name) {
-			v.fail("srv", name, "must be a domain name such as _stomp._tcp.mq.example")
-		}
 	}
 	for _, addr := range s.dns {
 		if !plausibleServer(addr) {
 			v.fail("dns-server", addr, "must be ip:port of a resolver; the port is 53 if absent")
 		}
 	}
-	if len(s.static) == 0 && len(s.srv) == 0 && s.gossip.listen == "" && v.err == nil {
+	if first.name == s.groups[0].name && !first.sources() && v.err == nil {
 		v.err = &ops.UsageError{Hint: "no broker is configured: give --broker stomp://host:port, --srv _stomp._tcp.domain, or --gossip-join host:port"}
 	}
 	return s, v.err
 }
 
-// tls reads what concerns TLS to brokers.
+// tls reads what concerns TLS.
 func (s *sidecarSettings) tls(v *values) {
 	s.brokerTLS = v.c.Bool("broker-tls")
 	s.brokerFiles = ops.TLSFiles{
 		Flags: "broker", CA: v.text("broker-ca"), Cert: v.text("broker-cert"), Key: v.text("broker-key"), ServerName: v.text("broker-server-name"),
 		Insecure: v.c.Bool("broker-insecure"),
 	}
-	named := slices.ContainsFunc(s.static, func(ep routing.Endpoint) bool { return ep.TLS })
-	if found := len(s.srv) > 0 || s.gossip.listen != ""; named && found && !v.c.IsSet("broker-tls") {
+	named, found := false, false
+	for _, g := range s.groups {
+		named = named || slices.ContainsFunc(g.static, func(ep routing.Endpoint) bool { return ep.TLS })
+		found = found || !g.tcp && (len(g.srv) > 0 || g.gossip)
+	}
+	if named && found && !v.c.IsSet("broker-tls") {
 		v.fail("broker-tls", "", "must be said, true or false: a --broker has stomp+ssl, and brokers found by --srv or gossip do not say what they speak")
 	}
 	if f := s.brokerFiles; !named && !s.brokerTLS && (f.CA != "" || f.Cert != "" || f.Key != "" || f.ServerName != "" || f.Insecure) {
 		v.fail("broker-tls", "", "no broker would be spoken to over TLS, and other --broker-… flags want it: write --broker stomp+ssl://host:port, or add this flag")
 	}
+	s.listenFiles = ops.TLSFiles{Flags: "listen", CA: v.text("listen-ca"), Cert: v.text("listen-cert"), Key: v.text("listen-key")}
+	if f := s.listenFiles; f.CA != "" && f.Cert == "" {
+		v.fail("listen-ca", f.CA, "asks clients for certificates, which takes TLS: give --listen-cert and --listen-key")
+	}
 	if v.err == nil {
 		v.check(s.brokerFiles.Check())
+		v.check(s.listenFiles.Check())
 	}
+}
+
+// checkGroups looks at all groups together.
+func (s *sidecarSettings) checkGroups(v *values) {
+	if len(s.groups) > maxGroups {
+		v.fail("group", "", fmt.Sprintf("there are %d listeners, the most is %d", len(s.groups), maxGroups))
+	}
+	names, listens := map[string]bool{}, map[string]bool{}
+	for _, g := range s.groups {
+		_, port, _ := net.SplitHostPort(g.listen)
+		if names[g.name] || listens[g.listen] && port != "0" {
+			v.fail("group", g.name, "has the name or the listener of another group")
+		}
+		names[g.name], listens[g.listen] = true, true
+		if g.gossip && s.gossip.listen == "" {
+			v.fail("group", g.name, "has gossip=true, and gossip is off: give --gossip-listen or --gossip-join")
+		}
+	}
+	s.listen = s.groups[0].listen
 }
 
 // choice is a flag with a few words as values.
@@ -195,22 +228,23 @@ func (s *sidecarSettings) serve(p *process, orderly, now context.Context) error 
 		p.listener.Close()
 		return err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- car.proxy.Serve() }()
+	ended := car.serve()
 	select {
 	case err := <-ended:
 		return err
 	case <-orderly.Done():
 	}
 	p.draining.Store(true)
-	p.log.Info("sidecar drains", "because", context.Cause(orderly), "sessions", len(car.proxy.Sessions()), "at_most", s.drainTimeout)
+	p.log.Info("sidecar drains", "because", context.Cause(orderly), "sessions", car.sessions(), "at_most", s.drainTimeout)
 	car.drains()
 	ctx, cancel := context.WithTimeout(now, s.drainTimeout)
 	defer cancel()
-	if err := car.proxy.Shutdown(ctx); err != nil {
+	if err := car.shutdown(ctx); err != nil {
 		p.log.Warn("sessions were closed", "error", err)
 	}
-	<-ended
+	for range car.groups {
+		<-ended
+	}
 	if cause := context.Cause(now); errors.Is(cause, ops.ErrSecondSignal) {
 		return cause
 	}

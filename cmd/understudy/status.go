@@ -3,13 +3,12 @@ package main
 import (
 	"time"
 
-	"github.com/understudy-mq/understudy/proxy"
-	"github.com/understudy-mq/understudy/routing"
 	"github.com/understudy-mq/understudy/session/relay"
 )
 
 // candidateStatus is one broker as the sidecar sees it.
 type candidateStatus struct {
+	Group   string    `json:"group,omitempty"` // if there are several
 	Target  string    `json:"target"`
 	Tier    int       `json:"tier"`
 	Weight  int       `json:"weight"`
@@ -24,6 +23,7 @@ type candidateStatus struct {
 
 // sessionStatus is one client.
 type sessionStatus struct {
+	Group         string    `json:"group,omitempty"` // if there are several; IDs are per group
 	ID            uint64    `json:"id"`
 	Client        string    `json:"client"`
 	Since         time.Time `json:"since"`
@@ -45,8 +45,8 @@ type sessionStatus struct {
 // status is what /status shows of a sidecar.
 func (c *sidecar) status() map[string]func() any {
 	return map[string]func() any{
-		"brokers":  func() any { return describeCandidates(c.table.View().Candidates) },
-		"sessions": func() any { return describeSessions(c.proxy.Sessions()) },
+		"brokers":  func() any { return each(c, describeCandidates) },
+		"sessions": func() any { return each(c, describeSessions) },
 		"window":   func() any { return describeWindow(c.budget.State()) },
 		"gossip":   func() any { return describeGossip(c.node) },
 	}
@@ -64,23 +64,36 @@ func describeWindow(s relay.BudgetState) windowStatus {
 	return windowStatus{s.Kept, s.Limit, s.Full, s.Held}
 }
 
-func describeCandidates(all []routing.Candidate) []candidateStatus {
-	list := make([]candidateStatus, 0, len(all))
-	for _, k := range all {
+// each joins what there is of every group, with the group's name if there are several.
+func each[T any](c *sidecar, of func(g *group, name string) []T) []T {
+	list := []T{}
+	for _, g := range c.groups {
+		name := g.set.name
+		if len(c.groups) == 1 {
+			name = ""
+		}
+		list = append(list, of(g, name)...)
+	}
+	return list
+}
+
+func describeCandidates(g *group, name string) []candidateStatus {
+	var list []candidateStatus
+	for _, k := range g.table.View().Candidates {
 		v := k.Verdict
 		list = append(list, candidateStatus{
-			string(k.Target), k.Tier, int(k.Weight), k.Sources, v.State.String(), v.Since, v.Store, v.Epoch, k.TLS, v.Because.Kind.String() + " " + v.Because.Detail,
+			name, string(k.Target), k.Tier, int(k.Weight), k.Sources, v.State.String(), v.Since, v.Store, v.Epoch, k.TLS, v.Because.Kind.String() + " " + v.Because.Detail,
 		})
 	}
 	return list
 }
 
-func describeSessions(all []proxy.SessionStatus) []sessionStatus {
-	list := make([]sessionStatus, 0, len(all))
-	for _, s := range all {
+func describeSessions(g *group, name string) []sessionStatus {
+	var list []sessionStatus
+	for _, s := range g.proxy.Sessions() {
 		r := s.Report
 		list = append(list, sessionStatus{
-			s.ID, s.Client, s.Since, r.State, r.Broker, r.Epoch, s.Waiting, r.NotResumable, r.WindowBytes, r.Unconfirmed, r.Unacked, r.InDoubt,
+			name, s.ID, s.Client, s.Since, r.State, r.Broker, r.Epoch, s.Waiting, r.NotResumable, r.WindowBytes, r.Unconfirmed, r.Unacked, r.InDoubt,
 			r.Subscriptions, r.Transactions, r.Takeovers, r.LastSilence.Seconds() * 1e3,
 		})
 	}

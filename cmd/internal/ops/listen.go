@@ -64,8 +64,11 @@ func rootCause(err error) error {
 	return err
 }
 
+// Address is one line of an address file.
+type Address struct{ Name, Addr string }
+
 // Addresses is what an address file holds, in order.
-type Addresses []struct{ Name, Addr string }
+type Addresses []Address
 
 // WriteAddrFile writes name=host:port lines for scripts that chose port 0. The file appears whole or not at all.
 func WriteAddrFile(path string, addrs Addresses) error {
