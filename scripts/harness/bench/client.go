@@ -15,7 +15,6 @@ import (
 
 const (
 	window      = 1000             // SENDs without RECEIPT, or MESSAGEs without ACK, of one connection
-	together    = 16               // frames in one write at most, as a client library with a buffer would send them
 	readBuffer  = 64 << 10         // octets
 	patience    = 60 * time.Second // beyond the time that a load is meant to take, before it counts as hung
 	connectWait = 20 * time.Second
@@ -36,6 +35,8 @@ type client struct {
 	br   *bufio.Reader
 	f    stompFrame
 	out  []byte // reused for what is written
+
+	perWrite int // frames in one write at most
 }
 
 // connect logs in at addr with the version that most libraries ask for.
@@ -46,7 +47,7 @@ func connect(ctx context.Context, addr string, buffer int) (*client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
-	c := &client{conn: conn, br: bufio.NewReaderSize(conn, buffer)}
+	c := &client{conn: conn, br: bufio.NewReaderSize(conn, buffer), perWrite: 1}
 	deadline, _ := ctx.Deadline()
 	_ = conn.SetDeadline(deadline)
 	err = c.write("CONNECT\naccept-version:1.2\nhost:bench\nheart-beat:0,0\n\n\x00")
@@ -116,8 +117,8 @@ func newCredit() *credit {
 	return c
 }
 
-// take waits for room in the window; 0 means that the reader has ended.
-func (c *credit) take() (first, n int) {
+// take waits for room in the window, and takes no more of it than most; 0 means that the reader has ended.
+func (c *credit) take(most int) (first, n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.sent-c.confirmed >= window && !c.readerIs {
@@ -126,7 +127,7 @@ func (c *credit) take() (first, n int) {
 	if c.readerIs {
 		return 0, 0
 	}
-	n = min(together, window-(c.sent-c.confirmed))
+	n = min(most, window-(c.sent-c.confirmed))
 	first = c.sent
 	c.sent += n
 	return first, n
@@ -155,9 +156,9 @@ func (c *credit) readerEnded() {
 	c.changed.Signal()
 }
 
-// pipeline sends for d, each SEND with a receipt and at most window of them unconfirmed, and waits for the last receipt. It returns how many
-// there were.
-func (c *client) pipeline(destination string, d time.Duration) (int, error) {
+// pipeline sends for d, but no more than most, each SEND with a receipt and at most window of them unconfirmed, and waits for the last receipt. It
+// returns how many there were.
+func (c *client) pipeline(destination string, d time.Duration, most int) (int, error) {
 	_ = c.conn.SetDeadline(time.Now().Add(d + patience))
 	cr := newCredit()
 	readErr := make(chan error, 1)
@@ -167,9 +168,9 @@ func (c *client) pipeline(destination string, d time.Duration) (int, error) {
 		readErr <- err
 	}()
 	var err error
-	for end := time.Now().Add(d); err == nil && time.Now().Before(end); {
-		first, n := cr.take()
-		if n == 0 {
+	for end, first := time.Now().Add(d), 0; err == nil && first < most && time.Now().Before(end); {
+		var n int
+		if first, n = cr.take(c.perWrite); n == 0 {
 			break
 		}
 		c.out = c.out[:0]
@@ -221,7 +222,7 @@ func (c *client) consume(destination string, count int, d time.Duration) (int, e
 	if err != nil {
 		return 0, fmt.Errorf("subscribe: %w", err)
 	}
-	end, got := time.Now().Add(d), 0
+	end, got, waiting := time.Now().Add(d), 0, 0
 	for last := false; !last; {
 		if err := c.expect("MESSAGE"); err != nil {
 			return got, fmt.Errorf("after %d messages: %w", got, err)
@@ -231,8 +232,8 @@ func (c *client) consume(destination string, count int, d time.Duration) (int, e
 		}
 		got++
 		last = got == count
-		flush := last || drained(c.br)
-		if flush && count == 0 && time.Now().After(end) {
+		idle := drained(c.br)
+		if idle && count == 0 && time.Now().After(end) {
 			last = true
 		}
 		c.out = append(c.out, "ACK\nid:"...)
@@ -241,7 +242,8 @@ func (c *client) consume(destination string, count int, d time.Duration) (int, e
 			c.out = append(c.out, "\nreceipt:0"...)
 		}
 		c.out = append(c.out, "\n\n\x00"...)
-		if flush {
+		if waiting++; last || idle || waiting == c.perWrite {
+			waiting = 0
 			_, err := c.conn.Write(c.out)
 			if c.out = c.out[:0]; err != nil {
 				return got, fmt.Errorf("acknowledge: %w", err)
@@ -279,7 +281,7 @@ func (c *client) pingPong(destination string, d time.Duration) ([]time.Duration,
 }
 
 // each runs f for n connections to addr at once, all logged in before the first begins, and measures from then to the end of the last.
-func each(ctx context.Context, addr string, n int, f func(i int, c *client) error) (time.Duration, error) {
+func each(ctx context.Context, addr string, n, perWrite int, f func(i int, c *client) error) (time.Duration, error) {
 	clients := make([]*client, 0, n)
 	defer func() {
 		for _, c := range clients {
@@ -291,6 +293,7 @@ func each(ctx context.Context, addr string, n int, f func(i int, c *client) erro
 		if err != nil {
 			return 0, err
 		}
+		c.perWrite = perWrite
 		clients = append(clients, c)
 	}
 	defer context.AfterFunc(ctx, func() {

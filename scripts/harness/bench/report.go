@@ -64,27 +64,31 @@ type measure struct {
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
+var bulks = []string{bulkSend, bulkDeliver, batchedSend, batchedDeliver}
+
 var measures = []measure{
-	{"throughput", "frames/s", sample.rate, []string{bulkSend, bulkDeliver}, false},
+	{"throughput", "frames/s", sample.rate, bulks, false},
 	{"rate", "frames/s", sample.rate, []string{pingPong}, false},
 	{"latency p50", "µs", func(s sample) float64 { return micros(s.p50) }, []string{pingPong}, false},
 	{"latency p99", "µs", func(s sample) float64 { return micros(s.p99) }, []string{pingPong}, false},
-	{"cpu", "µs/frame", func(s sample) float64 { return micros(s.cpu.user+s.cpu.system) / float64(s.frames) }, []string{bulkSend, bulkDeliver, pingPong}, true},
-	{"cpu user", "µs/frame", func(s sample) float64 { return micros(s.cpu.user) / float64(s.frames) }, []string{bulkSend, bulkDeliver, pingPong}, true},
-	{"cpu system", "µs/frame", func(s sample) float64 { return micros(s.cpu.system) / float64(s.frames) }, []string{bulkSend, bulkDeliver, pingPong}, true},
+	{"cpu", "µs/frame", func(s sample) float64 { return micros(s.cpu.user+s.cpu.system) / float64(s.frames) }, Cases(), true},
+	{"cpu user", "µs/frame", func(s sample) float64 { return micros(s.cpu.user) / float64(s.frames) }, Cases(), true},
+	{"cpu system", "µs/frame", func(s sample) float64 { return micros(s.cpu.system) / float64(s.frames) }, Cases(), true},
 }
 
-// bars are what the sidecar has to be in comparison with haproxy.
-var bars = map[[2]string]struct {
+// bar is what a measure of the sidecar has to be in comparison with haproxy.
+type bar struct {
+	loads   []string
+	measure string
 	factor  float64
 	atLeast bool
-}{
-	{bulkSend, "throughput"}:    {1.0, true},
-	{bulkDeliver, "throughput"}: {1.0, true},
-	{bulkSend, "cpu"}:           {0.8, false},
-	{bulkDeliver, "cpu"}:        {0.8, false},
-	{pingPong, "rate"}:          {0.8, true},
-	{pingPong, "latency p99"}:   {1.2, false},
+}
+
+var bars = []bar{
+	{bulks, "throughput", 1.0, true},
+	{bulks, "cpu", 0.8, false},
+	{[]string{pingPong}, "rate", 0.8, true},
+	{[]string{pingPong}, "latency p99", 1.2, false},
 }
 
 // idleBar is the most that an idle subscribed client may take.
@@ -93,34 +97,43 @@ const idleBar = 12 << 10
 // lines makes the report of the rounds.
 func (w *field) lines() []Line {
 	var all []Line
-	setting := fmt.Sprintf("%d connections, window %d, %d octets", w.opt.Connections, window, bodyBytes)
-	for _, load := range []string{bulkSend, bulkDeliver, pingPong} {
+	for _, load := range w.opt.Cases {
 		for _, p := range w.peers {
 			for _, m := range measures {
 				for _, via := range ways {
-					if !slices.Contains(m.loads, load) || m.proxied && via == Direct {
-						continue
+					if slices.Contains(m.loads, load) && (via != Direct || !m.proxied) {
+						all = append(all, w.line(key{load, p.name, via}, m))
 					}
-					l := Line{Case: load, Peer: p.name, Via: via, Measure: m.name, Unit: m.unit, With: "direct, haproxy", Setting: setting}
-					if load == pingPong {
-						l.Setting = fmt.Sprintf("1 connection, 1 SEND at a time, %d octets", bodyBytes)
-					}
-					own := w.figures(key{load, p.name, via}, m)
-					l.Rounds = spanOf(own)
-					l.Figure = l.Rounds.Median
-					if via != Direct && !m.proxied {
-						l.ToDirect = ratio(own, w.figures(key{load, p.name, Direct}, m))
-					}
-					if via == Sidecar {
-						l.ToHAProxy = ratio(own, w.figures(key{load, p.name, HAProxy}, m))
-						l.judge()
-					}
-					all = append(all, l)
 				}
 			}
 		}
 	}
 	return all
+}
+
+func (w *field) line(k key, m measure) Line {
+	l := Line{Case: k.load, Peer: k.peer, Via: k.via, Measure: m.name, Unit: m.unit, With: "direct, haproxy", Setting: w.setting(k.load)}
+	own := w.figures(k, m)
+	l.Rounds = spanOf(own)
+	l.Figure = l.Rounds.Median
+	if k.via != Direct && !m.proxied {
+		l.ToDirect = ratio(own, w.figures(key{k.load, k.peer, Direct}, m))
+	}
+	if k.via == Sidecar {
+		l.ToHAProxy = ratio(own, w.figures(key{k.load, k.peer, HAProxy}, m))
+		l.judge()
+	}
+	return l
+}
+
+func (w *field) setting(load string) string {
+	switch load {
+	case pingPong:
+		return fmt.Sprintf("1 connection, 1 SEND at a time, %d octets", bodyBytes)
+	case batchedSend, batchedDeliver:
+		return fmt.Sprintf("%d connections, window %d, %d octets, up to %d frames in a client's write", w.opt.Connections, window, bodyBytes, batch)
+	}
+	return fmt.Sprintf("%d connections, window %d, %d octets, every frame in a write of its own by the client", w.opt.Connections, window, bodyBytes)
 }
 
 func (w *field) figures(k key, m measure) []float64 {
@@ -132,14 +145,15 @@ func (w *field) figures(k key, m measure) []float64 {
 }
 
 func (l *Line) judge() {
-	bar, ok := bars[[2]string{l.Case, l.Measure}]
-	if !ok || l.ToHAProxy == nil {
-		return
-	}
-	if bar.atLeast {
-		l.Bar = &Bar{fmt.Sprintf("at least %.1f × haproxy", bar.factor), *l.ToHAProxy >= bar.factor}
-	} else {
-		l.Bar = &Bar{fmt.Sprintf("at most %.1f × haproxy", bar.factor), *l.ToHAProxy <= bar.factor}
+	for _, b := range bars {
+		if b.measure != l.Measure || !slices.Contains(b.loads, l.Case) || l.ToHAProxy == nil {
+			continue
+		}
+		if b.atLeast {
+			l.Bar = &Bar{fmt.Sprintf("at least %.1f × haproxy", b.factor), *l.ToHAProxy >= b.factor}
+		} else {
+			l.Bar = &Bar{fmt.Sprintf("at most %.1f × haproxy", b.factor), *l.ToHAProxy <= b.factor}
+		}
 	}
 }
 

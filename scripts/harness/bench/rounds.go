@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"syscall"
 	"time"
@@ -22,26 +23,45 @@ var ways = [...]Via{Direct, HAProxy, Sidecar}
 
 // The peers.
 const (
-	pairedBroker  = "paired broker"
-	pairedPeer    = "paired peer"
-	unknownPeer   = "unknown peer"
-	bulkSend      = "bulk-send"
-	bulkDeliver   = "bulk-deliver"
-	pingPong      = "ping-pong"
+	pairedBroker = "paired broker"
+	pairedPeer   = "paired peer"
+	unknownPeer  = "unknown peer"
+)
+
+// Peers are all there are.
+func Peers() []string { return []string{pairedBroker, pairedPeer, unknownPeer} }
+
+// The loads. Most client libraries write every frame by itself; those that gather some, when there are some, are the batched cases.
+const (
+	bulkSend       = "bulk-send"
+	bulkDeliver    = "bulk-deliver"
+	batchedSend    = "batched-send"
+	batchedDeliver = "batched-deliver"
+	pingPong       = "ping-pong"
+)
+
+// Cases are all loads.
+func Cases() []string { return []string{bulkSend, bulkDeliver, batchedSend, batchedDeliver, pingPong} }
+
+const (
+	batch         = 16      // frames in one write at most
+	stored        = 200_000 // messages of one load that are in the broker's queues at most, so that they fit its memory on any machine
+	brokerMemory  = "512MiB"
 	bulkQueue     = "/queue/bench-bulk"
 	pingPongQueue = "/queue/bench-ping"
 )
 
 // Options of a run.
 type Options struct {
-	Understudy  string // path of the built binary
-	Scratch     string // directory for logs
-	Data        string // directory for the broker's journal
-	Rounds      int
-	Load        time.Duration // how long one load is offered in a round
-	Connections int           // of the bulk loads
-	Threads     int           // of haproxy: as many as the sidecar may use
-	Logf        func(format string, args ...any)
+	Understudy   string   // path of the built binary
+	Scratch      string   // directory for logs
+	Data         string   // directory for the broker's journal
+	Cases, Peers []string // those of Cases and Peers that are measured
+	Rounds       int
+	Load         time.Duration // how long one load is offered in a round
+	Connections  int           // of the bulk loads
+	Threads      int           // of haproxy: as many as the sidecar may use
+	Logf         func(format string, args ...any)
 }
 
 // sample is what one load in one round by one way came to.
@@ -99,6 +119,7 @@ func (w *field) open(ctx context.Context) error {
 		w.undo = append(w.undo, a.close)
 		w.peers = append(w.peers, &peer{name: name, addr: map[Via]string{Direct: a.addr()}})
 	}
+	w.peers = slices.DeleteFunc(w.peers, func(p *peer) bool { return !slices.Contains(w.opt.Peers, p.name) })
 	for _, p := range w.peers {
 		h, err := startHAProxy(ctx, w.opt.Scratch, w.opt.Threads, 1000, p.addr[Direct])
 		if err != nil {
@@ -141,12 +162,43 @@ func (w *field) run(ctx context.Context) error {
 
 // loads offers every load to a peer by one way.
 func (w *field) loads(ctx context.Context, p *peer, via Via, d time.Duration) error {
-	addr, n := p.addr[via], w.opt.Connections
-	counts := make([]int, n)
-	queue := func(i int) string { return fmt.Sprintf("%s-%d", bulkQueue, i) }
-	err := w.measure(ctx, key{bulkSend, p.name, via}, p, func(s *sample) (err error) {
-		s.took, err = each(ctx, addr, n, func(i int, c *client) (err error) {
-			counts[i], err = c.pipeline(queue(i), d)
+	for _, l := range []struct {
+		send, deliver string
+		perWrite      int
+	}{{bulkSend, bulkDeliver, 1}, {batchedSend, batchedDeliver, batch}} {
+		counts, most := make([]int, w.opt.Connections), math.MaxInt
+		if p.name == pairedBroker {
+			most = stored / len(counts)
+		}
+		if w.wanted(l.send) || w.wanted(l.deliver) && p.name == pairedBroker {
+			err := w.bulk(ctx, key{l.send, p.name, via}, p, l.perWrite, counts, func(c *client, queue string, _ int) (int, error) { return c.pipeline(queue, d, most) })
+			if err != nil {
+				return err
+			}
+		}
+		if w.wanted(l.deliver) || w.wanted(l.send) && p.name == pairedBroker { // the next load finds the store as this one did
+			if p.name != pairedBroker {
+				clear(counts) // messages without end
+			}
+			err := w.bulk(ctx, key{l.deliver, p.name, via}, p, l.perWrite, counts, func(c *client, queue string, n int) (int, error) { return c.consume(queue, n, d) })
+			if err != nil {
+				return err
+			}
+		}
+	}
+	if !w.wanted(pingPong) {
+		return nil
+	}
+	return w.pingPong(ctx, key{pingPong, p.name, via}, p, d)
+}
+
+func (w *field) wanted(load string) bool { return slices.Contains(w.opt.Cases, load) }
+
+// bulk measures what several connections do at once, each with its queue and its element of counts.
+func (w *field) bulk(ctx context.Context, k key, p *peer, perWrite int, counts []int, do func(c *client, queue string, n int) (int, error)) error {
+	return w.measure(ctx, k, p, func(s *sample) (err error) {
+		s.took, err = each(ctx, p.addr[k.via], len(counts), perWrite, func(i int, c *client) (err error) {
+			counts[i], err = do(c, fmt.Sprintf("%s-%d", bulkQueue, i), counts[i])
 			return err
 		})
 		for _, c := range counts {
@@ -154,48 +206,30 @@ func (w *field) loads(ctx context.Context, p *peer, via Via, d time.Duration) er
 		}
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	err = w.measure(ctx, key{bulkDeliver, p.name, via}, p, func(s *sample) (err error) {
-		if p.name != pairedBroker {
-			clear(counts) // messages without end
-		}
-		s.took, err = each(ctx, addr, n, func(i int, c *client) (err error) {
-			counts[i], err = c.consume(queue(i), counts[i], d)
-			return err
-		})
-		for _, c := range counts {
-			s.frames += c
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	err = w.measure(ctx, key{pingPong, p.name, via}, p, func(s *sample) (err error) {
-		s.took, err = each(ctx, addr, 1, func(_ int, c *client) error {
+}
+
+func (w *field) pingPong(ctx context.Context, k key, p *peer, d time.Duration) error {
+	pings := 0
+	err := w.measure(ctx, k, p, func(s *sample) (err error) {
+		s.took, err = each(ctx, p.addr[k.via], 1, 1, func(_ int, c *client) error {
 			took, err := c.pingPong(pingPongQueue, d)
 			if s.frames = len(took); s.frames > 0 {
 				s.p50, s.p99 = took[len(took)/2], took[len(took)*99/100]
 			}
 			return err
 		})
+		pings = s.frames
 		return err
 	})
 	if err != nil || p.name != pairedBroker {
 		return err
 	}
-	// The next way finds the store as this one did.
-	pings := w.last(key{pingPong, p.name, via}).frames
-	_, err = each(ctx, addr, 1, func(_ int, c *client) error {
+	_, err = each(ctx, p.addr[Direct], 1, batch, func(_ int, c *client) error {
 		_, err := c.consume(pingPongQueue, pings, d)
 		return err
 	})
 	return err
 }
-
-func (w *field) last(k key) sample { return w.sample[k][len(w.sample[k])-1] }
 
 // measure notes what a load took of the proxy's time.
 func (w *field) measure(ctx context.Context, k key, p *peer, load func(*sample) error) error {

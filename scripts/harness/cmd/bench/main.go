@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -38,6 +39,7 @@ func main() {
 // settings are the flags.
 type settings struct {
 	root, binary, data, idle        string
+	cases, peers                    string
 	json, short, full, strict, held bool
 	noRounds                        bool
 	rounds, connections, heldCount  int
@@ -56,10 +58,12 @@ func parse(args []string, errs io.Writer) (s settings, err error) {
 	f.BoolVar(&s.held, "held", false, "only clients whose broker is killed")
 	f.BoolVar(&s.strict, "strict", false, "exit 1 when a bar is missed")
 	f.BoolVar(&s.noRounds, "no-rounds", false, "only memory, no throughput and latency")
+	f.StringVar(&s.cases, "cases", strings.Join(bench.Cases(), ","), "loads, with commas between them")
+	f.StringVar(&s.peers, "peers", strings.Join(bench.Peers(), ","), "what the loads are offered to, with commas between them")
 	f.StringVar(&s.idle, "idle", "2000", "numbers of idle clients, with commas between them; none if empty")
 	f.IntVar(&s.heldCount, "held-clients", 10000, "clients whose broker is killed; 0 leaves that out")
-	f.IntVar(&s.rounds, "rounds", 7, "how often each load is offered by each way")
-	f.Float64Var(&s.seconds, "seconds", 1.2, "how long each load is offered in a round")
+	f.IntVar(&s.rounds, "rounds", 5, "how often each load is offered by each way")
+	f.Float64Var(&s.seconds, "seconds", 1, "how long each load is offered in a round")
 	f.IntVar(&s.connections, "connections", 4, "connections of the bulk loads")
 	if len(args) == 0 || args[0] != "sidecar" {
 		if len(args) > 0 && (args[0] == "-h" || args[0] == "--help" || args[0] == "-help") {
@@ -78,7 +82,7 @@ func parse(args []string, errs io.Writer) (s settings, err error) {
 	f.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	if s.short {
 		preset := map[string]func(){
-			"rounds": func() { s.rounds = 3 }, "seconds": func() { s.seconds = 0.15 }, "idle": func() { s.idle = "500" },
+			"rounds": func() { s.rounds = 3 }, "seconds": func() { s.seconds = 0.1 }, "idle": func() { s.idle = "500" },
 			"held-clients": func() { s.heldCount = 500 },
 		}
 		for name, set := range preset {
@@ -96,7 +100,18 @@ func parse(args []string, errs io.Writer) (s settings, err error) {
 	if s.rounds < 1 || s.seconds <= 0 || s.connections < 1 || s.heldCount < 0 {
 		return s, errors.New("-rounds, -seconds and -connections must be positive")
 	}
+	for flag, pair := range map[string][2][]string{"-cases": {list(s.cases), bench.Cases()}, "-peers": {list(s.peers), bench.Peers()}} {
+		for _, name := range pair[0] {
+			if !slices.Contains(pair[1], name) {
+				return s, fmt.Errorf("%s: unknown %q, it must be one of %s", flag, name, strings.Join(pair[1], ", "))
+			}
+		}
+	}
 	return s, nil
+}
+
+func list(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' })
 }
 
 func (s settings) plan() (p bench.Plan, err error) {
@@ -104,7 +119,7 @@ func (s settings) plan() (p bench.Plan, err error) {
 	if s.short {
 		p.Settle = 2 * time.Second
 	}
-	for _, text := range strings.FieldsFunc(s.idle, func(r rune) bool { return r == ',' }) {
+	for _, text := range list(s.idle) {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 {
 			return p, fmt.Errorf("-idle: %q is no number of clients", text)
@@ -158,7 +173,7 @@ func (s settings) run(ctx context.Context, plan bench.Plan, out, errs io.Writer)
 		return failed, err
 	}
 	opt := bench.Options{
-		Understudy: binary, Scratch: scratch, Data: data, Rounds: s.rounds, Load: time.Duration(s.seconds * float64(time.Second)),
+		Understudy: binary, Scratch: scratch, Data: data, Cases: list(s.cases), Peers: list(s.peers), Rounds: s.rounds, Load: time.Duration(s.seconds * float64(time.Second)),
 		Connections: s.connections, Threads: bench.Threads(),
 		Logf: func(format string, args ...any) { fmt.Fprintf(errs, "# "+format+"\n", args...) },
 	}
