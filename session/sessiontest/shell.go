@@ -36,15 +36,16 @@ type shell struct {
 	told   [2]uint64 // of which the recorder knows
 	paused [2]bool   // after the last call
 
-	link    *link
-	attempt uint64
-	dialing bool
-	dialAt  time.Duration
-	ended   bool
-	eof     bool // ClientEOF was called
-	deaf    bool // the client is gone: nothing can be written to it
-	move    error
-	scratch []byte
+	link     *link
+	attempt  uint64
+	dialing  bool
+	failures int // connections in a row that were lost before they had been live for long
+	dialAt   time.Duration
+	ended    bool
+	eof      bool // ClientEOF was called
+	deaf     bool // the client is gone: nothing can be written to it
+	move     error
+	scratch  []byte
 
 	loses, releases bool // defects, to prove the verdicts
 }
@@ -222,6 +223,10 @@ func (s *shell) down(why error) {
 	s.w.Tracef("link %d: down: %v", s.link.id, why)
 	s.link, s.move = nil, nil
 	s.w.Downs++
+	s.failures++
+	if s.w.live && s.w.now-s.w.liveSince >= time.Second {
+		s.failures = 0
+	}
 	if s.w.live {
 		s.w.downSince = s.w.now
 	}
@@ -280,4 +285,9 @@ func (s *shell) whyDown(l *link) error {
 		return io.EOF
 	}
 	return errReset
+}
+
+// pace is the longest that the next dial waits, as the proxy paces itself: full jitter under a limit that doubles with each failure.
+func (s *shell) pace() time.Duration {
+	return max(20*time.Millisecond, min(5*time.Millisecond<<min(s.failures, 10), 500*time.Millisecond))
 }

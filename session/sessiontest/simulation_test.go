@@ -14,10 +14,10 @@ import (
 
 // pending names the makes whose promises are not kept yet, each with the reason. TestSimulation says so and leaves them out.
 var pending = map[Kind]string{
-	ActiveMQ:   "open findings: shared queues, acknowledgements while leaving, NACK in client mode",
-	Artemis:    "open findings: shared queues, acknowledgements while leaving, UNSUBSCRIBE behind COMMIT",
-	RabbitMQ:   "open findings: shared queues, acknowledgements while leaving, the order of transactions",
-	Unfamiliar: "open findings: aborted transactions are played with ids that mean nothing",
+	ActiveMQ:   "open findings: a replay that broke is not fenced, marks stay behind, acknowledgements of ended subscriptions",
+	Artemis:    "open findings: acknowledgements while leaving and of ended subscriptions",
+	RabbitMQ:   "open findings: acknowledgements of ended subscriptions",
+	Unfamiliar: "open findings: COMMIT while leaving",
 }
 
 // tally is what runs with one make brought.
@@ -77,24 +77,24 @@ func TestSimulation(t *testing.T) {
 	}
 	var kinds []Kind
 	for _, k := range Kinds() {
-		if why := pending[k]; why != "" {
+		if why := pending[k]; why != "" && !*all {
 			t.Logf("%v is left out: %s", k, why)
 			continue
 		}
 		kinds = append(kinds, k)
 	}
 	began := time.Now()
-	all := play(*first, n, *ops, *breaks, kinds, recorder)
+	tallies := play(*first, n, *ops, *breaks, kinds, recorder)
 	took := time.Since(began)
 	for _, k := range kinds {
-		a := all[k]
+		a := tallies[k]
 		struck, of, missing := a.matrix.Covered()
 		t.Logf("%v: %d seeds, %d frames, %d faults struck, %d ended in good order, violations %v; %d of %d cells of the matrix:\n%v\nnever struck: %s",
 			k, a.runs, a.frames, a.struck, a.drained, a.kinds, struck, of, &a.matrix, strings.Join(missing, ", "))
 		for _, c := range a.failed {
 			t.Error(report("simulation", c, RunSTOMP(c, recorder, false)))
 		}
-		if a.struck < 2*a.runs || a.frames < 200*a.runs {
+		if k != ActiveMQ && k != Unfamiliar && (a.struck < 2*a.runs || a.frames < 200*a.runs) { // those two may end a session in doubt
 			t.Errorf("too tame: %d seeds with %v saw %d faults and %d frames", a.runs, k, a.struck, a.frames)
 		}
 	}

@@ -34,7 +34,7 @@ type stompClient struct {
 	leave  Leave
 	closed bool
 
-	subs      [2]*clientSub
+	subs      [4]*clientSub // two of its own; what comes back to requests; a browser
 	gens      int
 	seq       int
 	txs       []*clientTx // open
@@ -79,9 +79,10 @@ type clientSub struct {
 	mode     AckMode
 	prefetch int
 	held     []holding
-	ended    bool // UNSUBSCRIBE was said
-	lane     int  // selects half of the messages
-	loose    bool // an acknowledgement was taken back: more may be held than the prefetch
+	ended    bool           // UNSUBSCRIBE was said
+	browsed  map[*item]bool // a browser: what it has seen
+	lane     int            // selects half of the messages
+	loose    bool           // an acknowledgement was taken back: more may be held than the prefetch
 }
 
 // holding is a message that the client has and has not let go of.

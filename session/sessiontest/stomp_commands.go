@@ -114,10 +114,21 @@ func (b *stompBroker) parseSend(c *bconn, f *frame.Frame) (*message, bool) {
 	return m, true
 }
 
+// topic is the number of the one destination that is no queue.
+const topic = NumQueues
+
+// nameOf is a destination as it stands on the wire.
+func nameOf(dest int) string {
+	if dest == topic {
+		return "/topic/" + strconv.Itoa(dest)
+	}
+	return "/queue/" + strconv.Itoa(dest)
+}
+
 // queueOf reads the number of a destination.
 func queueOf(name string) (int, bool) {
-	n, err := strconv.Atoi(strings.TrimPrefix(name, "/queue/"))
-	return n, err == nil && strings.HasPrefix(name, "/queue/") && n >= 0
+	n, err := strconv.Atoi(name[strings.LastIndexByte(name, '/')+1:])
+	return n, err == nil && n >= 0 && name == nameOf(n)
 }
 
 // noteOf is a header line that every message carries, with escapes where the version has them.

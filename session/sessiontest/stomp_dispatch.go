@@ -367,8 +367,7 @@ func (b *stompBroker) show(s *subscription, m *message) {
 	}
 	h = frame.AppendHeader(h, "subscription", frame.Escape(nil, []byte(s.name), c.version))
 	h = frame.AppendHeader(h, "message-id", frame.Escape(nil, []byte(id), c.version))
-	h = append(h, "destination:/queue/"...)
-	h = append(strconv.AppendInt(h, int64(m.item.dest), 10), '\n')
+	h = frame.AppendHeader(h, "destination", nameOf(m.item.dest))
 	if c.version == frame.V12 {
 		h = frame.AppendHeader(h, "ack", frame.Escape(nil, []byte(b.ackID(m)), c.version))
 	}

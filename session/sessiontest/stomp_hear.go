@@ -53,6 +53,10 @@ func (c *stompClient) message(f *frame.Frame) {
 	if old := c.fleeting[dest]; old != nil {
 		id = old.id
 	}
+	if s != nil && s.browsed != nil {
+		c.glance(s, f)
+		return
+	}
 	it := c.book.find(f.Body)
 	switch {
 	case c.frames == 1:

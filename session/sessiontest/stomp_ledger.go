@@ -45,8 +45,7 @@ type item struct {
 	deliveries int           // to the session, shown or not
 	cameOn     int           // and on which link
 	answerTo   *item         // the request that it replies to
-	asked      bool          // it is a request, and the replier has had it
-	unheard    bool          // and there was nobody to reply to
+	request    bool          // it asks for a reply
 }
 
 func (it *item) key() string {
@@ -148,10 +147,10 @@ func (b *ledger) delivered(it *item, sub int) {
 
 // inOrder judges the order of first deliveries from one producer, where there was only one consumer.
 func (b *ledger) inOrder(it *item) {
-	if it.shown > 1 || b.shared[it.dest] || b.script.Queues[it.dest].Rival {
+	if it.shown > 1 || it.answerTo != nil || b.shared[it.dest] || b.script.Queues[it.dest].Rival {
 		return
 	}
-	if it.answerTo != nil || b.script.Kind != Paired && (it.moved || it.deliveries > 1) {
+	if it.volatile && b.crashes > 0 || b.script.Kind != Paired && (it.moved || it.deliveries > 1) {
 		return
 	}
 	from, place := [2]int{it.dest, 0}, it.n
@@ -178,6 +177,8 @@ func (b *ledger) settled(it *item, sub string, nack bool) {
 		x = b.subs["/"+strconv.Itoa(it.dest)]
 	}
 	switch {
+	case !nack && b.script.Kind != Paired && b.autoEnded(it.dest):
+		// The same; it may have come again on another subscription.
 	case !nack && x != nil && x.mode == Auto && x.ended:
 		// With the UNSUBSCRIBE said, what is on its way is consumed, as it is without a sidecar.
 	case nack && !it.saidNack:
@@ -192,12 +193,22 @@ func (b *ledger) settled(it *item, sub string, nack bool) {
 	}
 }
 
+// autoEnded reports whether the client has ended an ack:auto subscription to a queue.
+func (b *ledger) autoEnded(dest int) bool {
+	for _, x := range b.subs {
+		if x.dest == dest && x.mode == Auto && x.ended {
+			return true
+		}
+	}
+	return false
+}
+
 // final judges the whole run. drained says that the client ended in good order and was told so.
 func (b *ledger) final(drained bool, stored [][]*item) {
 	for dest, items := range stored {
 		last := 0
 		for _, it := range items {
-			if !it.own {
+			if !it.own || it.volatile && b.crashes > 0 {
 				continue
 			}
 			switch {

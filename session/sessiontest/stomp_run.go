@@ -13,6 +13,7 @@ type Case struct {
 	Seed   uint64
 	Script Script
 	Faults []Fault
+	Count  bool // which cells of the matrix are struck
 }
 
 // Result is what a run brought.
@@ -45,8 +46,10 @@ func RandomCase(seed uint64, ops, n int) Case {
 func RunSTOMP(c Case, make Factory, trace bool) Result {
 	w := NewWorld(c.Seed, c.Faults, trace)
 	script := c.Script
-	script.matrix = new(Matrix)
-	w.matrix = script.matrix
+	if c.Count {
+		w.matrix = new(Matrix)
+		script.matrix = w.matrix
+	}
 	script.TxFrees = script.TxFrees && !script.Plain
 	w.shell.loses, w.shell.releases = script.Fault == DropsOctet, script.Fault == ReleasesEarly
 	book := newLedger(w, &script)
@@ -81,6 +84,9 @@ func judgeEnd(w *World, script *Script, book *ledger, broker server, client *sto
 	paired, ok := broker.(*stompBroker)
 	if !ok {
 		client.atomic()
+		if v := broker.(*vendor); client.drained && v.litter() > 0 {
+			w.Fail("litter", "the session has ended in good order and left %d messages in queues of the sidecar's own", v.litter())
+		}
 		return
 	}
 	for _, x := range paired.sessions {

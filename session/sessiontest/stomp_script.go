@@ -24,9 +24,11 @@ const (
 	OpIdle
 	OpReceipts // wait for all receipts
 	OpDeaf     // leave alone what arrives, for a while
+	OpRequest  // SEND with reply-to: a temporary queue
+	OpBrowse   // look through a queue
 )
 
-var opNames = [...]string{"subscribe", "unsubscribe", "send", "ack", "nack", "begin", "commit", "abort", "idle", "receipts", "deaf"}
+var opNames = [...]string{"subscribe", "unsubscribe", "send", "ack", "nack", "begin", "commit", "abort", "idle", "receipts", "deaf", "request", "browse"}
 
 // AckMode is a subscription's.
 type AckMode uint8
@@ -100,6 +102,7 @@ func (e Ending) String() string {
 type Queue struct {
 	Loaded  int  // messages of another producer that are there at the beginning
 	Trickle int  // and those that arrive later
+	Topic   bool // consumed by a durable subscription only
 	Rival   bool // another consumer, without a sidecar
 	Droppy  bool // the rival loses its connection now and then
 	Answers bool // the rival replies to requests

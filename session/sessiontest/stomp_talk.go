@@ -46,6 +46,10 @@ func (c *stompClient) perform(dst []byte, o *Op) []byte {
 		return c.ack(dst, o, c.pick(o))
 	case OpBegin, OpCommit, OpAbort:
 		return c.transaction(dst, o)
+	case OpRequest:
+		return c.ask(dst, o)
+	case OpBrowse:
+		return c.browse(dst, o)
 	case OpDeaf:
 		if c.frames > 0 { // before CONNECTED it would not know that it has to send heart-beats
 			c.deaf = c.w.Now() + o.Wait
@@ -89,6 +93,9 @@ func (c *stompClient) subscribe(dst []byte, o *Op) []byte {
 	}
 	c.gens++
 	s := &clientSub{id: "s" + strconv.Itoa(o.Sub) + "-" + strconv.Itoa(c.gens), gen: c.gens, dest: o.Dest, mode: o.Mode, prefetch: o.Prefetch}
+	if o.Dest == topic && shared {
+		return dst // a durable subscription has one consumer
+	}
 	c.subs[o.Sub] = s
 	if shared {
 		c.book.shared[o.Dest] = true
@@ -118,6 +125,7 @@ func (c *stompClient) unsubscribe(dst []byte, o *Op) []byte {
 		h.item.held = false
 		c.forgotten = append(c.forgotten, h.item)
 	}
+	c.detaching = c.detaching || s.dest == topic
 	c.subs[o.Sub], s.ended = nil, true
 	if c.script.Nameless {
 		c.fleeting[s.dest] = s
@@ -133,7 +141,7 @@ func (c *stompClient) name(dst []byte, s *clientSub, dest bool) []byte {
 		dst = frame.AppendHeader(dst, "id", s.id)
 	}
 	if dest || c.script.Nameless {
-		dst = append(strconv.AppendInt(append(dst, "destination:/queue/"...), int64(s.dest), 10), '\n')
+		dst = frame.AppendHeader(dst, "destination", nameOf(s.dest))
 	}
 	return dst
 }
@@ -150,7 +158,7 @@ func (c *stompClient) send(dst []byte, o *Op) []byte {
 	} else {
 		it.place = c.book.nextPlace()
 	}
-	dst = append(strconv.AppendInt(append(dst, "SEND\ndestination:/queue/"...), int64(o.Dest), 10), '\n')
+	dst = frame.AppendHeader(append(dst, "SEND\n"...), "destination", nameOf(o.Dest))
 	dst = txHeader(append(dst, noteOf(it, c.script.Version)...), o.Tx)
 	dst = c.vendorHeaders(dst, it, o)
 	if t == nil {
@@ -370,6 +378,7 @@ func (c *stompClient) drain(dst []byte) []byte {
 		return dst
 	}
 	c.judge()
+	c.starved()
 	return c.disconnect(dst)
 }
 

@@ -44,7 +44,9 @@ type vendor struct {
 	ackIDs  int           // ActiveMQ: one counter per process
 	ring    map[string]*vmessage
 	temps   map[string]*vtemp
-	paged   []int // ActiveMQ: how deep each queue has been paged in
+	private map[string]*vtemp // queues that the sidecar has made for itself, by destination
+	durable bool              // there is a durable subscription to the topic
+	paged   []int             // ActiveMQ: how deep each queue has been paged in
 	refuse  int
 	rivals  []*vsub
 	supply  []supply
@@ -70,7 +72,8 @@ type vmessage struct {
 	persistent  bool
 	live        bool    // stored and not acknowledged
 	in          *change // that stored it
-	temp        *vtemp  // it is in a temporary queue
+	temp        *vtemp  // it is in a temporary queue, or one of the sidecar's own
+	body        []byte  // of a message that is nobody's but the sidecar's
 	holder      *vsub
 	deliveries  int
 	redelivered bool
@@ -135,6 +138,7 @@ type vsub struct {
 	number   int // Artemis: consumerID
 	want     func(*vmessage) bool
 	browser  bool
+	sole     bool // ActiveMQ: exclusive
 	browsed  bool
 	ready    bool
 	sent     []*vmessage // delivered and not acknowledged, in order
@@ -161,7 +165,7 @@ type vstep struct {
 func newVendor(w *World, script *Script, book *ledger) *vendor {
 	n := len(script.Queues)
 	b := &vendor{w: w, script: script, book: book, kind: script.Kind, queues: make([][]*vmessage, n), history: make([][]*item, n),
-		paged: make([]int, n), ring: map[string]*vmessage{}, temps: map[string]*vtemp{}, run: 1, air: script.matrix}
+		paged: make([]int, n), ring: map[string]*vmessage{}, temps: map[string]*vtemp{}, private: map[string]*vtemp{}, run: 1, air: script.matrix}
 	for dest, q := range script.Queues {
 		for range q.Loaded {
 			b.produce(dest)

@@ -164,7 +164,7 @@ func (b *vendor) consumerTag(s *vsub) string {
 	if s.given {
 		return "T_" + s.id
 	}
-	return "Q_/queue/" + strconv.Itoa(s.dest)
+	return "Q_" + nameOf(s.dest)
 }
 
 // messageID is how a MESSAGE is called on this connection.
@@ -183,7 +183,7 @@ func (b *vendor) messageID(s *vsub, m *vmessage) string {
 // judgeAck compares an acknowledgement that is applied with what the client said.
 func (b *vendor) judgeAck(m *vmessage, s *vsub, nack bool) {
 	it := m.item
-	if s.browser || s.rival {
+	if s.browser || s.rival || m.body != nil {
 		return
 	}
 	if b.kind == RabbitMQ && it.own && !nack && it.applied > 1 && (b.copies(m) || it.saidAck || it.held || it.gone) {

@@ -27,6 +27,7 @@ func (b *vendor) subscribe(c *vconn, f *frame.Frame) {
 	s.mode = [...]AckMode{Auto, Cumulative, Individual}[max(0, slices.Index([]string{"auto", "client", "client-individual"}, b.value(c, f, "ack")))]
 	switch b.kind {
 	case ActiveMQ:
+		s.sole = b.value(c, f, "activemq.exclusive") == "true"
 		s.prefetch = b.number(f, "activemq.prefetchSize") // messages, strictly
 	case RabbitMQ:
 		if n := b.number(f, "prefetch-count"); n > 0 {
@@ -76,6 +77,26 @@ func (b *vendor) target(c *vconn, f *frame.Frame, s *vsub) bool {
 		return false
 	}
 	s.dest = dest
+	return dest != topic || b.attach(c, f, s)
+}
+
+// attach takes up a durable subscription, which goes by client-id and name and has one consumer at a time. One that asks for it without
+// the name would be an ordinary one, and lose what was published meanwhile.
+func (b *vendor) attach(c *vconn, f *frame.Frame, s *vsub) bool {
+	s.durable = b.value(c, f, durableHeader(b.kind))
+	if s.durable == "" || c.client == "" {
+		b.w.Fail("torn", "link %d: SUBSCRIBE to the topic lost its name or its client-id: %s", c.link, brief(f.Raw))
+		return false
+	}
+	for _, o := range b.conns {
+		for _, x := range o.subs {
+			if x.durable == s.durable {
+				b.failure(c, f, "Durable consumer is in use for client: "+c.client+" and subscriptionName: "+s.durable, false)
+				return false
+			}
+		}
+	}
+	b.durable = true
 	return true
 }
 
@@ -106,7 +127,7 @@ func (b *vendor) browse(s *vsub) {
 	}
 	seen := 0
 	for _, m := range b.queues[s.dest] {
-		if !m.live {
+		if !m.live || !m.in.done { // what was being written to disk when a link broke is there by the time of the next login
 			continue
 		}
 		if seen++; seen > deep {
@@ -117,14 +138,14 @@ func (b *vendor) browse(s *vsub) {
 		}
 	}
 	b.say(s.conn, "MESSAGE\nsubscription:"+string(frame.Escape(nil, []byte(s.id), s.conn.version))+
-		"\nmessage-id:0\nbrowser:end\ndestination:/queue/"+strconv.Itoa(s.dest)+"\n\n\x00")
+		"\nmessage-id:0\nbrowser:end\ndestination:"+nameOf(s.dest)+"\n\n\x00")
 	s.browsed = true
 }
 
 func (b *vendor) unsubscribe(c *vconn, f *frame.Frame) {
 	id, dest := b.value(c, f, "id"), b.value(c, f, "destination")
 	i := slices.IndexFunc(c.subs, func(s *vsub) bool {
-		return f.Value("id") != nil && s.id == id || f.Value("id") == nil && !s.given && dest == "/queue/"+strconv.Itoa(s.dest)
+		return f.Value("id") != nil && s.id == id || f.Value("id") == nil && !s.given && dest == nameOf(s.dest)
 	})
 	if i < 0 {
 		b.failure(c, f, "No subscription matched", false)
@@ -191,9 +212,19 @@ func (b *vendor) dispatchFrom(queue []*vmessage, of func(*vsub) bool) bool {
 
 // consumer is one that may be given a message, or nil.
 func (b *vendor) consumer(m *vmessage, of func(*vsub) bool) *vsub {
-	var pick *vsub
+	var pick, sole *vsub
 	n := 0
+	for _, c := range b.conns { // of exclusive consumers the first has everything
+		for _, s := range c.subs {
+			if s.sole && of(s) && (sole == nil || s.number < sole.number) {
+				sole = s
+			}
+		}
+	}
 	consider := func(s *vsub) {
+		if sole != nil && s != sole {
+			return
+		}
 		if of(s) && s.ready && !s.browser && b.room(s) && (s.want == nil || s.want(m)) {
 			if n++; b.w.Rand.IntN(n) == 0 {
 				pick = s
@@ -283,14 +314,14 @@ func (b *vendor) show(s *vsub, m *vmessage) {
 	if s.given {
 		h = frame.AppendHeader(h, "subscription", esc(s.id))
 	} else if b.kind == RabbitMQ {
-		h = frame.AppendHeader(h, "subscription", esc("Q_/queue/"+strconv.Itoa(s.dest)))
+		h = frame.AppendHeader(h, "subscription", esc("Q_"+nameOf(s.dest)))
 	}
 	h = frame.AppendHeader(h, "message-id", esc(b.messageID(s, m)))
 	switch {
 	case s.temp != nil:
 		h = frame.AppendHeader(h, "destination", esc(s.temp.shownTo(c)))
 	default:
-		h = append(strconv.AppendInt(append(h, "destination:/queue/"...), int64(m.item.dest), 10), '\n')
+		h = frame.AppendHeader(h, "destination", nameOf(m.item.dest))
 	}
 	if c.version == frame.V12 && s.mode != Auto && !s.browser {
 		h = frame.AppendHeader(h, "ack", esc(m.ack))
@@ -305,7 +336,10 @@ func (b *vendor) show(s *vsub, m *vmessage) {
 		h = append(h, "redelivered:true\n"...)
 	}
 	h = append(h, m.head...)
-	body := m.item.body(nil)
+	body := m.body
+	if body == nil {
+		body = m.item.body(nil)
+	}
 	if m.sized || b.kind == RabbitMQ { // RabbitMQ always gives it
 		h = frame.AppendUint(h, "content-length", uint64(len(body)))
 	}

@@ -28,7 +28,9 @@ func (c *stompClient) options(dst []byte, s *clientSub, o *Op) []byte {
 	default:
 		s.prefetch = 0 // Artemis counts octets
 	}
-	if o.Lane > 0 && c.script.Kind.refuses() {
+	if o.Dest == topic {
+		dst = frame.AppendHeader(dst, durableHeader(c.script.Kind), "d1")
+	} else if o.Lane > 0 && c.script.Kind.refuses() {
 		s.lane = o.Lane
 		c.book.shared[o.Dest] = true // the other lane may come later
 		dst = frame.AppendHeader(dst, "selector", "lane = '"+strconv.Itoa(o.Lane-1)+"'")
@@ -124,11 +126,14 @@ func (c *stompClient) vendorExcuse(f *frame.Frame) bool {
 	if !ok || c.w.Downs == 0 {
 		return false
 	}
+	if c.subs[browserSlot] != nil {
+		return true // a browser does not survive: that is said, and in words
+	}
 	switch string(f.Value("error-code")) {
 	case "not-resumable":
 		return b.kind == Unfamiliar
 	case "in-doubt":
-		return (b.kind == ActiveMQ || b.kind == Unfamiliar) && c.judgeDoubt(b, f)
+		return b.kind == Unfamiliar && c.judgeDoubt(b, f)
 	}
 	return false
 }
@@ -223,9 +228,19 @@ func RandomVendorCase(seed uint64, kind Kind, ops, n int) Case {
 			o.Dest = o.Sub
 		}
 	}
+	if kind == ActiveMQ && r.Chance(40) { // else most sessions end with the first SEND in doubt
+		for i := range s.Ops {
+			if o := &s.Ops[i]; o.Kind == OpSend && r.Chance(85) {
+				*o = Op{Kind: OpAck, Sub: r.IntN(2), Pick: r.IntN(8), Tx: o.Tx, Wait: r.Span(0, 10*time.Millisecond)}
+			}
+		}
+	}
+	if kind.refuses() && r.Chance(25) {
+		extras(r, s)
+	}
 	if kind == ActiveMQ {
 		s.Early, s.Steals = r.Chance(50), r.Chance(50)
-		if r.Chance(15) {
+		if r.Chance(15) && !s.Queues[NumQueues-1].Answers {
 			s.ClientID = "app-7"
 		}
 		if r.Chance(20) {
@@ -243,6 +258,7 @@ func Simulated(seed uint64, kind Kind, ops, n int) Case {
 	} else {
 		c = RandomVendorCase(seed, kind, ops, n)
 	}
+	c.Count = true
 	r := NewRand(seed ^ 0x5eed)
 	for i := range c.Faults {
 		if f := &c.Faults[i]; r.Chance(8) {

@@ -15,11 +15,14 @@ func (b *vendor) send(c *vconn, f *frame.Frame) {
 		b.failure(c, f, "'message-id' is not allowed on 'SEND'", false)
 		return
 	}
-	if t := b.temp(c, b.value(c, f, "destination")); t != nil {
+	if t := b.temp(c, b.value(c, f, "destination")); t != nil && !t.own {
 		b.w.Fail("torn", "link %d: the client sends to no temporary queue: %s", c.link, brief(f.Raw))
 		return
 	}
-	m, ok := b.parseSend(c, f)
+	m, ok := b.parsePrivate(c, f), true
+	if m == nil {
+		m, ok = b.parseSend(c, f)
+	}
 	if !ok {
 		return
 	}
@@ -39,7 +42,7 @@ func (b *vendor) send(c *vconn, f *frame.Frame) {
 		t.steps = append(t.steps, step)
 		return
 	}
-	if !b.declare(c, f, m.item.dest) {
+	if m.body == nil && !b.declare(c, f, m.item.dest) {
 		return
 	}
 	if b.electing > b.w.Now() && b.kind == RabbitMQ {
@@ -96,7 +99,12 @@ func (b *vendor) parseSend(c *vconn, f *frame.Frame) (*vmessage, bool) {
 	if b.kind == Artemis {
 		m.dup = b.value(c, f, "_AMQ_DUPL_ID")
 	}
-	m.replyTo = b.value(c, f, "reply-to")
+	if m.replyTo = b.value(c, f, "reply-to"); strings.HasPrefix(m.replyTo, localTemp) {
+		m.replyTo = remoteTemp + b.temp(c, m.replyTo).name // what consumers see
+	}
+	if (m.replyTo != "") != it.request {
+		b.w.Fail("torn", "%s lost or gained reply-to on its way: %s", it.key(), brief(f.Raw))
+	}
 	m.head = b.visible(f)
 	if !strings.Contains(string(f.Block), noteOf(it, c.version)) || !strings.Contains(string(f.Block), laneOf(it)) {
 		b.w.Fail("torn", "%s lost a header on its way: %s", it.key(), brief(f.Raw))

@@ -8,6 +8,9 @@ import (
 
 // produce stores a message of the other producer, which has no sidecar.
 func (b *vendor) produce(dest int) {
+	if dest == topic && !b.durable {
+		return // nobody wants it
+	}
 	it := b.book.add(false, dest, 4+b.w.Rand.IntN(60))
 	it.place = 1
 	b.serial++
@@ -146,7 +149,9 @@ func (b *vendor) erase(m *vmessage) {
 	}
 	it.evaporated = it.evaporated || !m.persistent
 	delete(b.ring, b.ringKey(m))
-	if m.temp == nil {
+	if m.temp != nil {
+		m.temp.queue = slices.DeleteFunc(m.temp.queue, func(x *vmessage) bool { return x == m })
+	} else {
 		h := b.history[it.dest]
 		if i := slices.Index(h, it); i >= 0 {
 			b.history[it.dest] = slices.Delete(h, i, i+1)
@@ -184,6 +189,13 @@ func (b *vendor) succeed(crashed bool) {
 	for _, r := range b.rivals {
 		r.sent = nil
 	}
+	for _, t := range b.private {
+		for _, m := range slices.Clone(t.queue) {
+			if m.holder, m.inTx = nil, false; !m.persistent && m.live {
+				b.erase(m)
+			}
+		}
+	}
 	b.conns, b.ackIDs = nil, 0
 	b.upAt = max(b.w.downUntil, b.w.Now())
 	if b.kind == RabbitMQ && crashed {
@@ -208,6 +220,9 @@ func (b *vendor) sweep() {
 		return
 	}
 	b.dead = 0
+	for _, t := range b.private {
+		t.queue = slices.DeleteFunc(t.queue, func(m *vmessage) bool { return !m.live && m.in.done && !b.mayReturn(m) })
+	}
 	for i, q := range b.queues {
 		b.queues[i] = slices.DeleteFunc(q, func(m *vmessage) bool {
 			return !m.live && (m.in == nil || m.in.done) && !b.mayReturn(m)
@@ -298,7 +313,9 @@ func (b *vendor) heldBySession() (list []*item) {
 	}
 	for _, s := range b.conns[len(b.conns)-1].subs {
 		for _, m := range s.sent {
-			list = append(list, m.item)
+			if m.body == nil {
+				list = append(list, m.item)
+			}
 		}
 	}
 	return list

@@ -294,7 +294,7 @@ func (w *World) shellActs() {
 	}
 	if s.link == nil && !s.dialing && s.rec.Hints().Ready {
 		s.dialing = true
-		s.dialAt = max(w.downUntil, w.now) + w.Rand.Span(0, 20*time.Millisecond)
+		s.dialAt = max(w.downUntil, w.now) + w.Rand.Span(0, s.pace())
 	}
 	if s.dialing && s.dialAt <= w.now {
 		w.act(shellDials)
