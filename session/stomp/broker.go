@@ -49,7 +49,7 @@ func (r *Recorder) message(f *frame.Frame, in session.Buf, out *session.Out) {
 	}
 	sub := r.subs.get(subID)
 	if sub == nil || sub.closing || r.stage != talking {
-		if sub != nil && sub.tracked && !r.dialect.paired {
+		if sub != nil && sub.tracked && !sub.ended && !r.dialect.paired {
 			r.returning(sub, f, out) // what the client acknowledged before it left may be waiting for this
 		}
 		return

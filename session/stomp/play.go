@@ -43,8 +43,11 @@ func (r *Recorder) emit(e *entry, out *session.Out) {
 			r.subscribeMarks(out)
 			return
 		}
-		if e.kind == unsubscribeEntry && r.dialect.acksOutsideTx {
-			r.freeAcks(nil, e.sub, out) // behind it they would name nothing
+		if e.kind == unsubscribeEntry && !r.dialect.paired {
+			e.sub.ended = true
+			if r.unbind(e.sub); r.dialect.acksOutsideTx {
+				r.freeAcks(nil, e.sub, out) // behind it they would name nothing
+			}
 		}
 		r.write(e, out)
 	case waits:
@@ -480,7 +483,7 @@ func (r *Recorder) Down(why error, out *session.Out) {
 		e.sent, e.receipt = false, 0
 	}
 	for _, sub := range r.subs.list {
-		sub.sent, sub.pending = false, 0
+		sub.sent, sub.ended, sub.pending = false, false, 0
 		sub.discard()
 	}
 	if named {

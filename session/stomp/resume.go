@@ -28,7 +28,7 @@ func (r *Recorder) carryOn(f *frame.Frame, out *session.Out) {
 	}
 }
 
-// adopt settles what needs no broker of this kind: receipts inside transactions that are kept here, their ends if there is nothing in them, and
+// adopt settles what needs no broker: receipts inside transactions that are kept here, their ends if there is nothing in them, and
 // ABORTs that were lost with the connection, for that has rolled back what they were to.
 func (r *Recorder) adopt(out *session.Out) {
 	r.gated = true
@@ -38,20 +38,24 @@ func (r *Recorder) adopt(out *session.Out) {
 			e.wants = false
 		}
 	}
-	for next := true; next; {
-		next = false
-		for e := range r.log.all() {
-			switch {
-			case e.kind == abortEntry && (e.doubt || r.dialect.buffersTx), e.kind == commitEntry && r.dialect.buffersTx && !e.tx.counted:
-				next = true
-			default:
-				continue
-			}
-			r.endHere(e, out)
-			break
-		}
+	for r.adoptNext(out) {
 	}
 	r.gated = false
+}
+
+// adoptNext settles one such end, or an UNSUBSCRIBE of a subscription that is not worth making again; false means that there is none.
+func (r *Recorder) adoptNext(out *session.Out) bool {
+	for e := range r.log.all() {
+		switch {
+		case e.kind == abortEntry && (e.doubt || r.dialect.buffersTx), e.kind == commitEntry && r.dialect.buffersTx && !e.tx.counted:
+			r.endHere(e, out)
+			return true
+		case e.kind == unsubscribeEntry && e.sub.known && !e.sub.durable && !r.awaitsReturn(e.sub):
+			r.unsubscribed(e, out)
+			return true
+		}
+	}
+	return false
 }
 
 // answersNow reports whether the receipt of a frame inside a transaction is ours to give: it means no more than that the frame has come.

@@ -36,6 +36,7 @@ type subscription struct {
 	internal bool   // made by us, not by the client
 	browser  bool   // shows what is there and ends
 	durable  bool   // has a name that outlives its connection
+	ended    bool   // UNSUBSCRIBE sent to the current broker
 	over     bool   // a browser that has shown everything
 	position []byte // of the last message that a browser at a paired broker was shown
 	closing  bool   // UNSUBSCRIBE seen: nothing more is shown
@@ -335,13 +336,6 @@ func (r *Recorder) unsubscribe(f *frame.Frame, in session.Buf, out *session.Out)
 	}
 	sub.closing = true
 	sub.discard()
-	for _, other := range r.subs.list {
-		for slot, d := range r.held.of(other) {
-			if d.via == sub && !d.gone {
-				r.held.lose(slot) // it goes back to the queue with this subscription
-			}
-		}
-	}
 	for slot, d := range r.held.of(sub) {
 		if d.state == unacked {
 			r.held.remove(slot)
@@ -350,6 +344,17 @@ func (r *Recorder) unsubscribe(f *frame.Frame, in session.Buf, out *session.Out)
 	e := entry{kind: unsubscribeEntry, sub: sub, frame: r.arena.keep(in), at: out.Now}
 	e.setReceipt(f)
 	r.emit(r.log.add(e), out)
+}
+
+// unbind lets go of what came back on a subscription that is about to end: it goes back to its queue with it.
+func (r *Recorder) unbind(sub *subscription) {
+	for _, other := range r.subs.list {
+		for slot, d := range r.held.of(other) {
+			if d.via == sub && !d.gone {
+				r.held.lose(slot)
+			}
+		}
+	}
 }
 
 // browsed notes how far a browser has come, and its end. [ActiveMQ: MESSAGE with browser:end]
