@@ -45,6 +45,8 @@ func newProxyMetrics(set *metrics.Set, listener, group string, p *Proxy) *proxyM
 		m.labels += fmt.Sprintf(",group=%q", group)
 	}
 	m.counter("sessions_ended_total", "code", "hold-timeout") // there from the start, so that an alert sees the first one
+	m.counter("half_open_total", "leg", session.Broker.String())
+	m.counter("half_open_total", "leg", session.Client.String())
 	m.clients = m.counter("client_connections_total", "", "")
 	m.acceptErrors = m.counter("accept_errors_total", "", "")
 	m.takeovers = m.counter("takeovers_total", "", "")
@@ -214,7 +216,7 @@ func (s *sweep) totals() totals {
 		t.unconfirmed += r.Unconfirmed
 		t.inDoubt += r.InDoubt
 		t.unacked += r.Unacked
-		if r.NotResumable != "" {
+		if r.NotResumable != "" && !s.p.cfg.Splice { // that none of those can be is what was asked for
 			t.notResumable++
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"github.com/understudy-mq/understudy/health"
+	"github.com/understudy-mq/understudy/proxy/certtest"
+	"github.com/understudy-mq/understudy/routing"
 )
 
 // splicing is a proxy that remembers nothing, on loopback.
@@ -98,6 +101,9 @@ func TestSpliceRedirects(t *testing.T) {
 	c.hear("x from epoch 1")
 	if s := w.proxy.Sessions(); len(s) != 2 || s[1].Report.State != "run" || s[1].Report.Broker != string(a.target()) || !strings.Contains(s[1].Report.NotResumable, "not recorded") {
 		t.Errorf("%+v", s)
+	}
+	if n := w.metric(`understudy_sidecar_not_resumable_sessions{listener="stomp"}`); n != 0 {
+		t.Errorf("%v sessions are alarming", n)
 	}
 	a.kill()
 	if took := c.end(); took > time.Second {
@@ -186,5 +192,45 @@ func TestSpliceDoesNotWaitForEver(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("a client that has left is still waited for")
 		}
+	}
+}
+
+// With TLS on both legs octets are copied, and ends are passed on as TLS has them; a client that says nothing of TLS is not waited for longer than
+// its handshake may take, and costs no broker.
+func TestSpliceTLS(t *testing.T) {
+	ca := certtest.NewCA(t)
+	server := &tls.Config{Certificates: []tls.Certificate{ca.Issue(t, time.Hour, "127.0.0.1").TLS(t)}}
+	client := &tls.Config{RootCAs: ca.Pool, ServerName: "127.0.0.1"}
+	data := make([]byte, 1<<20)
+	_, _ = rand.Read(data)
+	target := health.Target(peer(t, func(c net.Conn) {
+		s := tls.Server(c, server)
+		all, err := io.ReadAll(s)
+		if err != nil || !bytes.Equal(all, data) {
+			t.Errorf("%d octets, %v", len(all), err)
+		}
+		_, _ = s.Write(all)
+		_ = s.CloseWrite()
+	}))
+	w := splicing(t, func(c *Config) {
+		c.ClientTLS, c.Dial = server, (&Dialer{TLS: func(string) *tls.Config { return client }}).Connect
+	})
+	w.verdict(target, active)
+	w.table.Set("static", []routing.Endpoint{{Target: target, Weight: 1, TLS: true}})
+	c := w.talk()
+	secured := tls.Client(c.TCPConn, client)
+	go func() {
+		_, _ = secured.Write(data)
+		_ = secured.CloseWrite()
+	}()
+	if got, err := io.ReadAll(secured); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d octets back, %v", len(got), err)
+	}
+	stranger := w.talk()
+	fmt.Fprintln(stranger, "CONNECT")
+	_, _ = io.ReadAll(stranger)
+	w.says("code=tls")
+	if n := w.metric(`understudy_sidecar_dials_total{listener="stomp",result="connected"}`); n != 1 {
+		t.Errorf("%v connects", n)
 	}
 }

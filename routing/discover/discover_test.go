@@ -107,7 +107,7 @@ func TestLifeOfAName(t *testing.T) {
 	n := startNameserver(t)
 	var log bytes.Buffer
 	known, set := &sink{}, metrics.NewSet()
-	d, err := Start(Config{Sink: known, SRV: []string{service}, Metrics: set, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	d, err := Start(Config{Sink: known, SRV: []string{service}, TLS: true, Metrics: set, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 		DNS: DNS{Servers: []string{n.addr}, Timeout: 50 * time.Millisecond, MinTTL: 5 * time.Millisecond}})
 	if err != nil {
 		t.Fatal(err)
@@ -126,6 +126,9 @@ func TestLifeOfAName(t *testing.T) {
 	}
 	n.set(recordA...)
 	eventually(t, "found by itself", func() bool { return known.says(source) == one })
+	if ep := status().Endpoints[0]; !ep.TLS || ep.Host() != "a.mq.example" {
+		t.Errorf("%+v: want TLS, with the SRV target's name in the certificate", ep)
+	}
 	good := status().Good
 	for _, tt := range []struct {
 		name   string
