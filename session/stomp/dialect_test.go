@@ -103,20 +103,20 @@ func TestMarksAreACursor(t *testing.T) {
 	k.broker("RECEIPT\nreceipt-id:u1\n\n^@")
 	k.toBroker(mark("fence-2", ""))
 	k.broker(comes("1"))
-	k.toBroker(mark("end-2", ""))
-	k.broker(comes("end-1") + comes("fence-2") + comes("2"))
+	k.toBroker("SEND\nreceipt:u2\n" + mark("end-2", "")[len("SEND\n"):])
+	k.broker(comes("end-1") + comes("fence-2") + comes("2") + comes("end-2"))
 	k.toClient("")
-	k.broker(comes("end-2"))
+	k.broker("RECEIPT\nreceipt-id:u2\n\n^@")
 	k.toClient("RECEIPT\nreceipt-id:r1\n\n^@RECEIPT\nreceipt-id:r2\n\n^@")
-	k.toBroker("BEGIN\ntransaction:t\n\n^@SEND\ntransaction:t\ndestination:/queue/q\n\nc^@" + mark("5", "t") + "COMMIT\nreceipt:u2\ntransaction:t\n\n^@" +
-		single("6", "3", "destination:/queue/q\n\nd^@"))
+	k.toBroker("BEGIN\ntransaction:t\n\n^@SEND\ntransaction:t\ndestination:/queue/q\n\nc^@" + mark("5", "t") + "COMMIT\nreceipt:u3\ntransaction:t\n\n^@" +
+		single("6", "4", "destination:/queue/q\n\nd^@"))
 	if !k.out.Live {
 		t.Fatal("not live")
 	}
-	k.broker("RECEIPT\nreceipt-id:u2\n\n^@RECEIPT\nreceipt-id:u3\n\n^@" + comes("5") + comes("6"))
+	k.broker("RECEIPT\nreceipt-id:u3\n\n^@RECEIPT\nreceipt-id:u4\n\n^@" + comes("5") + comes("6"))
 	k.toClient("RECEIPT\nreceipt-id:c\n\n^@RECEIPT\nreceipt-id:r4\n\n^@")
 	k.client("DISCONNECT\nreceipt:bye\n\n^@")
-	k.toBroker("ACK\nid:a6\n\n^@DISCONNECT\nreceipt:u4\n\n^@")
+	k.toBroker("ACK\nid:a6\n\n^@DISCONNECT\nreceipt:u5\n\n^@")
 }
 
 func TestMarksDoNotPileUp(t *testing.T) {

@@ -68,7 +68,7 @@ func (r *Recorder) owes() bool {
 
 // takeLeave sends our DISCONNECT once nothing of a leaving client is unsettled.
 func (r *Recorder) takeLeave(out *session.Out) {
-	if r.stage != leaving || r.verbatim() || r.phase < replaying || r.log.live > 0 || r.farewell.sent || r.awaitsArrival(out.Now) {
+	if r.stage != leaving || r.verbatim() || r.phase < replaying || !r.settled() || r.log.live > 0 || r.farewell.sent || r.awaitsArrival(out.Now) {
 		return
 	}
 	if r.marks.state == marksOn {

@@ -43,7 +43,8 @@ const (
 	marksAsk                    // SUBSCRIBE sent
 	marksOn                     // subscribed
 	marksWait                   // subscribed, a fence sent
-	marksEnd                    // the old connection is gone, the second fence is sent
+	marksEnd                    // the old connection is gone, the second fence is sent and neither stored nor come yet
+	marksLast                   // one of the two
 )
 
 const (
@@ -74,30 +75,55 @@ func (r *Recorder) subscribeMarks(out *session.Out) {
 	r.gated = true
 }
 
-// marksAnswered takes the answer to the SUBSCRIBE; why is what the broker said if it refused.
+// marksAnswered takes the answer to the SUBSCRIBE, or to the second fence; why is what the broker said if it refused.
 func (r *Recorder) marksAnswered(why string, out *session.Out) {
 	m := &r.marks
 	m.pending = 0
+	if m.state != marksAsk && why == "" {
+		r.marksEnded(out)
+		return
+	}
 	m.refused = why
 	switch {
 	case why != "" && !r.weigh(out):
 		return
 	case why == "" && m.used:
 		m.state = marksWait
-		r.sendFence(fencePart, out)
+		r.scratch = r.appendMark(r.scratch[:0], "", fencePart+strconv.FormatUint(r.peer.Attempt, 10))
+		r.appendBroker(out, r.scratch)
 		return
 	}
 	m.state = marksOn
 	r.goOn(out)
 }
 
-func (r *Recorder) sendFence(kind string, out *session.Out) {
-	r.scratch = r.appendMark(r.scratch[:0], "", kind+strconv.FormatUint(r.peer.Attempt, 10))
+// sendEnd sends the second fence. It has to be stored as well as to come, for what comes may not be stored yet; what is stored before it then is.
+func (r *Recorder) sendEnd(out *session.Out) {
+	m := &r.marks
+	r.receipts++
+	m.state, m.pending = marksEnd, r.receipts
+	b := appendReceipt(append(r.scratch[:0], "SEND\n"...), m.pending)
+	mark := r.appendMark(nil, "", endPart+strconv.FormatUint(r.peer.Attempt, 10))
+	r.scratch = append(b, mark[len("SEND\n"):]...)
 	r.appendBroker(out, r.scratch)
 }
 
-// goOn plays what had to wait.
+// marksEnded takes one of the two signs that the second fence has passed.
+func (r *Recorder) marksEnded(out *session.Out) {
+	if r.marks.state == marksEnd {
+		r.marks.state = marksLast
+		return
+	}
+	r.marks.state = marksOn
+	r.settleMarked(out)
+	r.goOn(out)
+}
+
+// goOn plays what had to wait. From here on redeliveries can be expected.
 func (r *Recorder) goOn(out *session.Out) {
+	if r.again {
+		r.again, r.reclaim = false, out.Now.Add(r.cfg.ReclaimWait)
+	}
 	r.replay(out)
 	r.confirmReplay(out)
 }
@@ -128,14 +154,11 @@ func (r *Recorder) marked(f *frame.Frame, out *session.Out) {
 	m.unacked = append(m.unacked, came{n, bytes.Clone(name)})
 	r.dropMarks(out)
 	if m.state == marksWait {
-		m.state = marksEnd
-		r.sendFence(endPart, out)
+		r.sendEnd(out)
 	}
 	end, ok := bytes.CutPrefix(value, []byte(endPart))
-	if n, number := frame.ParseUint(end); ok && number && n == r.peer.Attempt && m.state == marksEnd {
-		m.state = marksOn
-		r.settleMarked(out)
-		r.goOn(out)
+	if n, number := frame.ParseUint(end); ok && number && n == r.peer.Attempt && m.state != marksOn {
+		r.marksEnded(out)
 	}
 	r.takeLeave(out)
 }

@@ -63,6 +63,8 @@ func (r *Recorder) emit(e *entry, out *session.Out) {
 func (r *Recorder) turn(e *entry) turn {
 	d, tx := r.dialect, e.tx
 	switch {
+	case r.stage == leaving && tx != nil && !tx.ended:
+		return stays // an open transaction of a client that has left is not wanted any more
 	case d.paired:
 		return goes
 	case tx != nil && tx.lost:
@@ -388,8 +390,8 @@ func (r *Recorder) pump(out *session.Out) {
 			r.playSubscribe(sub, out)
 		}
 	}, func(e *entry) {
-		if e.sent || r.gated || r.stage == leaving && e.tx != nil && r.txs[e.tx.id] == e.tx {
-			return // an open transaction of a client that has left is not wanted any more
+		if e.sent || r.gated {
+			return
 		}
 		again := e.doubt
 		if r.emit(e, out); !e.sent {

@@ -13,9 +13,7 @@ import (
 func (r *Recorder) carryOn(f *frame.Frame, out *session.Out) {
 	r.upstream = string(f.Value("session"))
 	r.declared, r.temps.made, r.marks.state = nil, 0, marksOff
-	if r.greeted { // there was a connection before, from which the client may hold messages
-		r.reclaim = out.Now.Add(r.cfg.ReclaimWait)
-	}
+	r.again = r.greeted // there was a connection before, from which the client may hold messages
 	r.greetClient(f, out)
 	r.enter(replaying, out)
 	r.adopt(out)
@@ -127,12 +125,14 @@ func (r *Recorder) lose() {
 }
 
 // reclaiming reports whether redeliveries of what the client holds may still be on their way.
-func (r *Recorder) reclaiming() bool { return r.phase < replaying || !r.reclaim.IsZero() }
+func (r *Recorder) reclaiming() bool {
+	return r.phase < replaying || !r.settled() || !r.reclaim.IsZero()
+}
 
 // expire gives up on redeliveries that have not come. An acknowledgement that was under way when the broker was lost has done its work, or
 // the message has gone to somebody else: either way there is nothing left to do. Should it come back it is acknowledged then.
 func (r *Recorder) expire(out *session.Out) {
-	if r.phase < replaying || r.reclaim.IsZero() || out.Now.Before(r.reclaim) {
+	if r.phase < replaying || !r.settled() || r.reclaim.IsZero() || out.Now.Before(r.reclaim) {
 		return
 	}
 	r.reclaim = time.Time{}

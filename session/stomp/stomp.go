@@ -138,6 +138,7 @@ type Recorder struct {
 	// Of brokers that are not paired.
 	upstream string    // session header of the current connection
 	gated    bool      // something has to be settled before more is played
+	again    bool      // the current connection is not the session's first
 	staying  bool      // an UNSUBSCRIBE waits for what was acknowledged on its subscription
 	reclaim  time.Time // until when redeliveries of what the client holds are waited for; zero: not any more
 	marks    marks
