@@ -2,6 +2,8 @@
 // It chooses a broker by routing's policy, paces the attempts, and waits, for as long as the session wishes, where there is no broker to
 // go to. What happens to connections it tells to health, as evidence; what happens to sessions it counts and logs. Shutdown drains.
 //
+// Listeners whose sessions are not to be remembered pass octets on instead (Splice). Both legs may be TLS; a Dialer makes the one to brokers.
+//
 // It knows no protocol: of a recorder's errors it reads only a code, through the method Code() string.
 package proxy
 

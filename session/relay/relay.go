@@ -7,7 +7,7 @@
 // goroutine writes a leg at a time, in the order in which the recorder queued.
 //
 // Guarantees: calls of the recorder are serial; what is forwarded is copied once, from the kernel into a pooled chunk; an idle session holds
-// no buffer. The package knows no protocol and no policy: where to go and how long to wait is the Dialer's.
+// no buffer, and one with TLS half a KiB. The package knows no protocol and no policy: where to go and how long to wait is the Dialer's.
 package relay
 
 import (
