@@ -13,7 +13,7 @@
 // Everything that decides is in store and what it consists of: pure state under one mutex, with time passed in and octets handed
 // out. server, conn and writer are the shell around it: sockets, goroutines, deadlines.
 //
-// Not here: wildcards, expiry and users. A SUBSCRIBE that asks for the first is refused, for to ignore it would deliver the wrong
+// Not here: wildcards and users. A SUBSCRIBE that asks for the first is refused, for to ignore it would deliver the wrong
 // messages. Messages live in memory as well as in the journal.
 package broker
 
@@ -50,6 +50,9 @@ type Config struct {
 	// ReclaimWindow is how long the messages of a sidecar session that went away wait for it; 2 s. While other sessions are still
 	// coming back it stretches, to five times that at most.
 	ReclaimWindow time.Duration
+
+	// DeadLetters is the queue for durable messages that have expired; /queue/DLQ.
+	DeadLetters string
 
 	HeartBeat      HeartBeat
 	ConnectTimeout time.Duration // from accept to a whole CONNECT; 10 s
@@ -164,6 +167,7 @@ func (c Config) withDefaults() Config {
 	def(&c.MaxSubscriptions, 1000)
 	def(&c.MaxSessions, 100000)
 	def(&c.MaxQueues, 100000)
+	def(&c.DeadLetters, "/queue/DLQ")
 	def(&c.MaxTemporary, 1000)
 	def(&c.MaxDurables, 10000)
 	def(&c.MaxTransactions, 1000)

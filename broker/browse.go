@@ -117,7 +117,7 @@ func (s *store) lookAlong(sub *subscription, l *lane) bool {
 			return false
 		}
 		b.at = browsed{priority, m.pos}
-		if m.state == done || !sub.wants(m) {
+		if m.state == done || s.expired(m) || !sub.wants(m) {
 			continue
 		}
 		s.grow(p)

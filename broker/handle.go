@@ -275,7 +275,7 @@ func (s *store) fanOut(m *message) {
 	}
 	for _, sub := range t.subs {
 		switch {
-		case !sub.active || !sub.wants(m):
+		case !sub.active || s.expired(m) || !sub.wants(m):
 		case sub.backlog.len() == 0 && sub.session.peer.room():
 			s.show(sub, m)
 		case sub.backlogBytes+len(m.data) > s.cfg.MaxBacklog:

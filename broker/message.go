@@ -124,14 +124,15 @@ func newDestination(name string) destination {
 // message is one message in memory. Its headers are kept as lines in 1.2 encoding, so that a consumer of that version gets a copy and
 // the others a transcoding.
 type message struct {
-	id    msgID
-	dest  *destination
-	queue *queue // nil for a topic's
-	hold  *hold  // while a subscription has it
-	data  []byte // header lines, then the body
-	lsn   journal.LSN
-	seg   journal.Segment
-	pos   uint64 // place in the queue
+	id       msgID
+	dest     *destination
+	queue    *queue    // nil for a topic's
+	deadline *deadline // nil: it does not expire
+	hold     *hold     // while a subscription has it
+	data     []byte    // header lines, then the body
+	lsn      journal.LSN
+	seg      journal.Segment
+	pos      uint64 // place in the queue
 	// notBefore is the record of the effect that gave the message back, if a sidecar did: dispatched any earlier, a crash could leave the
 	// message in its client's hands twice, refused and not refused.
 	notBefore journal.LSN

@@ -19,7 +19,7 @@ type counters struct {
 	in, out, receipts, errors, acks, nacks, commits          *tally
 	redelivered, claimsGranted, claimsGone, late, rolledBack *tally
 	repeated, resumed, evicted, dropped, connections         *tally
-	unreachable                                              *tally
+	unreachable, expired                                     *tally
 }
 
 func newCounters(set *metricSet) *counters {
@@ -41,6 +41,7 @@ func newCounters(set *metricSet) *counters {
 		evicted:       set.NewCounter("understudy_broker_connections_evicted_total"),
 		dropped:       set.NewCounter("understudy_broker_topic_messages_dropped_total"),
 		unreachable:   set.NewCounter("understudy_broker_unreachable_messages_total"),
+		expired:       set.NewCounter("understudy_broker_messages_expired_total"),
 		connections:   set.NewCounter("understudy_broker_connections_accepted_total"),
 	}
 }

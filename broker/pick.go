@@ -105,6 +105,12 @@ func (s *store) dispatchSelected(q *queue) {
 			}
 			continue
 		}
+		if s.expired(m) {
+			if sub.inTurn = s.bury(m); sub.inTurn {
+				q.turns.push(sub)
+			}
+			continue
+		}
 		if p := sub.pick; p != nil {
 			p.seen[m.priority()] = max(p.seen[m.priority()], m.pos)
 		}
@@ -163,10 +169,12 @@ var digits = []byte("0123456789")
 // line finds a header among the lines.
 func (m *message) line(name string) ([]byte, bool) {
 	for lines := m.data[:m.split]; len(lines) > 0; {
-		end := bytes.IndexByte(lines, '\n')
-		line := lines[:end]
-		lines = lines[end+1:]
+		line, rest, _ := bytes.Cut(lines, []byte{'\n'})
+		lines = rest
 		colon := bytes.IndexByte(line, ':')
+		if colon < 0 {
+			continue // in a record that this broker did not write
+		}
 		if key := line[:colon]; string(key) != name {
 			if bytes.IndexByte(key, '\\') < 0 {
 				continue

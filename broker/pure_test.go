@@ -240,7 +240,7 @@ func FuzzRecover(f *testing.F) {
 		recSend: appendSend(nil, o, []byte("/queue/a"), m), recAck: acks, recCommit: commit, recCursor: appendCursor(nil, o, true),
 		recSubscribe: appendSubscribe(nil, c, sub), recClose: appendSessionID(nil, c.id), recSession: appendSession(nil, c),
 		recUnsubscribe: appendText(appendSessionID(nil, c.id), "s"), recHead: append([]byte{0, 1}, head...),
-		recDurable: appendDurable(nil, d), recErase: appendErase(nil, d), recPublish: appendPublish(nil, o, []byte(d.dest), []*durable{d}, m), recCommitTopics: topics, recTemporary: appendText(appendSessionID(nil, c.id), "t"),
+		recDurable: appendDurable(nil, d), recErase: appendErase(nil, d), recPublish: appendPublish(nil, o, []byte(d.dest), []*durable{d}, m), recCommitTopics: topics, recTemporary: appendText(appendSessionID(nil, c.id), "t"), recMove: appendMove(nil, m, "/queue/DLQ", m),
 	} {
 		f.Add(kind, payload)
 	}

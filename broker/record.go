@@ -26,6 +26,7 @@ import (
 //	erase        number of a durable subscription
 //	publish      origin, destination, number, n, n × durable, lines, body: a message for each durable subscription, numbered in this order
 //	committopics as commit, with n, n × durable after the destination: none if that is a queue
+//	move         LSN, index, segment of a message, destination, 4 × number: the message's id, lines, body: it is there now, as these
 //	subscribe1   session, plain: what earlier versions wrote, as the next one
 //	head1        part, parts, then (start, n, n × plain) to the end: sessions alone
 //
@@ -55,6 +56,7 @@ const (
 	recPublish      = 14
 	recCommitTopics = 15
 	recTemporary    = 16
+	recMove         = 17
 )
 
 // Kinds of items in a head.
@@ -159,6 +161,18 @@ func appendDurable(b []byte, d *durable) []byte {
 		b = appendText(b, t)
 	}
 	return b
+}
+
+func appendMove(b []byte, from *message, dest string, to *message) []byte {
+	for _, n := range [...]uint64{uint64(from.lsn), uint64(from.index), uint64(from.seg)} {
+		b = binary.AppendUvarint(b, n)
+	}
+	b = appendText(b, dest)
+	for _, n := range [...]uint64{to.id.hi, to.id.lo, to.id.n, uint64(uint32(to.id.index))} {
+		b = binary.AppendUvarint(b, n)
+	}
+	b = appendText(b, to.data[:to.split])
+	return append(b, to.data[to.split:]...)
 }
 
 func appendErase(b []byte, d *durable) []byte { return binary.AppendUvarint(b, uint64(d.number)) }

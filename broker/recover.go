@@ -62,6 +62,8 @@ func (rc *recovery) visit(r journal.Record) (journal.Account, error) {
 	case recPublish:
 		o := rd.origin()
 		a.Live = rc.publish(&rd, &r, o)
+	case recMove:
+		a.Live, a.Ends = 1, []journal.Segment{rc.move(&rd, &r)}
 	case recDurable:
 		if d := rc.durable(&rd, r.LSN); rd.err == nil {
 			rc.store.durables[d.number] = d
@@ -90,6 +92,22 @@ func (rc *recovery) send(rd *reader, r *journal.Record, o origin) {
 	id := o.messageOf(r.Epoch, number, false)
 	rc.add(r, id, 0, rc.store.queue(dest), data, len(lines))
 	rc.applied(o)
+}
+
+// move reads a message that went from one queue to another and returns the segment where it was.
+func (rc *recovery) move(rd *reader, r *journal.Record) journal.Segment {
+	lsn, index, seg := journal.LSN(rd.uint()), uint32(rd.uint()), journal.Segment(rd.uint())
+	dest := rd.text()
+	id := msgID{rd.uint(), rd.uint(), rd.uint(), int32(uint32(rd.uint()))}
+	lines := rd.text()
+	if rd.err != nil {
+		return seg
+	}
+	rc.end(rc.find(lsn, index))
+	data := slices.Concat(lines, rd.b)
+	rd.b = nil
+	rc.add(r, id, 0, rc.store.queue(dest), data, len(lines))
+	return seg
 }
 
 // publish reads a message to a topic and returns for how many durable subscriptions it is.
@@ -171,6 +189,9 @@ func (rc *recovery) add(r *journal.Record, id msgID, index uint32, q *queue, dat
 	if v, ok := m.line("priority"); ok {
 		m.prio = prioOf(v)
 	}
+	if v, ok := m.line("expires"); ok {
+		m.deadline = deadlineOf(v)
+	}
 	rc.list = append(rc.list, m)
 	rc.live++
 }
@@ -205,9 +226,7 @@ func (rc *recovery) acks(rd *reader, o origin) []journal.Segment {
 	for range n {
 		lsn, index, seg := journal.LSN(rd.uint()), uint32(rd.uint()), journal.Segment(rd.uint())
 		ends = append(ends, seg)
-		if m := rc.find(lsn, index); m != nil && m.state != done {
-			m.state, m.data, m.split = done, nil, 0
-			rc.live--
+		if m := rc.find(lsn, index); rc.end(m) {
 			if seen != nil {
 				seen[m.queue] = seen[m.queue].saw(m)
 			}
@@ -217,6 +236,16 @@ func (rc *recovery) acks(rd *reader, o origin) []journal.Segment {
 		rc.compact()
 	}
 	return ends
+}
+
+// end forgets a message, which may be nil, and reports whether it was there.
+func (rc *recovery) end(m *message) bool {
+	if m == nil || m.state == done {
+		return false
+	}
+	m.state, m.data, m.split = done, nil, 0
+	rc.live--
+	return true
 }
 
 // find looks a message up by its record. It may be missing: its segment was deleted, for it is acknowledged.

@@ -73,7 +73,7 @@ func (d *decoder) decode(f *frame.Frame) (r request) {
 // send decodes the frame that matters for speed: one pass over the headers, one copy of what is kept.
 func (d *decoder) send(f *frame.Frame, r *request) error {
 	d.lines = d.lines[:0]
-	length, prio := false, int8(0)
+	length, prio, expires := false, int8(0), (*deadline)(nil)
 	for name, value := range f.Headers {
 		switch string(name) {
 		case "destination":
@@ -101,6 +101,13 @@ func (d *decoder) send(f *frame.Frame, r *request) error {
 				length = true
 			}
 		case "message-id", "subscription", "ack", "redelivered":
+		case "expires":
+			if expires == nil {
+				expires = deadlineOf(d.trim(value))
+			}
+			if err := d.keep(name, value); err != nil {
+				return err
+			}
 		case "priority":
 			if prio == 0 {
 				prio = prioOf(d.trim(value))
@@ -126,7 +133,7 @@ func (d *decoder) send(f *frame.Frame, r *request) error {
 	}
 	data := make([]byte, len(d.lines)+len(f.Body))
 	copy(data[copy(data, d.lines):], f.Body)
-	r.message = &message{data: data, split: int32(len(d.lines)), transient: r.transient, prio: prio}
+	r.message = &message{data: data, split: int32(len(d.lines)), transient: r.transient, prio: prio, deadline: expires}
 	return nil
 }
 

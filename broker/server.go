@@ -152,8 +152,9 @@ func (s *Server) own(ctx context.Context) (err error) {
 			s.lock()
 			if len(st.waiting) > 0 {
 				st.tick()
-				st.flush()
 			}
+			st.expireMessages(maxLooks)
+			st.flush()
 			s.unlock()
 		}
 	}

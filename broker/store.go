@@ -23,14 +23,15 @@ type store struct {
 	count *counters
 	slog  *slog.Logger
 
-	queues   map[string]*queue
-	topics   map[string]*topic
-	durables map[journal.LSN]*durable // by number
-	named    map[durableKey]*durable
-	sessions map[sessionID]*session
-	waiting  map[*session]struct{} // those the clock has to look after
-	indexed  []*queue
-	returned time.Time // when a session last claimed its place
+	queues    map[string]*queue
+	topics    map[string]*topic
+	durables  map[journal.LSN]*durable // by number
+	named     map[durableKey]*durable
+	sessions  map[sessionID]*session
+	waiting   map[*session]struct{} // those the clock has to look after
+	indexed   []*queue
+	deadlines deadlines // of messages in queues
+	returned  time.Time // when a session last claimed its place
 
 	last    journal.LSN // appended
 	through journal.LSN // durable
@@ -164,7 +165,8 @@ func (s *store) flush() {
 	}
 	s.confirm = s.confirm[:0]
 	for len(s.dirty) > 0 || len(s.autoAck) > 0 {
-		for _, q := range s.dirty {
+		for i := 0; i < len(s.dirty); i++ { // dispatch may soil others
+			q := s.dirty[i]
 			q.dirty = false
 			s.dispatch(q)
 			s.forget(q)
@@ -214,8 +216,11 @@ func (s *store) dispatch(q *queue) {
 	}
 	for {
 		m := q.peek()
-		if m == nil || !s.due(q, m) {
+		if m == nil || !s.due(q, m) || s.expired(m) && !s.bury(m) {
 			return
+		}
+		if m.state != ready {
+			continue
 		}
 		sub := q.turn()
 		if sub == nil {
@@ -276,6 +281,7 @@ func (s *store) acknowledgeAuto() {
 func (s *store) remove(m *message) {
 	s.memory -= m.size()
 	s.messages--
+	s.unwatch(m)
 	m.queue.remove(m)
 	s.soil(m.queue)
 }
@@ -287,6 +293,7 @@ func (s *store) add(q *queue, m *message) {
 		after = s.last
 	}
 	q.push(m, after)
+	s.watch(m)
 	s.memory += m.size()
 	s.messages++
 }

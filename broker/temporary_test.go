@@ -89,9 +89,7 @@ func TestTemporaryQueueErrors(t *testing.T) {
 		x.send(c.command, "id:1", c.header, "destination:/queue/a")
 		x.refused(c.message)
 	}
-	if n := s.Status().Messages; n != 0 {
-		t.Fatalf("%d messages are left", n)
-	}
+	eventually(t, "nothing is left", func() bool { return s.Status().Messages == 0 })
 }
 
 // The broker dies while an answer is due. The responder comes back first: its answer waits in the queue of a session that is still away.
