@@ -373,9 +373,13 @@ func (r *Recorder) returnAcks(tx *transaction) {
 			continue
 		}
 		if d := r.held.at(e.target.slot); d.tx == tx && d.state == inTx {
+			slot := e.target.slot
 			d.tx = nil
-			r.held.setState(e.target.slot, unacked)
+			r.held.setState(slot, unacked)
 			e.target = ackTarget{slot: none, id: bytes.Clone(d.id.bytes()), sub: d.sub.id}
+			if d.sub.closing && r.dialect != nil && !r.dialect.paired {
+				r.held.remove(slot) // the client has left its subscription, and would be shown it anew
+			}
 		}
 	}
 }

@@ -87,9 +87,20 @@ func (r *Recorder) takeLeave(out *session.Out) {
 const arrivalGrace = 100 * time.Millisecond
 
 // awaitsArrival reports whether messages of ack:auto subscriptions are still under way to a client that said DISCONNECT, or marks to us.
-func (r *Recorder) awaitsArrival(now time.Time) bool {
-	arriving := r.farewell.orderly && !r.farewell.gone && r.auto.head < len(r.auto.queue) || r.marks.state == marksOn && r.marks.seen < r.marks.sent
-	return arriving && now.Sub(r.farewell.at) < arrivalGrace
+func (r *Recorder) awaitsArrival(now time.Time) bool { return !r.arrivalEnds(now).IsZero() }
+
+// arrivalEnds is until when that is waited for; zero if it is not.
+func (r *Recorder) arrivalEnds(now time.Time) (until time.Time) {
+	if r.farewell.orderly && !r.farewell.gone && r.auto.head < len(r.auto.queue) {
+		until = r.farewell.at.Add(arrivalGrace)
+	}
+	if t := r.marks.at.Add(arrivalGrace); r.marks.state == marksOn && r.marks.seen < r.marks.sent && t.After(until) {
+		until = t
+	}
+	if !until.After(now) {
+		return time.Time{}
+	}
+	return until
 }
 
 // goodbye takes the broker's answer to our DISCONNECT.

@@ -296,8 +296,8 @@ func (r *Recorder) schedule(out *session.Out) {
 	if oldest := r.auto.oldest(); !oldest.IsZero() && r.stage == talking {
 		at(oldest, r.cfg.AutoAckLag)
 	}
-	if r.awaitsArrival(out.Now) {
-		at(r.farewell.at, arrivalGrace)
+	if until := r.arrivalEnds(out.Now); !until.IsZero() && r.stage == leaving {
+		at(until, 1)
 	}
 	out.Wake = wake
 	out.Arrival = r.auto.seen < len(r.auto.queue)

@@ -3,6 +3,7 @@ package stomp
 import (
 	"bytes"
 	"strconv"
+	"time"
 
 	"github.com/understudy-mq/understudy/session"
 	"github.com/understudy-mq/understudy/session/stomp/frame"
@@ -21,13 +22,14 @@ import (
 // first in, first out]
 type marks struct {
 	state   marksState
-	pending uint64 // number of the receipt of the SUBSCRIBE
-	refused string // the broker's words if it does not let us have the queue
-	used    bool   // something was marked by this session
-	seen    uint64 // the latest mark that has come on this connection
-	sent    uint64 // the latest written
-	stored  uint64 // the latest that the broker has confirmed; one that has come need not be stored yet
-	unacked []came // what has come and was not acknowledged, as it came
+	pending uint64    // number of the receipt of the SUBSCRIBE
+	refused string    // the broker's words if it does not let us have the queue
+	used    bool      // something was marked by this session
+	seen    uint64    // the latest mark that has come on this connection
+	sent    uint64    // the latest written
+	stored  uint64    // the latest that the broker has confirmed; one that has come need not be stored yet
+	at      time.Time // when that was
+	unacked []came    // what has come and was not acknowledged, as it came
 }
 
 // came is a message of the queue of marks.
@@ -166,7 +168,7 @@ func (r *Recorder) marked(f *frame.Frame, out *session.Out) {
 // markStored notes that an effect was confirmed, and so its mark is stored.
 func (r *Recorder) markStored(e *entry, out *session.Out) {
 	if r.marks.state == marksOn && (e.kind == sendEntry || e.kind == commitEntry) {
-		r.marks.stored = max(r.marks.stored, e.order)
+		r.marks.stored, r.marks.at = max(r.marks.stored, e.order), out.Now
 		r.dropMarks(out)
 	}
 }
