@@ -128,7 +128,10 @@ func (s *store) grant(sub *subscription, c claim) bool {
 		s.drop(h)
 	}
 	m.redelivered = true
-	sub.floor = sub.floor.saw(m)
+	if sub.floor == nil {
+		sub.floor = new(floors)
+	}
+	sub.floor.saw(m)
 	sub.take(m, s.newHold(), c.basis)
 	m.hold.claimed = true
 	return true

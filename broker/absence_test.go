@@ -233,7 +233,7 @@ func TestAssignedMessagesRespectThePrefetch(t *testing.T) {
 		x := &message{id: msgID{n: uint64(n), index: fromDirect}, lsn: journal.LSN(n + 1), recovered: true, transient: true}
 		m.s.add(q, x)
 	}
-	q.subs = append(q.subs, &subscription{present: true, floor: floors{0: place{3, 0}}, queue: q, session: &session{}}) // somebody has seen the third
+	q.subs = append(q.subs, &subscription{present: true, floor: &floors{usualPriority: place{3, 0}}, queue: q, session: &session{}}) // somebody has seen the third
 	m.s.assign(q)
 	if got := strings.Count(string(p.out), "MESSAGE"); got != 1 || sub.held != 2 || sub.owed != 1 {
 		t.Fatalf("%d messages were sent, %d are held, %d owed", got, sub.held, sub.owed)

@@ -19,7 +19,7 @@ func (s *store) assign(q *queue) {
 func (s *store) assignLane(q *queue, l *lane) {
 	var last place
 	for _, sub := range q.subs {
-		if at := sub.floor[l.prio]; last.before(at) {
+		if at := sub.seen(l.prio); last.before(at) {
 			last = at
 		}
 	}
@@ -47,7 +47,7 @@ func (q *queue) behind(m *message) *subscription {
 	at := m.place()
 	var best *subscription
 	for _, sub := range q.subs {
-		if (sub.present || !sub.away.IsZero()) && sub.mode != ackAuto && sub.floor[m.prio].before(at) && (best == nil || sub.held < best.held) && sub.wants(m) {
+		if (sub.present || !sub.away.IsZero()) && sub.mode != ackAuto && sub.seen(m.prio).before(at) && (best == nil || sub.held < best.held) && sub.wants(m) {
 			best = sub
 		}
 	}

@@ -25,11 +25,11 @@ type recovery struct {
 	records int
 	last    journal.LSN
 	// seen is the last message of a queue that a session has acknowledged.
-	seen map[sessionID]map[*queue]floors
+	seen map[sessionID]map[*queue]*floors
 }
 
 func newRecovery(s *store) *recovery {
-	return &recovery{store: s, queues: map[journal.LSN]*queue{}, temps: map[string]*queue{}, seen: map[sessionID]map[*queue]floors{}}
+	return &recovery{store: s, queues: map[journal.LSN]*queue{}, temps: map[string]*queue{}, seen: map[sessionID]map[*queue]*floors{}}
 }
 
 // visit folds one record and says again what it meant for the life of segments.
@@ -186,12 +186,7 @@ func (rc *recovery) add(r *journal.Record, id msgID, index uint32, q *queue, dat
 		id: id, queue: q, dest: &q.destination, data: data, split: int32(split),
 		lsn: r.LSN, seg: r.Segment, index: index, recovered: true,
 	}
-	if v, ok := m.line("priority"); ok {
-		m.prio = prioOf(v)
-	}
-	if v, ok := m.line("expires"); ok {
-		m.deadline = deadlineOf(v)
-	}
+	m.standing()
 	rc.list = append(rc.list, m)
 	rc.live++
 }
@@ -220,7 +215,7 @@ func (rc *recovery) acks(rd *reader, o origin) []journal.Segment {
 	ends := make([]journal.Segment, 0, n)
 	seen := rc.seen[o.session]
 	if seen == nil && o.kind == bySession && n > 0 {
-		seen = map[*queue]floors{}
+		seen = map[*queue]*floors{}
 		rc.seen[o.session] = seen
 	}
 	for range n {
@@ -228,7 +223,12 @@ func (rc *recovery) acks(rd *reader, o origin) []journal.Segment {
 		ends = append(ends, seg)
 		if m := rc.find(lsn, index); rc.end(m) {
 			if seen != nil {
-				seen[m.queue] = seen[m.queue].saw(m)
+				f := seen[m.queue]
+				if f == nil {
+					f = new(floors)
+					seen[m.queue] = f
+				}
+				f.saw(m)
 			}
 		}
 	}

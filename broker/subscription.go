@@ -42,7 +42,7 @@ type subscription struct {
 	gate bool      // recovered messages of its queue wait for it
 	away time.Time // when the wait for it began; zero: nothing waits
 
-	floor floors // after a recovery: the last messages that its client is known to have seen
+	floor *floors // after a recovery: the last messages that its client is known to have seen
 
 	refused []msgID // claims that its RECEIPT will say are gone
 	owed    int     // of what it holds, to be sent again
@@ -81,18 +81,22 @@ type claim struct {
 	basis basis
 }
 
-// floors are the last messages of each priority that a client is known to have seen; nil: of none.
-type floors map[int8]place
+// floors are the last messages of each priority that a client is known to have seen.
+type floors [priorities]place
 
 // saw notes that the client has seen a message.
-func (f floors) saw(m *message) floors {
-	if f == nil {
-		f = floors{}
+func (f *floors) saw(m *message) {
+	if at := &f[m.priority()]; at.before(m.place()) {
+		*at = m.place()
 	}
-	if f[m.prio].before(m.place()) {
-		f[m.prio] = m.place()
+}
+
+// seen is the last message of a priority that the client is known to have seen.
+func (sub *subscription) seen(prio int8) place {
+	if sub.floor == nil {
+		return place{}
 	}
-	return f
+	return sub.floor[prio+usualPriority]
 }
 
 // credit reports whether the subscription may be sent another message now.
