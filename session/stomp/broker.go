@@ -144,7 +144,7 @@ func (r *Recorder) release(sub *subscription, out *session.Out) {
 		sub.withheld = sub.withheld[1:]
 		parser := frame.Parser{Limits: r.broker.Limits, Version: r.version}
 		var f frame.Frame
-		if n, _, err := parser.Next(in.Bytes(), &f); n > 0 && err == nil {
+		if n, _, err := parser.Next(in.Bytes(), &f); n > 0 && err == nil && (r.dialect.paired || !r.returning(sub, &f, out)) {
 			r.deliver(sub, &f, in, ordinal(&f), out)
 		}
 		in.Drop()
@@ -292,7 +292,10 @@ func (r *Recorder) conclude(e *entry, back bool, out *session.Out) {
 		case d.gone && e.kind == ackEntry:
 			r.late.put(d.sub.scope, d.id.bytes(), remembered{acked: true})
 		}
-		r.held.remove(e.target.slot)
+		sub := d.sub
+		if r.held.remove(e.target.slot); sub.left {
+			r.retire(sub)
+		}
 	}
 }
 

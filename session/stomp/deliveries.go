@@ -175,7 +175,7 @@ func (t *deliveries) remove(slot int32) {
 		t.slots[head].chain = d.chain
 	}
 	if d.gone {
-		delete(t.gone, goneKey{string(d.sub.scope), string(d.id.bytes())})
+		t.found(slot)
 	}
 	d.state, d.sub, d.via, d.tx = free, nil, nil, nil
 	d.chain = t.free
@@ -242,14 +242,36 @@ func (t *deliveries) of(sub *subscription) iter.Seq2[int32, *delivery] {
 	}
 }
 
-// lose marks a slot as gone: its message is no longer this client's.
+// lose marks a slot as gone: its message is no longer this client's. Of several with one message the newest is the one that may come back.
 func (t *deliveries) lose(slot int32) {
 	if t.gone == nil {
 		t.gone = map[goneKey]int32{}
 	}
 	d := &t.slots[slot]
 	d.gone = true
-	t.gone[goneKey{string(d.sub.scope), string(d.id.bytes())}] = slot
+	if other, ok := t.gone[d.goneKey()]; !ok || t.slots[other].serial < d.serial {
+		t.gone[d.goneKey()] = slot
+	}
+}
+
+func (d *delivery) goneKey() goneKey { return goneKey{string(d.sub.scope), string(d.id.bytes())} }
+
+// found forgets that a slot is gone.
+func (t *deliveries) found(slot int32) {
+	d := &t.slots[slot]
+	if t.gone[d.goneKey()] == slot {
+		delete(t.gone, d.goneKey())
+	}
+	d.gone = false
+}
+
+// all yields every slot in use.
+func (t *deliveries) all(yield func(int32, *delivery) bool) {
+	for i := range t.slots {
+		if d := &t.slots[i]; d.state != free && !yield(int32(i), d) {
+			return
+		}
+	}
 }
 
 // returned finds the gone slot whose message a MESSAGE brings back.
@@ -263,9 +285,9 @@ func (t *deliveries) returned(scope, id []byte) (int32, bool) {
 
 // regain takes back that a slot is gone.
 func (t *deliveries) regain(slot int32, epoch, ordinal uint64) {
+	t.found(slot)
 	d := &t.slots[slot]
-	delete(t.gone, goneKey{string(d.sub.scope), string(d.id.bytes())})
-	d.gone, d.epoch, d.ordinal = false, epoch, ordinal
+	d.epoch, d.ordinal = epoch, ordinal
 }
 
 // autoAcks is the queue of messages shown on ack:auto subscriptions, in stream order, waiting for the client's kernel to have had them.

@@ -301,6 +301,7 @@ func (r *Recorder) schedule(out *session.Out) {
 	}
 	out.Wake = wake
 	out.Arrival = r.auto.seen < len(r.auto.queue)
+	out.Kept, out.Open = r.log.size+r.log.open, len(r.txs) > 0
 	full := r.log.size > r.cfg.Window
 	if out.Pause[session.Client] {
 		full = r.log.size > r.cfg.Window*3/4

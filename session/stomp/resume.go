@@ -112,13 +112,11 @@ func (r *Recorder) unknown(out *session.Out) {
 // lose marks everything that the client holds as not ours, until it is delivered again. Identities that mean nothing beyond their connection are
 // not looked for.
 func (r *Recorder) lose() {
-	for _, sub := range r.subs.list {
-		for slot, d := range r.held.of(sub) {
-			if !d.gone && (r.dialect.identity == noIdentity || r.dialect.identity == byStamp && d.try == 0) {
-				d.gone = true
-			} else if !d.gone {
-				r.held.lose(slot)
-			}
+	for slot, d := range r.held.all {
+		if !d.gone && (r.dialect.identity == noIdentity || r.dialect.identity == byStamp && d.try == 0) {
+			d.gone = true
+		} else if !d.gone {
+			r.held.lose(slot)
 		}
 	}
 	r.reclaim = time.Time{}

@@ -348,11 +348,9 @@ func (r *Recorder) unsubscribe(f *frame.Frame, in session.Buf, out *session.Out)
 
 // unbind lets go of what came back on a subscription that is about to end: it goes back to its queue with it.
 func (r *Recorder) unbind(sub *subscription) {
-	for _, other := range r.subs.list {
-		for slot, d := range r.held.of(other) {
-			if d.via == sub && !d.gone {
-				r.held.lose(slot)
-			}
+	for slot, d := range r.held.all {
+		if d.via == sub && !d.gone {
+			r.held.lose(slot)
 		}
 	}
 }
@@ -379,13 +377,13 @@ func (r *Recorder) unsubscribed(e *entry, out *session.Out) {
 }
 
 // retire forgets a subscription that is over, unless a transaction still acknowledges what it delivered: playing that transaction
-// again needs the subscription again, and after it the UNSUBSCRIBE.
+// again needs the subscription again, and after it the UNSUBSCRIBE. Where acknowledgements wait for redeliveries any that is not confirmed does.
 func (r *Recorder) retire(sub *subscription) {
 	if sub == nil || !sub.left {
 		return
 	}
 	for _, d := range r.held.of(sub) {
-		if d.state == inTx {
+		if d.state == inTx || d.state != unacked && !r.dialect.paired {
 			return
 		}
 	}
