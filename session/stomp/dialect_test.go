@@ -200,6 +200,7 @@ func TestTransactionWaitsForWhatItAcknowledges(t *testing.T) {
 	k.pass(time.Second)
 	k.broker("\n")
 	k.pass(time.Second)
+	k.broker("\n") // it is alive, and has nothing more for us
 	k.has(session.Client, []string{"error-code:rolled-back\n", "receipt-id:c2\n"})
 	k.has(session.Broker, []string{"ABORT\ntransaction:t\n\n^@"})
 }
@@ -236,6 +237,7 @@ func TestAckWaitsForTheRedelivery(t *testing.T) {
 	k.pass(time.Second)
 	k.broker("\n")
 	k.pass(time.Second)
+	k.broker("\n") // it is alive, and has nothing more for us
 	k.has(session.Client, []string{"RECEIPT\nreceipt-id:r3\n"}) // it was done, or it is somebody else's
 	k.skip()
 	k.broker(message("m3", "b9"))
@@ -259,6 +261,7 @@ func TestNameThatMeansNothingNowNeverReachesTheBroker(t *testing.T) {
 	k.pass(time.Second)
 	k.broker("\n")
 	k.pass(time.Second)
+	k.broker("\n") // it is alive, and has nothing more for us
 	k.toBroker("\n\n"[:1] + "\n")
 	k.toClient("RECEIPT\nreceipt-id:r\n\n^@")
 }

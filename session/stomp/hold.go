@@ -290,7 +290,7 @@ func (r *Recorder) schedule(out *session.Out) {
 		}
 		at(r.look, 1)
 	}
-	if r.phase >= replaying && !r.reclaim.IsZero() {
+	if r.phase >= replaying && r.settled() && !r.reclaim.IsZero() && !(r.unheard() && !out.Now.Before(r.reclaim)) {
 		at(r.reclaim, 1)
 	}
 	if oldest := r.auto.oldest(); !oldest.IsZero() && r.stage == talking {

@@ -130,7 +130,7 @@ func (r *Recorder) reclaiming() bool {
 // expire gives up on redeliveries that have not come. An acknowledgement that was under way when the broker was lost has done its work, or
 // the message has gone to somebody else: either way there is nothing left to do. Should it come back it is acknowledged then.
 func (r *Recorder) expire(out *session.Out) {
-	if r.phase < replaying || !r.settled() || r.reclaim.IsZero() || out.Now.Before(r.reclaim) {
+	if r.phase < replaying || !r.settled() || r.reclaim.IsZero() || out.Now.Before(r.reclaim) || r.unheard() {
 		return
 	}
 	r.reclaim = time.Time{}
@@ -148,6 +148,12 @@ func (r *Recorder) expire(out *session.Out) {
 		r.confirmReplay(out)
 	}
 	r.takeLeave(out)
+}
+
+// unheard reports whether nothing has come from the broker since redeliveries are not waited for any more, though something must: it may have
+// them and be stuck.
+func (r *Recorder) unheard() bool {
+	return r.beats.brokerQuiet > 0 && r.beats.heardBroker.Before(r.reclaim)
 }
 
 // settled reports whether nothing has to be found out before the replay can go on.

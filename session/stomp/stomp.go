@@ -200,6 +200,7 @@ func (r *Recorder) Feed(leg session.Leg, in session.Buf, out *session.Out) (took
 			return 0, 0
 		}
 		r.beats.heardBroker = out.Now
+		r.expire(out)
 	} else {
 		r.beats.heardClient = out.Now
 	}
