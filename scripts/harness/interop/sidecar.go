@@ -18,7 +18,7 @@ import (
 
 const (
 	sidecarStart = 20 * time.Second // until it listens; it does at once, but the machine may be busy
-	sidecarStop  = 10 * time.Second // after SIGTERM, with all clients gone
+	sidecarStop  = 40 * time.Second // after SIGTERM: more than its own --drain-timeout, which it may need for what clients left behind
 	adminAnswer  = 5 * time.Second
 	maxAdmin     = 1 << 20 // bytes of /metrics that are read
 )

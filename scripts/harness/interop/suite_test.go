@@ -23,10 +23,13 @@ func TestParseTests(t *testing.T) {
 
 func TestDifferences(t *testing.T) {
 	direct := map[string]string{"A": "PASS", "B": "FAIL", "C": "SKIP", "D": "PASS"}
-	if d := differences(direct, maps.Clone(direct)); len(d) != 0 {
-		t.Errorf("the same results differ: %v", d)
+	if worse, better := differences(direct, maps.Clone(direct)); len(worse)+len(better) != 0 {
+		t.Errorf("the same results differ: %v, %v", worse, better)
 	}
-	got := differences(direct, map[string]string{"A": "FAIL", "B": "FAIL", "C": "PASS", "E": "PASS"})
+	got, better := differences(direct, map[string]string{"A": "FAIL", "B": "PASS", "C": "PASS", "E": "PASS"})
+	if want := []string{"B: direct FAIL, now PASS"}; !slices.Equal(better, want) {
+		t.Errorf("better %q, want %q", better, want)
+	}
 	want := []string{"A: direct PASS, now FAIL", "C: direct SKIP, now PASS", "D: direct PASS, now did not run", "E: direct did not run, now PASS"}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)

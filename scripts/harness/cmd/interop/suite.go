@@ -33,7 +33,7 @@ func (s settings) runSuite(ctx context.Context, r *interop.Runner, p interop.Pla
 			}
 			fmt.Fprintf(out, "%s %-13s STOMP %s %-23s %d passed, %d failed, %d skipped, %d take-overs, %.1f s\n",
 				word, result.Broker, result.Version, result.Mode, result.Passed, result.Failed, result.Skipped, result.TakeOvers, result.Seconds)
-			for _, d := range result.Differences {
+			for _, d := range append(result.Differences, result.Better...) {
 				fmt.Fprintf(out, "     %s\n", d)
 			}
 		})
