@@ -17,14 +17,14 @@ import (
 
 // Patience of a round. All of it is bounded, so that a library that hangs costs its cell and not the table.
 const (
-	readyLimit   = 40 * time.Second // for a client to connect and subscribe
-	holdLimit    = 60 * time.Second // for a producer to end after its time: more than a sidecar holds and a library waits
-	drainLimit   = 25 * time.Second // for a consumer to receive what was confirmed
-	byeLimit     = 30 * time.Second // for a consumer to leave
-	settle       = 300 * time.Millisecond
-	hangLimit    = 10 * time.Second // for a direct client, which nothing may ever wake
-	healLimit    = 2 * time.Minute
-	strikeAt     = 0.4 // part of the load's time after which the fault strikes
+	readyLimit = 40 * time.Second // for a client to connect and subscribe
+	holdLimit  = 60 * time.Second // for a producer to end after its time: more than a sidecar holds and a library waits
+	drainLimit = 25 * time.Second // for a consumer to receive what was confirmed
+	byeLimit   = 30 * time.Second // for a consumer to leave
+	settle     = 300 * time.Millisecond
+	hangLimit  = 10 * time.Second // for a direct client, which nothing may ever wake
+	healLimit  = 2 * time.Minute
+	strikeAt   = 0.4 // part of the load's time after which the fault strikes
 )
 
 // Way is how a client reaches its broker.

@@ -60,9 +60,9 @@ type SuiteResult struct {
 	// Differences are tests that passed, or were skipped, in the direct run and did not here.
 	Differences []string `json:"differences"`
 	// Better are tests that failed in the direct run and did not here: a broker that forgets an ack:auto makes some fail now and then.
-	Better []string `json:"better"`
-	Failures    []string `json:"failures"` // names
-	Log         string   `json:"log,omitempty"`
+	Better   []string `json:"better"`
+	Failures []string `json:"failures"` // names
+	Log      string   `json:"log,omitempty"`
 }
 
 // Suite runs the tests of suitePackage.
