@@ -237,7 +237,7 @@ func TestAckWaitsForTheRedelivery(t *testing.T) {
 	k.pass(time.Second)
 	k.broker("\n")
 	k.pass(time.Second)
-	k.broker("\n") // it is alive, and has nothing more for us
+	k.broker("\n")                                              // it is alive, and has nothing more for us
 	k.has(session.Client, []string{"RECEIPT\nreceipt-id:r3\n"}) // it was done, or it is somebody else's
 	k.skip()
 	k.broker(message("m3", "b9"))
