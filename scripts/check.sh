@@ -113,6 +113,16 @@ cross_build() { CGO_ENABLED=0 GOOS=$1 GOARCH=$2 go build -o /dev/null ./...; }
 # Vet type-checks the tests as well, which a build for the other system leaves out.
 cross_vet() { CGO_ENABLED=0 GOOS=$1 GOARCH=$2 go vet ./...; }
 
+# The harness is a module of its own, so that what it needs never reaches users' builds. Its tests of real brokers take minutes and are run by
+# whoever changes it; these are its judgements, and the brokers' life and death.
+harness() {
+	cd scripts/harness
+	go vet ./...
+	run_staticcheck
+	go test ./interop/... ./bench/... ./clients/...
+	go test ./brokers -run 'Missing|Close|Orphans|TestFaults/paired'
+}
+
 tree() { git status --porcelain; }
 
 unchanged() {
@@ -137,6 +147,7 @@ else
 	done <<<"$targets"
 fi
 step "benchmarks, once each" benchmarks
+step "harness" harness
 for os in linux darwin; do
 	for arch in amd64 arm64; do
 		step "build $os/$arch" cross_build $os $arch
