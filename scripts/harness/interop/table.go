@@ -28,7 +28,7 @@ func WriteTable(w io.Writer, results []Result) error {
 		direct, hasDirect := cells[key][Direct]
 		columns := []string{key.broker, key.fault, key.client, "–", "–", "–", "–", "–", "–", "–", "–"}
 		if hasVia {
-			columns[3], columns[4], columns[5], columns[6] = via.traffic(), via.harm(), via.silence(), via.noticed()
+			columns[3], columns[4], columns[5], columns[6] = via.traffic(), via.harm(), via.Silence(), via.noticed()
 			columns[7] = "no"
 			if via.Kept != nil && *via.Kept {
 				columns[7] = "yes"
@@ -52,9 +52,13 @@ func (r Result) traffic() string {
 
 func (r Result) harm() string { return fmt.Sprintf("%d, %d, %d", r.Lost, r.Duplicated, r.Reordered) }
 
-func (r Result) silence() string {
-	if r.SilenceMS == nil {
-		return "never came back"
+// Silence in words; for good where a client broke.
+func (r Result) Silence() string {
+	switch {
+	case r.Fault == None:
+		return "–"
+	case r.SilenceMS == nil:
+		return "for good"
 	}
 	return fmt.Sprintf("%d ms", *r.SilenceMS)
 }

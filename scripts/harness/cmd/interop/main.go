@@ -255,16 +255,12 @@ func (s settings) print(out io.Writer, r interop.Result) {
 	if s.table {
 		return
 	}
-	silence := "never came back"
-	if r.SilenceMS != nil {
-		silence = fmt.Sprintf("silence %d ms", *r.SilenceMS)
-	}
 	word := "ok  "
 	if len(r.Broken) > 0 {
 		word = "FAIL"
 	}
-	fmt.Fprintf(out, "%s %-13s %-9s %-6s %-7s sent %d, confirmed %d, received %d, lost %d, duplicated %d, reordered %d, in doubt %d, client errors %d, %s\n",
-		word, r.Broker, r.Client, r.Fault, r.Via, r.Sent, r.Confirmed, r.Received, r.Lost, r.Duplicated, r.Reordered, r.InDoubt, r.ClientErrors, silence)
+	fmt.Fprintf(out, "%s %-13s %-9s %-6s %-7s sent %d, confirmed %d, received %d, lost %d, duplicated %d, reordered %d, in doubt %d, client errors %d, silence %s\n",
+		word, r.Broker, r.Client, r.Fault, r.Via, r.Sent, r.Confirmed, r.Received, r.Lost, r.Duplicated, r.Reordered, r.InDoubt, r.ClientErrors, r.Silence())
 	for _, b := range r.Broken {
 		fmt.Fprintf(out, "     %s\n", b)
 	}
