@@ -168,11 +168,12 @@ func (c *client) pipeline(destination string, d time.Duration, most int) (int, e
 		readErr <- err
 	}()
 	var err error
-	for end, first := time.Now().Add(d), 0; err == nil && first < most && time.Now().Before(end); {
-		var n int
-		if first, n = cr.take(c.perWrite); n == 0 {
+	for end, sent := time.Now().Add(d), 0; err == nil && sent < most && time.Now().Before(end); {
+		first, n := cr.take(min(c.perWrite, most-sent))
+		if n == 0 {
 			break
 		}
+		sent += n
 		c.out = c.out[:0]
 		for i := range n {
 			c.out = appendSend(c.out, destination, first+i)
@@ -223,6 +224,7 @@ func (c *client) consume(destination string, count int, d time.Duration) (int, e
 		return 0, fmt.Errorf("subscribe: %w", err)
 	}
 	end, got, waiting := time.Now().Add(d), 0, 0
+	c.out = c.out[:0]
 	for last := false; !last; {
 		if err := c.expect("MESSAGE"); err != nil {
 			return got, fmt.Errorf("after %d messages: %w", got, err)
