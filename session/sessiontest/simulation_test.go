@@ -13,12 +13,7 @@ import (
 )
 
 // pending names the makes whose promises are not kept yet, each with the reason. TestSimulation says so and leaves them out.
-var pending = map[Kind]string{
-	ActiveMQ:   "open findings: a replay that broke is not fenced, marks stay behind, acknowledgements of ended subscriptions",
-	Artemis:    "open findings: acknowledgements while leaving and of ended subscriptions",
-	RabbitMQ:   "open findings: acknowledgements of ended subscriptions",
-	Unfamiliar: "open findings: COMMIT while leaving",
-}
+var pending = map[Kind]string{}
 
 // tally is what runs with one make brought.
 type tally struct {
@@ -94,7 +89,8 @@ func TestSimulation(t *testing.T) {
 		for _, c := range a.failed {
 			t.Error(report("simulation", c, RunSTOMP(c, recorder, false)))
 		}
-		if k != ActiveMQ && k != Unfamiliar && (a.struck < 2*a.runs || a.frames < 200*a.runs) { // those two may end a session in doubt
+		// Sessions with an unknown broker end with the first thing in doubt, and elections cost links that a fault was meant for.
+		if k != Unfamiliar && (a.struck*2 < 3*a.runs || a.frames < 200*a.runs) {
 			t.Errorf("too tame: %d seeds with %v saw %d faults and %d frames", a.runs, k, a.struck, a.frames)
 		}
 	}

@@ -39,12 +39,13 @@ type stompClient struct {
 	seq       int
 	txs       []*clientTx // open
 	committed []*clientTx
-	requests  []request // not answered yet, in order
-	receipts  int       // asked for so far
-	answered  int       // the highest receipt of an effect that was answered
-	byeID     int       // the receipt of DISCONNECT
-	greeted   bool      // CONNECTED was read
-	failure   string    // an ERROR that the client was sent
+	requests  []request     // not answered yet, in order
+	receipts  int           // asked for so far
+	answered  int           // the highest receipt of an effect that was answered
+	byeID     int           // the receipt of DISCONNECT
+	byeAt     time.Duration // when it was said
+	greeted   bool          // CONNECTED was read
+	failure   string        // an ERROR that the client was sent
 	failedAt  time.Duration
 
 	lastOut, lastIn time.Duration
@@ -195,16 +196,17 @@ func (c *stompClient) Wake() (at time.Duration, ok bool) {
 			at, ok = t, true
 		}
 	}
-	switch c.phase {
-	case toConnect, talking:
+	switch full := c.w.Full(); {
+	case full: // it could not write
+	case c.phase == toConnect || c.phase == talking:
 		if c.failure == "" {
 			earliest(c.at)
 		}
-	case draining:
+	case c.phase == draining:
 		earliest(c.at)
 	}
 	if c.phase > toConnect {
-		if c.beat > 0 {
+		if c.beat > 0 && !c.w.Full() {
 			earliest(c.lastOut + c.beat)
 		}
 		if c.expect > 0 {

@@ -236,6 +236,11 @@ func (c *stompClient) rolledBack(f *frame.Frame) bool {
 			break
 		}
 	}
+	if c.script.Kind != Paired {
+		for _, h := range t.holds {
+			h.item.acked, h.item.nacked = false, false
+		}
+	}
 	for _, s := range c.subs {
 		if s == nil || c.phase > draining {
 			continue

@@ -75,21 +75,22 @@ func (it *item) binary() bool { return it.n%3 == 0 }
 
 // ledger is where client and broker note what they see, and compare.
 type ledger struct {
-	w       *World
-	script  *Script
-	own     []*item
-	foreign []*item
-	places  int
-	rolled  int // COMMITs that the broker rolled back
-	told    int // of which the client was told
-	served  int // CONNECTED that the client has read
-	crashes int
-	closed  bool
-	left    bool                  // the client is gone without a word: nothing it had said last is owed
-	subs    map[string]*clientSub // all that there ever were, by id
-	shared  map[int]bool          // queues that had two consumers at a time
-	first   map[[2]int]int        // by queue and producer: the place of the last message that was shown for the first time
-	scratch []byte
+	w        *World
+	script   *Script
+	own      []*item
+	foreign  []*item
+	places   int
+	rolled   int // COMMITs that the broker rolled back
+	told     int // of which the client was told
+	served   int // CONNECTED that the client has read
+	crashes  int
+	suspects []*item // given to another consumer though the client has acknowledged them
+	closed   bool
+	left     bool                  // the client is gone without a word: nothing it had said last is owed
+	subs     map[string]*clientSub // all that there ever were, by id
+	shared   map[int]bool          // queues that had two consumers at a time
+	first    map[[2]int]int        // by queue and producer: the place of the last message that was shown for the first time
+	scratch  []byte
 }
 
 func newLedger(w *World, script *Script) *ledger {
@@ -240,9 +241,6 @@ func (b *ledger) final(drained bool, stored [][]*item) {
 // unheld judges acknowledgements at the end of a conversation in good order.
 func (b *ledger) unacked(left []*item) {
 	for _, it := range left {
-		if b.script.Kind != Paired && it.cameOn != b.w.Links {
-			continue // not delivered again before the client left: there was nothing to acknowledge it by
-		}
 		if it.nacked && !it.moved && b.script.Kind.refuses() {
 			b.w.Fail("lost-ack", "%s was refused by the client for good and is still in its queue", it.key())
 		}

@@ -77,8 +77,17 @@ func newServer(w *World, script *Script, book *ledger) server {
 // judgeEnd looks at what is left when everything has come to rest.
 func judgeEnd(w *World, script *Script, book *ledger, broker server, client *stompClient) {
 	closed := script.End == EndClose && client.pc == len(script.Ops) && client.failure == "" && w.EndCode == "client-closed"
+	if closed && script.Kind != Paired {
+		client.excuseCommits()
+	}
+	for _, it := range book.suspects {
+		if it.acked {
+			w.Fail("stolen", "%s was given to another consumer, and the client has acknowledged it", it.key())
+		}
+	}
 	book.final(client.drained || closed, broker.stored())
-	if client.drained {
+	// Behind a broker that is not paired a session that leaves does not wait for its redeliveries for ever.
+	if patient := script.Kind == Paired || w.now-client.byeAt < 2*time.Second; client.drained && patient {
 		book.unacked(broker.left())
 	}
 	paired, ok := broker.(*stompBroker)

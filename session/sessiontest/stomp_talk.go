@@ -341,7 +341,7 @@ func (c *stompClient) ending(dst []byte) []byte {
 func (c *stompClient) disconnect(dst []byte) []byte {
 	dst = append(dst, "DISCONNECT\n"...)
 	dst = c.request(dst, true, false, "DISCONNECT")
-	c.byeID = c.receipts
+	c.byeID, c.byeAt = c.receipts, c.w.Now()
 	c.phase = leavingPhase
 	c.letGo()
 	if c.script.End == EndHalf {

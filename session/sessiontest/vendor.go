@@ -78,6 +78,7 @@ type vmessage struct {
 	deliveries  int
 	redelivered bool
 	tag         int    // of its last delivery
+	cameOn      int    // the link of its last delivery to the session
 	ack         string // ack header of its last delivery
 	inTx        bool   // acknowledged in a transaction that is open
 	adrift      bool   // its last holder's connection is gone
@@ -87,6 +88,7 @@ type vmessage struct {
 type change struct {
 	enq, ack, nack []*vmessage
 	done           bool // durable
+	tx             bool // a COMMIT: nothing of it is dispatched before it is durable
 	slow           bool // RabbitMQ: only acknowledgements, for which nothing waits
 }
 

@@ -199,7 +199,7 @@ func (b *vendor) dispatchFrom(queue []*vmessage, of func(*vsub) bool) bool {
 			continue
 		}
 		// With concurrent store and dispatch, ActiveMQ's default, a MESSAGE may leave before its SEND is on disk.
-		if (m.persistent || b.kind == RabbitMQ) && !m.in.done && !b.script.Early {
+		if (m.persistent || b.kind == RabbitMQ) && !m.in.done && (m.in.tx || !b.script.Early) {
 			return false
 		}
 		if s := b.consumer(m, of); s != nil {
@@ -279,6 +279,7 @@ func (b *vendor) deliver(s *vsub, m *vmessage) {
 		return
 	}
 	m.item.deliveries++
+	m.cameOn = s.conn.link
 	m.item.sent, m.item.cameAt, m.item.cameOn = true, b.w.Now(), s.conn.link
 	s.conn.tags++
 	m.tag = s.conn.tags
@@ -300,8 +301,11 @@ func (b *vendor) deliver(s *vsub, m *vmessage) {
 // rivalled judges a delivery to another consumer: it may have what the client holds only when a connection broke.
 func (b *vendor) rivalled(m *vmessage) {
 	it := m.item
-	if (it.held || it.acked) && !it.moved && !b.book.left && !m.adrift && it.applied == 1 {
+	switch had := !it.moved && !b.book.left && !m.adrift && it.applied == 1; {
+	case had && it.held:
 		b.w.Fail("stolen", "%s was given to another consumer, and the client has it", it.key())
+	case had && it.acked:
+		b.book.suspects = append(b.book.suspects, it) // unless the client is told that its transaction was rolled back
 	}
 	it.moved = true
 }

@@ -184,7 +184,7 @@ func (b *vendor) finish(c *vconn, f *frame.Frame) {
 		b.replayTx(c, f, t)
 		return
 	}
-	ch := &change{}
+	ch := &change{tx: true}
 	for _, s := range t.steps {
 		switch {
 		case s.send == nil:

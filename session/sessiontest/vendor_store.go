@@ -144,10 +144,10 @@ func (b *vendor) erase(m *vmessage) {
 	if it.applied--; it.applied == 0 {
 		it.durable = false
 	}
-	if it.shown > 0 {
-		it.moved = true // it was dispatched before it was stored
-	}
 	it.evaporated = it.evaporated || !m.persistent
+	if it.shown > 0 || it.evaporated {
+		it.moved = true // it was dispatched before it was stored, or was never to be; sent again it is another message
+	}
 	delete(b.ring, b.ringKey(m))
 	if m.temp != nil {
 		m.temp.queue = slices.DeleteFunc(m.temp.queue, func(x *vmessage) bool { return x == m })
@@ -294,11 +294,11 @@ func (b *vendor) release(s *vsub, lost bool) {
 // stored lists, by queue, the items of everything stored in order.
 func (b *vendor) stored() [][]*item { return b.history }
 
-// left lists what is in the queues.
+// left lists what is in the queues and was delivered on the last connection: of the rest there was nothing to acknowledge it by.
 func (b *vendor) left() (list []*item) {
 	for _, q := range b.queues {
 		for _, m := range q {
-			if m.live {
+			if m.live && m.cameOn == b.w.Links {
 				list = append(list, m.item)
 			}
 		}

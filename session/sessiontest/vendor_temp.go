@@ -132,11 +132,11 @@ func (b *vendor) parsePrivate(c *vconn, f *frame.Frame) *vmessage {
 		sized: f.HasContentLength, persistent: string(f.Value("persistent")) == "true", head: b.visible(f)}
 }
 
-// litter is what the sidecar has left behind in queues of its own.
+// litter is what the sidecar has left behind in queues of its own though it was given it, and no crash took its acknowledgement back.
 func (b *vendor) litter() (n int) {
 	for _, t := range b.private {
 		for _, m := range t.queue {
-			if m.live {
+			if m.live && m.cameOn == b.w.Links && !m.adrift {
 				n++
 			}
 		}

@@ -96,6 +96,9 @@ func (w *World) AllRead() bool {
 	return w.toSidecar.len() == 0 && w.shell.in[session.Client].len() == 0
 }
 
+// Full reports whether the client has to wait with what it would write.
+func (w *World) Full() bool { return w.toSidecar.len() >= wireRoom }
+
 // Fail notes a violation; the run ends.
 func (w *World) Fail(kind, format string, args ...any) {
 	v := Violation{Kind: kind, Text: fmt.Sprintf(format, args...), At: w.now}
