@@ -88,7 +88,7 @@ func (s *store) look(sub *subscription) {
 	s.grow(p)
 	p.out = append(append(p.out, "MESSAGE\n"...), sub.line...)
 	p.out = append(append(p.out, "message-id:0\n"...), b.dest.line[p.version]...)
-	p.out = append(p.out, "browser:end\n\n\x00"...)
+	p.out = append(p.out, "browser:end\n\n\x00\n"...)
 	s.touch(p)
 }
 

@@ -211,7 +211,7 @@ func (s *store) welcome(p *peer, h *hello) {
 			c.told++
 		}
 	}
-	p.out = append(b, "\n\x00"...)
+	p.out = append(b, "\n\x00\n"...)
 	p.welcomed = true
 	s.touch(p)
 }

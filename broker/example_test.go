@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 
 	"github.com/understudy-mq/understudy/broker"
 )
@@ -44,7 +45,7 @@ func Example() {
 	answers := bufio.NewReader(conn)
 	for range 2 {
 		frame, _ := answers.ReadString(0)
-		fmt.Println(frame[:7])
+		fmt.Println(strings.TrimSpace(frame)[:7])
 	}
 	conn.Close()
 	cancel()

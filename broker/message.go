@@ -231,7 +231,7 @@ func appendMessage(b []byte, p *peer, sub *subscription, m *message, ordinal uin
 	b = appendLines(b, m.data[:m.split], p.version)
 	b = append(b, '\n')
 	b = append(b, m.data[m.split:]...)
-	return append(b, 0)
+	return append(b, 0, '\n') // the line feed is for clients that expect it, as PHP's does
 }
 
 // appendLines transcodes header lines from 1.2 to v.

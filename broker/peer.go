@@ -145,5 +145,5 @@ func appendError(b []byte, v frame.Version, receipt []byte, f *fault) []byte {
 	b = strconv.AppendInt(b, int64(len(f.detail)), 10)
 	b = append(b, "\n\n"...)
 	b = append(b, f.detail...)
-	return append(b, 0)
+	return append(b, 0, '\n')
 }

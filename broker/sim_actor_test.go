@@ -248,6 +248,7 @@ func (a *actor) read(n int) {
 
 func (a *actor) take(f *frame.Frame) {
 	switch f.Command {
+	case frame.EOL: // behind the NUL of the frame before
 	case frame.Receipt:
 		if _, ok := f.Get(frame.HeaderCursor); ok {
 			a.settled(f)

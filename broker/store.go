@@ -365,7 +365,7 @@ func (s *store) cursorReceipt(c *session) {
 	b := append(p.out, "RECEIPT\nreceipt-id:"+frame.ReceiptCursor+"\n"...)
 	b = frame.AppendUint(b, frame.HeaderCursor, c.durable)
 	b = appendRolled(b, c.rolled[min(c.told, len(c.rolled)):], c.durable)
-	p.out = append(b, "\n\x00"...)
+	p.out = append(b, "\n\x00\n"...)
 	for c.told < len(c.rolled) && c.rolled[c.told] <= c.durable {
 		c.told++
 	}
@@ -381,7 +381,7 @@ func (s *store) receipt(p *peer, id []byte) {
 	s.grow(p)
 	b := append(p.out, "RECEIPT\nreceipt-id:"...)
 	b = append(b, id...)
-	p.out = append(b, "\n\n\x00"...)
+	p.out = append(b, "\n\n\x00\n"...)
 	s.count.receipts.Inc()
 	s.touch(p)
 }

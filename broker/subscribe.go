@@ -148,7 +148,7 @@ func (s *store) start(p *peer, sub *subscription, receipt []byte) {
 		b := append(p.out, "RECEIPT\nreceipt-id:"...)
 		b = append(append(b, receipt...), '\n')
 		b = s.appendGone(b, sub)
-		p.out = append(b, "\n\x00"...)
+		p.out = append(b, "\n\x00\n"...)
 		s.count.receipts.Inc()
 		s.touch(p)
 	}
