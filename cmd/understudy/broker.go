@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,6 +37,9 @@ func brokerCommand() *cli.Command {
 		octets("max-record", 16<<20, "Largest journal record, which bounds messages and transactions."),
 		octets("max-memory", 256<<20, "Messages in memory before SENDs are held back."),
 		number("prefetch", 1000, "Messages a subscription may hold unacknowledged when its client does not say."),
+		text("dead-letters", "/queue/DLQ", "Queue for durable messages that have expired."),
+		number("max-durables", 10000, "Durable subscriptions of topics; one more is refused."),
+		number("max-temporary", 1000, "Temporary queues of one connection; one more is refused."),
 		octets("segment", 0, "Size of a journal segment; 0 means 64MiB."),
 	}
 	return &cli.Command{
@@ -59,6 +63,10 @@ func readBroker(c *cli.Context) (brokerSettings, error) {
 		TakeoverAfter: v.positive("takeover-after"), Rank: v.count("rank", 0), ReclaimWindow: v.positive("reclaim-window"),
 		MaxConnections: v.count("max-connections", 1), Prefetch: v.count("prefetch", 1), MaxRecord: int(v.octets("max-record", 64<<10)),
 		MaxMemory: v.octets("max-memory", 1<<20), SegmentBytes: v.octets("segment", 0),
+		DeadLetters: v.text("dead-letters"), MaxDurables: v.count("max-durables", 1), MaxTemporary: v.count("max-temporary", 1),
+	}
+	if !strings.HasPrefix(s.broker.DeadLetters, "/queue/") {
+		v.fail("dead-letters", s.broker.DeadLetters, "must be a queue, such as /queue/DLQ")
 	}
 	s.broker.Limits.Body = int(v.octets("max-frame", 0))
 	switch how := v.text("takeover"); how {
