@@ -26,11 +26,23 @@ type haproxy struct {
 	listen map[string]string // by peer's address
 }
 
-// HAProxyVersion asks the program.
+// outsidePath is where packages put haproxy, which is not in every user's PATH.
+var outsidePath = []string{"/usr/sbin/haproxy", "/usr/local/sbin/haproxy"}
+
+func findHAProxy() (string, error) {
+	for _, name := range append([]string{"haproxy"}, outsidePath...) {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", ErrNoHAProxy
+}
+
+// HAProxyVersion asks the program; ErrNoHAProxy if there is none.
 func HAProxyVersion(ctx context.Context) (string, error) {
-	path, err := exec.LookPath("haproxy")
+	path, err := findHAProxy()
 	if err != nil {
-		return "", ErrNoHAProxy
+		return "", err
 	}
 	said, err := exec.CommandContext(ctx, path, "-v").Output()
 	if err != nil {
@@ -59,6 +71,10 @@ func startHAProxy(ctx context.Context, dir string, threads, most int, peers ...s
 	if err != nil {
 		return nil, err
 	}
+	binary, err := findHAProxy()
+	if err != nil {
+		return nil, err
+	}
 	var last error
 	for range 3 { // a port that was free may be taken by now
 		listen, err := freePorts(len(peers))
@@ -69,7 +85,7 @@ func startHAProxy(ctx context.Context, dir string, threads, most int, peers ...s
 		if err := os.WriteFile(file, []byte(haproxyConfig(threads, most, listen, peers)), 0o600); err != nil {
 			return nil, fmt.Errorf("write haproxy's configuration: %w", err)
 		}
-		p, err := startProcess("haproxy", dir, "haproxy", "-db", "-f", file)
+		p, err := startProcess("haproxy", dir, binary, "-db", "-f", file)
 		if err != nil {
 			return nil, err
 		}

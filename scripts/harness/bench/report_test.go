@@ -2,6 +2,7 @@ package bench
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -121,5 +122,14 @@ func TestJSONHasALineForEachFigure(t *testing.T) {
 	}
 	if n != len(lines) || n == 0 {
 		t.Fatalf("%d lines for %d figures", n, len(lines))
+	}
+}
+
+func TestNoHAProxyIsSaid(t *testing.T) {
+	defer func(was []string) { outsidePath = was }(outsidePath)
+	outsidePath = nil
+	t.Setenv("PATH", t.TempDir())
+	if _, err := HAProxyVersion(t.Context()); !errors.Is(err, ErrNoHAProxy) || !strings.Contains(err.Error(), "scripts/bench --install") {
+		t.Fatalf("error %v does not say what to do", err)
 	}
 }
