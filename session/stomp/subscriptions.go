@@ -132,6 +132,10 @@ func (r *Recorder) subscribe(f *frame.Frame, in session.Buf, out *session.Out) {
 		r.subs.named++
 		sub.id = append([]byte("auto-"), strconv.Itoa(r.subs.named)...)
 	}
+	if bytes.HasPrefix(sub.id, []byte(frame.PairedPrefix)) {
+		r.reject(out, f, "subscription ids that begin with "+frame.PairedPrefix+" are the sidecar's")
+		return
+	}
 	switch string(f.Value("ack")) {
 	case "", "auto":
 	case "client":
