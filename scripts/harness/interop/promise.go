@@ -48,7 +48,7 @@ var promises = map[string]Promise{
 	},
 	"activemq": {
 		Text:    "exactly once, in order; a SEND in flight may end in an ERROR that says unknown",
-		Why:     "one SEND of a connection can be in doubt; it is looked up by its id, and one that is not found may have been consumed already",
+		Why:     "the broker drops no copies; a mark stored beside each SEND says afterwards what was stored, where the broker lets it be read",
 		MayTell: true,
 		Thaw:    6 * time.Second, // a frozen master keeps the lock of the shared store
 	},
