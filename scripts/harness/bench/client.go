@@ -17,7 +17,7 @@ const (
 	window      = 1000             // SENDs without RECEIPT, or MESSAGEs without ACK, of one connection
 	readBuffer  = 64 << 10         // octets
 	patience    = 60 * time.Second // beyond the time that a load is meant to take, before it counts as hung
-	connectWait = 20 * time.Second
+	connectWait = 60 * time.Second // a crowd on a busy machine is let in slowly
 )
 
 // body is what every message carries: no run of one octet, and no NUL.

@@ -162,6 +162,21 @@ func (w *crowd) cpu() (sum cpuTime, err error) {
 	return sum, nil
 }
 
+// cores is the CPU time that the proxies spend in a second, over d.
+func (w *crowd) cores(ctx context.Context, d time.Duration) (float64, error) {
+	before, err := w.cpu()
+	if err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	if err := pause(ctx, d); err != nil {
+		return 0, err
+	}
+	after, err := w.cpu()
+	spent := after.sub(before)
+	return (spent.user + spent.system).Seconds() / time.Since(start).Seconds(), err
+}
+
 func pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():

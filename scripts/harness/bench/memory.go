@@ -35,20 +35,10 @@ func MeasureIdle(ctx context.Context, opt Options, via Via, n int, settle time.D
 	if err := pause(ctx, settle/2); err != nil {
 		return r, err
 	}
-	before, err := w.cpu()
-	if err != nil {
+	r = Idle{Clients: n, Proxies: len(w.proxies)}
+	if r.Cores, err = w.cores(ctx, settle/2); err != nil {
 		return r, err
 	}
-	start := time.Now()
-	if err := pause(ctx, settle/2); err != nil {
-		return r, err
-	}
-	after, err := w.cpu()
-	if err != nil {
-		return r, err
-	}
-	spent := after.sub(before)
-	r = Idle{Clients: n, Proxies: len(w.proxies), Cores: (spent.user + spent.system).Seconds() / time.Since(start).Seconds()}
 	r.Bytes, err = w.perClient()
 	return r, err
 }
@@ -57,6 +47,7 @@ func MeasureIdle(ctx context.Context, opt Options, via Via, n int, settle time.D
 type Held struct {
 	Clients, Proxies, Unacked int           // Unacked messages were held by a tenth of the clients
 	Before, Held              float64       // octets of resident memory for each client, with the broker and without
+	Cores                     float64       // CPU time of the proxies in a second, while there is no broker
 	Parked                    time.Duration // from the kill until the last session was parked
 	Served                    time.Duration // from the start of the next broker until it answered a CONNECT
 	Half, All                 time.Duration // from then until half of the clients, and all, had a RECEIPT
@@ -101,7 +92,7 @@ func MeasureHeld(ctx context.Context, opt Options, n int, settle time.Duration) 
 		return r, err
 	}
 	r.Parked = time.Since(start)
-	if err := pause(ctx, settle); err != nil {
+	if r.Cores, err = w.cores(ctx, settle); err != nil {
 		return r, err
 	}
 	if r.Held, err = w.perClient(); err != nil {
@@ -157,13 +148,15 @@ func (w *crowd) giveMessages() (map[int][]string, error) {
 	return acks, err
 }
 
+// awaitParked asks the sidecars until all sessions are parked; one that is too busy to answer is asked again.
 func (w *crowd) awaitParked(ctx context.Context) error {
+	var last error
 	for end := time.Now().Add(patience); time.Now().Before(end); {
 		sum := 0
 		for _, car := range w.cars {
 			n, err := car.sessions("park")
 			if err != nil {
-				return err
+				last = err
 			}
 			sum += n
 		}
@@ -174,7 +167,7 @@ func (w *crowd) awaitParked(ctx context.Context) error {
 			return err
 		}
 	}
-	return errors.New("not all sessions were parked a minute after the broker was killed")
+	return errors.Join(errors.New("not all sessions were parked a minute after the broker was killed"), last)
 }
 
 // comeBack has every client send, and acknowledge what it holds, and waits for the receipts. All of them ask at the same time.

@@ -213,6 +213,7 @@ func heldLines(r Held) []Line {
 	return []Line{
 		line("memory before", r.Before/1024, "KiB/client"),
 		line("memory held", r.Held/1024, "KiB/client"),
+		line("cpu held", r.Cores, "cores"),
 		line("parked after kill", r.Parked.Seconds(), "s"),
 		line("broker serves after start", r.Served.Seconds(), "s"),
 		line("half are back after", r.Half.Seconds(), "s"),
