@@ -116,6 +116,12 @@ func (s *Suite) Run(ctx context.Context, kind string, line func(SuiteResult)) (e
 				direct = outcomes
 			}
 			result.Differences, result.Better = differences(direct, outcomes)
+			if s.Keep == "" && len(result.Differences) == 0 {
+				if err := os.RemoveAll(filepath.Dir(result.Log)); err != nil {
+					return fmt.Errorf("remove the logs of a run: %w", err)
+				}
+				result.Log = ""
+			}
 			line(result)
 			if result.Failed == 0 {
 				continue
