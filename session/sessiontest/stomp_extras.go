@@ -93,9 +93,12 @@ func (c *stompClient) starved() {
 			}
 		}
 	}
-	for _, it := range c.book.foreign {
-		if it.answerTo != nil && it.shown == 0 && it.sentAfter == c.w.Downs {
-			c.w.Fail("lost", "%s, the reply to %s, was not shown to the client", it.key(), it.answerTo.key())
+	for _, t := range b.sortedTemps() {
+		for _, m := range t.queue {
+			if m.live && m.item.answerTo != nil {
+				c.w.Fail("starved", "%s, the reply to %s, is in %s and was not shown to the client", m.item.key(), m.item.answerTo.key(), t.name)
+				return
+			}
 		}
 	}
 }

@@ -367,7 +367,7 @@ func (c *stompClient) drain(dst []byte) []byte {
 		}
 	}
 	live, since := c.w.Live()
-	if !c.broker.calm() {
+	if !c.broker.calm() || c.w.Cut() {
 		c.quiet = now
 	}
 	if wait := max(c.quiet, since) + calm; len(c.requests) > 0 || !live || now < wait {

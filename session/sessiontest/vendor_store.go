@@ -122,7 +122,6 @@ func (b *vendor) Crash(keep int) {
 		ch.done = true
 	}
 	b.journal, b.syncAt = nil, 0
-	b.book.crashes++
 	b.succeed(true)
 }
 
@@ -166,6 +165,7 @@ func (b *vendor) erase(m *vmessage) {
 // succeed is the take-over by the next process.
 func (b *vendor) succeed(crashed bool) {
 	b.run++
+	b.book.crashes++
 	clear(b.temps)
 	for _, c := range b.conns {
 		c.state = over

@@ -96,6 +96,11 @@ func (w *World) AllRead() bool {
 	return w.toSidecar.len() == 0 && w.shell.in[session.Client].len() == 0
 }
 
+// Cut reports whether the present link is cut and the recorder does not know it yet: what is on its way on it will not arrive.
+func (w *World) Cut() bool {
+	return w.shell.link != nil && (w.shell.link.broken || w.shell.link.stalled)
+}
+
 // Full reports whether the client has to wait with what it would write.
 func (w *World) Full() bool { return w.toSidecar.len() >= wireRoom }
 
