@@ -27,6 +27,10 @@ func Run(ctx context.Context, opt Options, plan Plan) ([]Line, error) {
 		all = lines
 	}
 	for _, n := range plan.Idle {
+		n, err := opt.possible(n)
+		if err != nil {
+			return all, err
+		}
 		var haproxy float64
 		for _, via := range []Via{HAProxy, Sidecar} {
 			opt.Logf("%d idle clients via %s", n, via)
@@ -44,14 +48,28 @@ func Run(ctx context.Context, opt Options, plan Plan) ([]Line, error) {
 		}
 	}
 	if plan.Held > 0 {
-		opt.Logf("%d held clients", plan.Held)
-		r, err := MeasureHeld(ctx, opt, plan.Held, plan.Settle)
+		n, err := opt.possible(plan.Held)
+		if err != nil {
+			return all, err
+		}
+		opt.Logf("%d held clients", n)
+		r, err := MeasureHeld(ctx, opt, n, plan.Settle)
 		if err != nil {
 			return all, err
 		}
 		all = append(all, heldLines(r)...)
 	}
 	return all, nil
+}
+
+// possible is how many of n clients the limit of open files lets this program have, and says so if that is fewer.
+func (opt Options) possible(n int) (int, error) {
+	limit, err := files()
+	if most := limit - spareFiles; err == nil && n > most {
+		opt.Logf("%d clients instead of %d: a process may have no more than %d open files here; raise the hard limit (ulimit -Hn)", most, n, limit)
+		n = most
+	}
+	return n, err
 }
 
 func runRounds(ctx context.Context, opt Options) ([]Line, error) {
