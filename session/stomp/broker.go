@@ -453,13 +453,24 @@ func (r *Recorder) errorFromBroker(f *frame.Frame, out *session.Out) {
 		r.leave(out, &Refusal{"moved", "the store moves to another server"})
 	case code != "":
 		r.leave(out, &Refusal{code, errorText(f)})
-	case !r.dialect.paired && r.errorOfOurs(f, out):
+	case !r.dialect.paired && (r.errorOfOurs(f, out) || r.tryAgain(f, out)):
 	case (r.phase != running || r.passing(f)) && r.stats.lives > 0 && r.refusals < maxRefusals && !r.firstSeen(f):
 		r.refusals++
 		r.leave(out, &Refusal{"error", errorText(f)})
 	default:
 		r.passError(f, out)
 	}
+}
+
+// tryAgain deals with an ERROR to a frame that was played again: it may tell of what became of the broker and not of the frame, but not for ever.
+func (r *Recorder) tryAgain(f *frame.Frame, out *session.Out) bool {
+	_, e := r.asker(f)
+	if e == nil || !e.doubt || e.losses >= maxLosses {
+		return false
+	}
+	e.losses++
+	r.leave(out, &Refusal{"error", errorText(f)})
+	return true
 }
 
 // passing reports whether an ERROR tells of the broker's state rather than of a fault of the client.
@@ -503,7 +514,7 @@ func (r *Recorder) errorOfOurs(f *frame.Frame, out *session.Out) bool {
 // firstSeen reports whether an ERROR answers a frame that was sent to no broker before this one.
 func (r *Recorder) firstSeen(f *frame.Frame) bool {
 	sub, e := r.asker(f)
-	return sub != nil && !sub.known || e != nil && !e.doubt
+	return sub != nil && !sub.known && !sub.doubt || e != nil && !e.doubt
 }
 
 // asker finds what a receipt-id of ours was asked for.

@@ -97,7 +97,7 @@ var (
 	// hold it does not say whether it ever did, nor does a browser see beyond the pages that are in memory.) NACK sends one message to the
 	// dead-letter queue. Most ERRORs leave the connection open.
 	activeMQ = dialect{name: "ActiveMQ", identity: byMessageID, receiptFirst: true, marks: true, nackSingle: true, errorsStay: true,
-		tempQueues: tempRemote}
+		transient: []string{"STORE COMMIT FAILED"}, tempQueues: tempRemote}
 
 	// Artemis. message-id is <consumer>,<message>: the first part is new with every SUBSCRIBE, the second is the journal's record id and
 	// stays. Every header of a SEND reaches the consumer; an ack header even before the broker's own. _AMQ_DUPL_ID is checked per address, and
@@ -136,7 +136,7 @@ func recogniseBroker(f *frame.Frame) *dialect {
 		return &activeMQ
 	case bytes.HasPrefix(server, []byte("RabbitMQ/")):
 		return &rabbitMQ
-	case !named && len(session) == 8 && isHex(session) && len(f.Value("version")) == 0:
+	case !named && len(session) == 8 && isHex(session) && (len(f.Value("version")) == 0 || string(f.Value("version")) == "1.0"):
 		return &artemis
 	}
 	return &anyBroker

@@ -26,6 +26,7 @@ const (
 
 func behind(t *testing.T, server string, cfg Config) *talk {
 	t.Helper()
+	cfg.ReclaimWait = 2 * time.Second
 	k := newTalk(t, cfg)
 	k.client("CONNECT\naccept-version:1.2\nhost:h\n\n^@")
 	k.at(server, "ID:b-1-2:3")
@@ -216,7 +217,7 @@ func TestAbortThatWasLostIsDone(t *testing.T) {
 }
 
 func TestAckWaitsForTheRedelivery(t *testing.T) {
-	k := behind(t, activeServer, Config{})
+	k := behind(t, activeServer, Config{InDoubt: InDoubtResend})
 	k.client(subscribe)
 	k.broker("RECEIPT\nreceipt-id:u1\n\n^@" + message("m1", "a1") + message("m2", "a2") + message("m3", "a3"))
 	k.client("ACK\nid:a3\nreceipt:r3\n\n^@")
@@ -387,7 +388,7 @@ func TestAckOutsideTheTransaction(t *testing.T) {
 
 // An ERROR that leaves the connection open does not end the session; one with the end behind it does.
 func TestErrorThatStays(t *testing.T) {
-	k := behind(t, activeServer, Config{})
+	k := behind(t, activeServer, Config{InDoubt: InDoubtResend})
 	k.client("SUBSCRIBE\nid:s\ndestination:/queue/q\nselector:'\nreceipt:r\n\n^@")
 	k.broker("ERROR\nreceipt-id:u1\nmessage:bad selector\n\ntrace^@")
 	k.toClient("ERROR\nreceipt-id:r\nmessage:bad selector\n\ntrace^@")
@@ -470,7 +471,7 @@ func TestBrokerOfAnotherKindIsLeft(t *testing.T) {
 func TestKindsAreRecognised(t *testing.T) {
 	for connected, want := range map[string]*dialect{
 		"server:ActiveMQ/5.17.2\nsession:ID:x\nversion:1.2\n": &activeMQ, "server:ActiveMQ-Artemis/2.44.0 ActiveMQ Artemis Messaging Engine\nversion:1.1\n": &artemis,
-		"session:325f330e\n": &artemis, "session:325f330e\nversion:1.1\n": &anyBroker, "server:RabbitMQ/3.10.8\n": &rabbitMQ, "server:CoilMQ/1\n": &anyBroker, "": &anyBroker,
+		"session:325f330e\n": &artemis, "version:1.0\nsession:325f330e\n": &artemis, "session:325f330e\nversion:1.1\n": &anyBroker, "server:RabbitMQ/3.10.8\n": &rabbitMQ, "server:CoilMQ/1\n": &anyBroker, "": &anyBroker,
 		"understudy-epoch:1\nunderstudy-store:S\nserver:RabbitMQ/1\n": &pairedBroker,
 	} {
 		k := newTalk(t, Config{})

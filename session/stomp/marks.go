@@ -19,7 +19,8 @@ import (
 // says that the broker has removed the consumer of the old connection, which it does behind everything that it had read there: no mark
 // is added by anybody else any more. So a second fence is sent, and comes behind all marks. What stands in the latest of them is done, the
 // rest is not and never will be. [ActiveMQ: a connection's frames are worked through one after the other; exclusive consumers; a queue is
-// first in, first out]
+// first in, first out] Sessions that only consume have the queue for its fence: as long as the consumers of the old connection live they are dealt
+// messages, which would come to the client late and out of order.
 type marks struct {
 	state   marksState
 	pending uint64    // number of the receipt of the SUBSCRIBE
@@ -95,7 +96,7 @@ func (r *Recorder) marksAnswered(why string, out *session.Out) {
 		r.appendBroker(out, r.scratch)
 		return
 	}
-	m.state = marksOn
+	m.state, m.used = marksOn, why == ""
 	r.goOn(out)
 }
 
@@ -142,7 +143,7 @@ func (r *Recorder) appendMark(b []byte, tx, mark string) []byte {
 
 // markOf writes the mark of an effect.
 func (r *Recorder) markOf(b []byte, e *entry, tx string) []byte {
-	r.marks.used, r.marks.sent = true, e.order
+	r.marks.sent = e.order
 	return r.appendMark(b, tx, strconv.FormatUint(e.order, 10))
 }
 

@@ -485,6 +485,7 @@ func (r *Recorder) Down(why error, out *session.Out) {
 		e.sent, e.receipt = false, 0
 	}
 	for _, sub := range r.subs.list {
+		sub.doubt = sub.doubt || sub.sent
 		sub.sent, sub.ended, sub.pending = false, false, 0
 		sub.discard()
 	}

@@ -55,7 +55,8 @@ type Config struct {
 	Replay Replay
 	// BrokerAutoAck leaves ack:auto to the broker, as without a sidecar: what is on its way when a connection breaks is lost.
 	BrokerAutoAck bool
-	// ReclaimWait is how long, after a take-over by a broker that is not paired, redeliveries of what the client holds are waited for; 2 s.
+	// ReclaimWait is how long, after a take-over by a broker that is not paired, redeliveries of what the client holds are waited for; 5 s: a living
+	// broker may take that long to end the consumer of the connection that was lost.
 	ReclaimWait time.Duration
 	// Limits of client frames.
 	Limits frame.Limits
@@ -73,7 +74,7 @@ func (c Config) withDefaults() Config {
 	set(&c.LoginTimeout, 3*c.BrokerHeartBeat)
 	set(&c.ConnectTimeout, 30*time.Second)
 	set(&c.AutoAckLag, 2*time.Millisecond)
-	set(&c.ReclaimWait, 2*time.Second)
+	set(&c.ReclaimWait, 5*time.Second)
 	if c.Window == 0 {
 		c.Window = 4 << 20
 	}

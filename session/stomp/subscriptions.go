@@ -32,6 +32,7 @@ type subscription struct {
 	pending  uint64 // number of our receipt on the current connection; 0: answered
 	order    uint64 // when it was made, on the log's count
 	known    bool   // a broker has taken it
+	doubt    bool   // or may have: it was sent on a connection that broke
 	sent     bool   // to the current broker
 	internal bool   // made by us, not by the client
 	browser  bool   // shows what is there and ends
@@ -203,6 +204,10 @@ func (r *Recorder) playSubscribe(sub *subscription, out *session.Out) {
 	if !r.dialect.paired {
 		sub.scope = r.scopeOf(sub)
 	}
+	if sub.tracked && r.marking() && r.marks.state == marksOff {
+		r.subscribeMarks(out)
+		return
+	}
 	r.receipts++
 	sub.pending, sub.sent = r.receipts, true
 	raw, leave := sub.frame.Bytes(), dropReceipt
@@ -341,9 +346,14 @@ func (r *Recorder) unsubscribe(f *frame.Frame, in session.Buf, out *session.Out)
 	sub.closing = true
 	sub.discard()
 	for slot, d := range r.held.of(sub) {
-		if d.state == unacked {
-			r.held.remove(slot)
+		if d.state != unacked {
+			continue
 		}
+		if d.via != nil && !d.via.closing && !d.gone {
+			// It came back on another subscription, which is owed it now, but its octets have gone. The next connection brings it.
+			r.leave(out, &Refusal{"again", "a message that another subscription is owed has to be delivered again"})
+		}
+		r.held.remove(slot)
 	}
 	e := entry{kind: unsubscribeEntry, sub: sub, frame: r.arena.keep(in), at: out.Now}
 	e.setReceipt(f)
