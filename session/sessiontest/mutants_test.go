@@ -2,6 +2,7 @@ package sessiontest_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/understudy-mq/understudy/session"
 	. "github.com/understudy-mq/understudy/session/sessiontest"
@@ -10,7 +11,7 @@ import (
 
 // recorder is the one under test, set as the script says.
 func recorder(s *Script, id string) session.Recorder {
-	return stomp.New(stomp.Config{Session: id, Hold: s.Hold, HoldIdle: s.Hold * IdleHold, Window: s.Window})
+	return stomp.New(stomp.Config{Session: id, Hold: s.Hold, HoldIdle: s.Hold * IdleHold, Window: s.Window, ReclaimWait: 2 * time.Second})
 }
 
 // TestMutants puts defects into the broker model and the shell and asks that each is noticed: verdicts that cannot fail prove nothing.
