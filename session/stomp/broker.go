@@ -454,7 +454,7 @@ func (r *Recorder) errorFromBroker(f *frame.Frame, out *session.Out) {
 	case code != "":
 		r.leave(out, &Refusal{code, errorText(f)})
 	case !r.dialect.paired && (r.errorOfOurs(f, out) || r.tryAgain(f, out)):
-	case (r.phase != running || r.passing(f)) && r.stats.lives > 0 && r.refusals < maxRefusals && !r.firstSeen(f):
+	case (r.phase != running || r.passing(f)) && r.logins > 1 && r.refusals < maxRefusals && !r.firstSeen(f):
 		r.refusals++
 		r.leave(out, &Refusal{"error", errorText(f)})
 	default:

@@ -34,7 +34,8 @@ const (
 
 // emit sends an entry to the current broker, if there is one that has logged us in and it is its turn.
 func (r *Recorder) emit(e *entry, out *session.Out) {
-	if r.phase < replaying || r.gated {
+	// A plain acknowledgement passes what has to wait: it has no place in an order, and its subscription may end before its turn comes.
+	if r.phase < replaying || r.gated && !(e.tx == nil && (e.kind == ackEntry || e.kind == nackEntry) && r.settled() && !r.dialect.paired && !r.dialect.ownAckModes) {
 		return
 	}
 	switch r.turn(e) {
@@ -316,6 +317,7 @@ func (r *Recorder) connected(f *frame.Frame, out *session.Out) {
 	}
 	r.version, r.client.Version, r.broker.Version = v, v, v
 	r.dialect = kind
+	r.logins++
 	switch {
 	case r.verbatim():
 		r.relayVerbatim(f, out)
@@ -390,7 +392,7 @@ func (r *Recorder) pump(out *session.Out) {
 			r.playSubscribe(sub, out)
 		}
 	}, func(e *entry) {
-		if e.sent || r.gated {
+		if e.sent {
 			return
 		}
 		again := e.doubt

@@ -117,6 +117,7 @@ type Recorder struct {
 	since   time.Time // when phase was entered
 	version frame.Version
 	dialect *dialect // nil until a broker has answered
+	logins  int      // brokers that took our login
 
 	client, broker frame.Parser
 	connect        session.Buf // the client's CONNECT, octets as they came
@@ -194,9 +195,9 @@ func New(cfg Config) *Recorder {
 
 // Feed implements session.Recorder.
 func (r *Recorder) Feed(leg session.Leg, in session.Buf, out *session.Out) (took, want int) {
-	parser, handle := &r.client, r.fromClient
+	parser := &r.client
 	if leg == session.Broker {
-		parser, handle = &r.broker, r.fromBroker
+		parser = &r.broker
 		if r.brokerSilent(out) {
 			return 0, 0
 		}
@@ -220,8 +221,12 @@ func (r *Recorder) Feed(leg session.Leg, in session.Buf, out *session.Out) (took
 		if f.Command == frame.Message && took+n < len(p) && p[took+n] == '\n' {
 			n++ // the line feed that servers write behind the NUL belongs to it: there are clients that need it
 		}
-		if f.Command != frame.EOL {
-			handle(&f, in.Slice(took, took+n), out)
+		switch whole := in.Slice(took, took+n); {
+		case f.Command == frame.EOL:
+		case leg == session.Client:
+			r.fromClient(&f, whole, out)
+		default:
+			r.fromBroker(&f, whole, out)
 		}
 		took += n
 	}
