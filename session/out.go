@@ -33,15 +33,20 @@ type Out struct {
 	inject injector
 }
 
-// Injected octets (receipts, acknowledgements, login) come from small chunks of this size.
-const injectChunk = 4 << 10
+// Injected octets (receipts, acknowledgements, login) come from small chunks. The first is small, for most sessions are idle and say no more than a
+// heart-beat; one that is still in use when there is no room left is followed by one of twice its size.
+const (
+	injectFirst = 64
+	injectMost  = 4 << 10
+)
 
 type queue struct {
 	bufs []Buf
 	size int
 }
 
-// injector hands out small ranges from a chunk, and keeps one chunk that came back for the next.
+// injector hands out small ranges from a chunk, from its beginning again when all that it handed out came back. Of the largest size it keeps one chunk
+// that came back for the next.
 type injector struct {
 	chunk *Chunk
 	used  int
@@ -49,20 +54,40 @@ type injector struct {
 }
 
 func (in *injector) take(n int) Buf {
+	if in.chunk != nil && in.chunk.Refs() == 1 {
+		in.used = 0 // nobody is left to see the octets change
+	}
 	if in.chunk == nil || len(in.chunk.Data)-in.used < n {
+		size := injectFirst
+		if in.chunk != nil {
+			size = 2 * len(in.chunk.Data)
+		}
 		in.drop()
+		for size < n {
+			size *= 2
+		}
 		switch {
-		case n > injectChunk:
+		case n > injectMost:
 			in.chunk = NewChunk(make([]byte, n), nil)
+		case size < injectMost:
+			in.chunk = NewChunk(make([]byte, size), nil)
 		case in.spare != nil:
 			in.chunk, in.spare = in.spare, nil
 			in.chunk.Revive()
 		default:
-			in.chunk = NewChunk(make([]byte, injectChunk), func(c *Chunk) { in.spare = c })
+			in.chunk = NewChunk(make([]byte, injectMost), func(c *Chunk) { in.spare = c })
 		}
 	}
 	in.used += n
 	return in.chunk.Range(in.used-n, in.used)
+}
+
+// trim lets go what a session that says little does not need.
+func (in *injector) trim() {
+	if in.spare = nil; in.chunk != nil && in.chunk.Refs() == 1 && len(in.chunk.Data) > injectFirst {
+		in.drop()
+		in.spare = nil // where the chunk may have gone
+	}
 }
 
 func (in *injector) drop() {
@@ -130,6 +155,19 @@ func (q *queue) empty() {
 		q.bufs = nil
 	}
 }
+
+// Trim gives back memory that was of use while there was more to say. It is for a session that is idle.
+func (o *Out) Trim() {
+	o.inject.trim()
+	for l := range o.legs {
+		if q := &o.legs[l]; len(q.bufs) == 0 && cap(q.bufs) > idleBufs {
+			q.bufs = nil
+		}
+	}
+}
+
+// An idle session keeps a queue of this many ranges: that of its heart-beats.
+const idleBufs = 1
 
 // Close drops everything.
 func (o *Out) Close() {
