@@ -72,7 +72,7 @@ type Config struct {
 	Sidecars func() int
 	// Credentials are what a broker is to be told instead of the client's own; both empty: the client's. It must not block. May be nil.
 	Credentials func(ep routing.Endpoint) (login, passcode string)
-	// Relay holds the settings of relays; Dial, Event, Credentials and Logger in it are the Proxy's.
+	// Relay holds the settings of relays; Dial, Event and Credentials in it are the Proxy's.
 	Relay relay.Config
 	// Pace between attempts that led nowhere.
 	Pace routing.Pace

@@ -29,9 +29,12 @@ import (
 
 // relayed is a relay.Conn, as far as the Proxy needs it.
 type relayed interface {
-	Serve(ctx context.Context) error
+	// Start serves the client, and tells ended how that ended; it may block until then.
+	Start(ctx context.Context, ended func(error))
 	Report() session.Report
 	Sever(why error)
+	// Trim lets memory go that is of no use while the session is idle.
+	Trim(now time.Time)
 }
 
 // Proxy serves one listener. Make it with New.
@@ -186,12 +189,17 @@ func (p *Proxy) admit(conn net.Conn) {
 	l := &link{p: p, id: p.accepted.Add(1), client: conn.RemoteAddr().String(), conns: [2]net.Conn{session.Client: conn}, since: time.Now(), rnd: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))}
 	p.links[l.id] = l
 	p.metrics.clients.Inc()
-	p.joined.Go(func() { p.serve(l, conn) })
+	p.joined.Add(1)
+	go p.serve(l, conn)
 }
 
-// serve is a session's goroutine from accept to close.
+// serve makes a session of what was accepted. It does not stay with it: one more goroutine for each would be a sixth of an idle session.
 func (p *Proxy) serve(l *link, conn net.Conn) {
-	defer p.forget(l)
+	ended := func(err error) {
+		l.end(err)
+		p.forget(l)
+		p.joined.Done()
+	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		// An error here would be the connection's own, which the relay will see as well.
 		_ = tcp.SetKeepAliveConfig(p.cfg.KeepAlive)
@@ -201,7 +209,7 @@ func (p *Proxy) serve(l *link, conn net.Conn) {
 		if err := p.handshake(secured); err != nil {
 			conn.Close()
 			p.metrics.refused("tls")
-			l.end(&relay.EndError{Code: codeTLS, Cause: err})
+			ended(&relay.EndError{Code: codeTLS, Cause: err})
 			return
 		}
 		conn = secured
@@ -209,15 +217,14 @@ func (p *Proxy) serve(l *link, conn net.Conn) {
 	if p.cfg.Splice {
 		r := newSpliced(l, conn)
 		l.setRelay(r)
-		l.end(r.Serve(p.ctx))
+		r.Start(p.ctx, ended)
 		return
 	}
 	cfg := p.cfg.Relay
-	cfg.Dial, cfg.Event, cfg.Credentials, cfg.Logger = l.dial, l.event, l.credentials, p.cfg.Logger.With("session", l.id)
+	cfg.Dial, cfg.Event, cfg.Credentials = l.dial, l.event, l.credentials
 	r := p.newRelay(conn, p.cfg.NewRecorder(), cfg)
 	l.setRelay(r)
-	err := r.Serve(p.ctx)
-	l.end(err)
+	r.Start(p.ctx, ended)
 }
 
 // clientHandshake bounds TLS with a client, who might else hold a place by saying nothing.

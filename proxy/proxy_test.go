@@ -179,13 +179,14 @@ type parked struct {
 	cfg  relay.Config
 }
 
-func (p parked) Serve(ctx context.Context) error {
-	defer p.conn.Close()
+func (p parked) Start(ctx context.Context, ended func(error)) {
 	_, err := p.cfg.Dial(ctx, relay.Try{})
-	return err
+	p.conn.Close()
+	ended(err)
 }
 func (parked) Report() session.Report { return session.Report{State: "park"} }
 func (parked) Sever(error)            {}
+func (parked) Trim(time.Time)         {}
 
 func TestSeverAndSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

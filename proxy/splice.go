@@ -75,7 +75,13 @@ func (s *spliced) enter(state, broker string) {
 	s.report.State, s.report.Broker, s.report.Since = state, broker, time.Now()
 }
 
-// Serve implements relayed.
+// Trim implements relayed: there is nothing to let go.
+func (s *spliced) Trim(time.Time) {}
+
+// Start implements relayed.
+func (s *spliced) Start(ctx context.Context, ended func(error)) { ended(s.Serve(ctx)) }
+
+// Serve passes octets on until one side is lost or both have ended.
 func (s *spliced) Serve(ctx context.Context) error {
 	defer s.client.Close()
 	defer s.enter("end", "")

@@ -36,6 +36,7 @@ func (p *Proxy) tend() {
 		waiting := 0
 		for _, l := range p.all() {
 			l.listen(time.Now())
+			l.trim(time.Now())
 			if l.isWaiting() {
 				waiting++
 			}
@@ -57,6 +58,16 @@ func (l *link) listen(now time.Time) {
 		l.p.metrics.deaf(session.Client)
 		l.p.cfg.Logger.Info("client lost", "session", l.id, "client", l.client, "why", errClientDeaf)
 		relay.Reset(conns[session.Client])
+	}
+}
+
+// trim has an idle session hold no more than it needs.
+func (l *link) trim(now time.Time) {
+	l.mu.Lock()
+	r := l.relay
+	l.mu.Unlock()
+	if r != nil {
+		r.Trim(now)
 	}
 }
 

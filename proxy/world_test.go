@@ -193,15 +193,18 @@ type fakeRelay struct {
 	severed []error
 }
 
-func (f *fakeRelay) Serve(ctx context.Context) error {
-	defer f.conn.Close()
+func (f *fakeRelay) Start(ctx context.Context, ended func(error)) {
+	var err error
 	select {
-	case err := <-f.stop:
-		return err
+	case err = <-f.stop:
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		err = context.Cause(ctx)
 	}
+	f.conn.Close()
+	ended(err)
 }
+
+func (f *fakeRelay) Trim(time.Time) {}
 
 func (f *fakeRelay) Report() session.Report {
 	f.mu.Lock()

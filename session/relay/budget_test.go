@@ -43,7 +43,7 @@ func TestBudget(t *testing.T) {
 	budget := NewBudget(80)
 	with := func(c *Config) { c.Budget = budget }
 	a, b, tx := newRig(t, saver(), with), newRig(t, saver(), with), newRig(t, saver(), with)
-	brokerA, brokerB, brokerTx := a.accept(), b.accept(), tx.accept()
+	brokerA, brokerB, brokerTx := a.up(), b.up(), tx.up()
 	const soon, while = 5 * time.Second, 150 * time.Millisecond
 	if !passed(t, tx, brokerTx, "BEGIN.....", soon) || !passed(t, a, brokerA, string(make([]byte, 70)), soon) || budget.State().Full {
 		t.Fatalf("held below the limit: %+v", budget.State())

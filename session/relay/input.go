@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/understudy-mq/understudy/session"
@@ -21,11 +22,14 @@ type input struct {
 	idle       []byte          // where that is waited for
 	chunk      *session.Chunk
 	start, end int
-	want       int // octets from start that the recorder waits for
+	want       int  // octets from start that the recorder waits for
+	parked     bool // the chunk was put into lent
 
 	try func(fd uintptr) bool // made once, so that reading allocates nothing
 	n   int
 	err error
+
+	lent atomic.Pointer[session.Chunk] // the chunk of a reader that waits with nothing unread in it: whoever swaps it out has it
 }
 
 func (in *input) init(pool *chunkPool, mu *sync.Mutex, conn net.Conn) {
@@ -84,15 +88,26 @@ func (in *input) fill() error {
 		return err
 	}
 	in.n, in.err = 0, nil
-	if err := in.raw.Read(in.try); err != nil {
+	err := in.raw.Read(in.try)
+	in.reclaim()
+	if err != nil {
 		return err
 	}
 	in.end += max(in.n, 0)
 	return in.err
 }
 
+// surrender lets go the chunk of a reader that waits with one in hand, because what was read into it is still in use elsewhere. It is called
+// under mu; the reader can hold no lock while it waits.
+func (in *input) surrender() {
+	if c := in.lent.Swap(nil); c != nil {
+		c.Release()
+	}
+}
+
 // tryRead is one non-blocking read; false makes the runtime wait for readiness and call again.
 func (in *input) tryRead(fd uintptr) bool {
+	in.reclaim()
 	fresh := in.chunk == nil
 	if fresh {
 		in.chunk = in.pool.get()
@@ -107,12 +122,25 @@ func (in *input) tryRead(fd uintptr) bool {
 		if fresh {
 			in.pool.put(in.chunk)
 			in.chunk = nil
+		} else if in.start == in.end {
+			in.parked = true
+			in.lent.Store(in.chunk)
 		}
 		return false
 	case in.err == nil && in.n == 0:
 		in.err = io.EOF
 	}
 	return true
+}
+
+// reclaim makes the chunk the reader's again after a wait, or forgets it.
+func (in *input) reclaim() {
+	if !in.parked {
+		return
+	}
+	if in.parked = false; in.lent.Swap(nil) == nil {
+		in.chunk, in.start, in.end = nil, 0, 0
+	}
 }
 
 // grow makes room for what the recorder waits for. No announced length is believed: room grows with what has arrived, by doubling.

@@ -1,7 +1,8 @@
 // Package relay is the one shell around every recorder: it owns a client connection from accept to close, with its goroutines,
 // buffers, deadlines and back-pressure, and reaches brokers through a func that it is handed.
 //
-// Two goroutines serve a session: one reads the client, one finds brokers and reads them. Whoever read a leg feeds the recorder under
+// Two goroutines serve a session: one reads the client, one finds brokers and reads them. After a long wait each leaves what comes next to a fresh
+// one, because a stack that has grown does not shrink below 4 KiB, and most sessions are idle. Whoever read a leg feeds the recorder under
 // the connection's mutex, lets the mutex go and writes what came out for the other leg itself; octets for the leg it reads from are written by a
 // goroutine that lives only as long as there is something to write, so that two full sockets never wait for each other. At most one
 // goroutine writes a leg at a time, in the order in which the recorder queued.
@@ -13,7 +14,6 @@ package relay
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -69,7 +69,6 @@ type Config struct {
 	ChunkBytes int
 	// LingerTimeout bounds writing the last octets to a client and waiting for its close; 0 means 5 s.
 	LingerTimeout time.Duration
-	Logger        *slog.Logger
 }
 
 // EndError is why a session ended, when it was not an orderly end.
@@ -94,20 +93,26 @@ const orderly = "client-closed"
 
 // Conn is one relayed client connection.
 type Conn struct {
-	cfg    Config
-	pool   *chunkPool
-	cancel context.CancelFunc
-	wg     sync.WaitGroup // goroutines that Serve waits for
+	cfg     Config
+	pool    *chunkPool
+	wg      sync.WaitGroup // goroutines that end waits for
+	readers [2]func()      // what the reader of each leg does, made once so that to start one allocates nothing
+	ended   func(error)    // Start's
+	stop    func() bool    // ends the watch on Start's context
+
+	// Owned by the reader of the broker.
+	try  Try
+	name string // of the peer
 
 	mu          sync.Mutex
+	cancel      context.CancelFunc // of the dial under way
 	rec         session.Recorder
 	out         session.Out
 	legs        [2]leg
-	changed     *sync.Cond // pause, writers idle, ready, end
+	changed     sync.Cond // pause, writers idle, ready, end
 	timer       *time.Timer
 	armed       time.Time // when timer fires; zero: not armed
 	fault       *session.Fault
-	done        chan struct{} // closed when fault is set
 	sealed      bool          // the session is being taken down: no goroutine may be started, no octet queued
 	closed      bool          // the recorder is closed: nothing may call it
 	hungUp      bool          // the paused client has closed: what it had sent is read to its end
@@ -127,8 +132,8 @@ func New(client net.Conn, rec session.Recorder, cfg Config) *Conn {
 	if cfg.LingerTimeout == 0 {
 		cfg.LingerTimeout = 5 * time.Second
 	}
-	c := &Conn{cfg: cfg, pool: poolOf(cfg.ChunkBytes), rec: rec, done: make(chan struct{})}
-	c.changed = sync.NewCond(&c.mu)
+	c := &Conn{cfg: cfg, pool: poolOf(cfg.ChunkBytes), rec: rec}
+	c.changed.L = &c.mu
 	c.legs[session.Client].conn = client
 	c.legs[session.Client].raw, c.legs[session.Client].secure = socketOf(client), secure(client)
 	c.legs[session.Client].in.init(c.pool, &c.mu, client)
@@ -137,24 +142,40 @@ func New(client net.Conn, rec session.Recorder, cfg Config) *Conn {
 
 // Serve relays until the session ends or ctx is cancelled, then closes everything. It returns nil for an orderly end.
 func (c *Conn) Serve(ctx context.Context) error {
-	ctx, c.cancel = context.WithCancel(ctx)
-	defer c.cancel()
+	result := make(chan error, 1)
+	c.Start(ctx, func(err error) { result <- err })
+	return <-result
+}
+
+// Start is Serve for a caller who does not want to wait: ended is told what Serve would have returned, from a goroutine that it may keep.
+func (c *Conn) Start(ctx context.Context, ended func(error)) {
+	c.ended = ended
+	c.readers = [2]func(){session.Client: c.readClient, session.Broker: func() { c.followBroker(ctx) }}
 	c.timer = time.AfterFunc(time.Hour, c.tick)
 	c.timer.Stop()
+	c.wg.Add(len(c.readers)) // before anything can end the session
 	stop := context.AfterFunc(ctx, func() { c.finish(&session.Fault{Code: "shutdown", Cause: context.Cause(ctx)}) })
-	defer stop()
+	c.mu.Lock()
+	c.stop = stop
+	c.mu.Unlock()
 	c.step(neither, func(out *session.Out) { c.rec.Tick(out) })
-	c.wg.Go(func() { c.readClient() })
-	c.wg.Go(func() { c.followBroker(ctx) })
-	<-c.done
-	report := c.Report()
-	c.close()
-	var err error
-	if f := c.fault; f.Code != orderly {
-		err = &EndError{f.Code, f.Cause}
+	for _, read := range c.readers {
+		go read()
 	}
-	c.event(Event{Kind: Ended, Err: err, At: time.Now(), Report: report})
-	return err
+}
+
+// end is the goroutine that takes down a session whose fault is set.
+func (c *Conn) end() {
+	c.mu.Lock()
+	event := c.describe(Ended, "", nil, time.Now())
+	c.mu.Unlock()
+	c.close()
+	if f := c.fault; f.Code != orderly {
+		event.Err = &EndError{f.Code, f.Cause}
+	}
+	event.At = time.Now()
+	c.tell(event)
+	c.ended(event.Err)
 }
 
 // Report asks the recorder.
@@ -185,9 +206,11 @@ func (c *Conn) finish(f *session.Fault) {
 func (c *Conn) setFault(f *session.Fault) {
 	if c.fault == nil {
 		c.fault = f
-		close(c.done)
-		c.cancel()
+		if c.cancel != nil {
+			c.cancel()
+		}
 		c.changed.Broadcast()
+		go c.end()
 	}
 }
 
@@ -209,10 +232,9 @@ func (c *Conn) close() {
 		c.changed.Wait()
 	}
 	c.sealed = true
+	_ = client.SetReadDeadline(deadline)
 	c.mu.Unlock()
-	if CloseWrite(client) {
-		_ = client.SetReadDeadline(deadline) // readClient goes on, discarding, until the client has closed too
-	} else {
+	if !CloseWrite(client) { // else readClient goes on, discarding, until the client has closed too
 		_ = client.Close()
 	}
 	c.wg.Wait()
@@ -220,6 +242,7 @@ func (c *Conn) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.timer.Stop()
+	c.stop()
 	c.closed = true
 	for i := range c.legs {
 		c.legs[i].in.release()
@@ -232,8 +255,19 @@ func (c *Conn) close() {
 	c.rec.Close()
 }
 
-func (c *Conn) event(e Event) {
+// describe makes an Event. It and tell are apart from their callers because an Event is large, and would be part of the stack of every goroutine
+// that waits below them. It is called under the mutex.
+//
+//go:noinline
+func (c *Conn) describe(kind EventKind, peer string, err error, at time.Time) *Event {
+	e := &Event{Kind: kind, Peer: peer, Err: err, At: at}
+	c.rec.Report(&e.Report)
+	return e
+}
+
+//go:noinline
+func (c *Conn) tell(e *Event) {
 	if c.cfg.Event != nil {
-		c.cfg.Event(e)
+		c.cfg.Event(*e)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -171,6 +172,23 @@ func (k *rig) accept() *net.TCPConn {
 		k.Fatal("nobody dialled the broker")
 		return nil
 	}
+}
+
+// up is accept, and waits until the recorder knows of the broker: what a client says before is not for all recorders of these tests.
+func (k *rig) up() *net.TCPConn {
+	k.Helper()
+	broker := k.accept()
+	for range 5000 {
+		k.mu.Lock()
+		dialled := slices.ContainsFunc(k.events, func(e Event) bool { return e.Kind == Dialled })
+		k.mu.Unlock()
+		if dialled {
+			return broker
+		}
+		time.Sleep(time.Millisecond)
+	}
+	k.Fatal("the session did not come up")
+	return nil
 }
 
 func expect(t *testing.T, c net.Conn, want string) {

@@ -16,6 +16,8 @@ type leg struct {
 	since   time.Time // when its reader began to wait for octets; zero while it does something else
 	busy    time.Time // when it began to do something else
 	inline  bool      // the reader of the other leg is writing it
+	deep    bool      // its reader has had something to do since it last began with a fresh stack
+	poked   bool      // its reader was woken to begin with one: the deadline of reads is in the past
 	written uint64    // octets the kernel took since the leg came up
 	arrived uint64    // octets reported by Wrote
 	gone    bool      // write errors were reported, what is queued is discarded
@@ -41,6 +43,11 @@ const (
 // read and so may block on; it writes that one itself.
 func (c *Conn) step(natural session.Leg, call func(out *session.Out)) {
 	c.mu.Lock()
+	c.stepLocked(natural, true, call)
+}
+
+// stepLocked is step for who holds the mutex already, which it lets go. A caller that is not the reader of a leg must not be held.
+func (c *Conn) stepLocked(natural session.Leg, reader bool, call func(out *session.Out)) {
 	if c.closed {
 		c.mu.Unlock()
 		return
@@ -51,10 +58,9 @@ func (c *Conn) step(natural session.Leg, call func(out *session.Out)) {
 	call(&c.out)
 	c.account()
 	live := c.obey(now)
-	var event Event
+	var event *Event
 	if live {
-		event = Event{Kind: Live, Peer: c.legs[session.Broker].name, At: now}
-		c.rec.Report(&event.Report)
+		event = c.describe(Live, c.legs[session.Broker].name, nil, now)
 	}
 	mine := false
 	for l := range c.legs {
@@ -69,19 +75,24 @@ func (c *Conn) step(natural session.Leg, call func(out *session.Out)) {
 		if session.Leg(l) == natural && !(natural == session.Client && leg.secure) {
 			mine, leg.inline = true, true
 		} else {
-			c.wg.Go(func() { c.drain(session.Leg(l)) })
+			c.startDrain(session.Leg(l))
 		}
 	}
-	if !live {
+	if !live && reader {
 		c.hold(natural, mine)
 	}
 	c.mu.Unlock()
 	if live {
-		c.event(event)
+		c.tell(event)
 	}
 	if mine {
 		c.drain(natural)
 	}
+}
+
+// startDrain has a goroutine of its own write what is queued for a leg.
+func (c *Conn) startDrain(l session.Leg) {
+	c.wg.Go(func() { c.drain(l) })
 }
 
 // maxQueued is how many octets may wait for a leg that somebody else is writing before the reader of the other leg waits too. Without it
@@ -165,18 +176,23 @@ func (c *Conn) arm(now time.Time) {
 	c.timer.Reset(max(wake.Sub(now), 0))
 }
 
-// tick is the timer's.
+// tick is the timer's. Its goroutine writes to the broker itself: what is due is a heart-beat, most often.
 func (c *Conn) tick() {
 	c.mu.Lock()
 	c.armed = time.Time{}
+	if c.fault != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.wg.Add(1) // close waits only once the fault is set
+	defer c.wg.Done()
 	client := &c.legs[session.Client]
-	if !c.closed && (c.out.Pause[session.Client] || c.overdraft) && c.fault == nil {
+	if c.out.Pause[session.Client] || c.overdraft {
 		// What it sent before it left still counts. It is no more than the kernel has of it, so the pause need not be kept.
 		c.hungUp = c.hungUp || client.raw.hungUp()
 	}
 	c.freeReader(time.Now())
-	c.mu.Unlock()
-	c.step(neither, func(out *session.Out) {
+	c.stepLocked(session.Broker, false, func(out *session.Out) {
 		if c.fault != nil {
 			return
 		}

@@ -41,7 +41,7 @@ func (c *Conn) drain(l session.Leg) {
 		c.mu.Unlock()
 		n, err := leg.write(conn)
 		if c.wrote(l, conn, n, err) {
-			c.wg.Go(func() { c.drain(l) })
+			c.startDrain(l)
 			return
 		}
 	}
