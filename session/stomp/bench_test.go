@@ -32,6 +32,45 @@ func BenchmarkSend(b *testing.B) {
 	}
 }
 
+// BenchmarkSendWindow is BenchmarkSend with 1000 frames under way, as a producer that does not wait for each has them. Those of the second are
+// confirmed one by one.
+func BenchmarkSendWindow(b *testing.B) {
+	const batch, window = 32, 1000
+	one := []byte("SEND\ndestination:/queue/q\nreceipt:r1\ncontent-type:text/plain\n\n" + string(bytes.Repeat([]byte{'x'}, 1000)) + "\x00")
+	for name, k := range map[string]*talk{"cursor": benchTalk(), "receipts": benchBehind("other/1")} {
+		b.Run(name, func(b *testing.B) {
+			in := session.NewChunk(bytes.Repeat(one, batch), nil)
+			receipts := session.NewChunk(make([]byte, 0, 4096), nil)
+			var bufs []session.Buf
+			confirmed := k.r.effects
+			b.SetBytes(int64(len(one)))
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if i%batch != 0 {
+					continue
+				}
+				k.r.Feed(session.Client, in.Range(0, len(in.Data)), &k.out)
+				if k.r.effects < confirmed+window {
+					continue
+				}
+				receipts.Data = receipts.Data[:0]
+				if confirmed += batch; name == "cursor" {
+					receipts.Data = fmt.Appendf(receipts.Data, "RECEIPT\nreceipt-id:understudy\nunderstudy-cursor:%d\n\n\x00", confirmed)
+				} else {
+					for n := confirmed - batch + 1; n <= confirmed; n++ {
+						receipts.Data = append(strconv.AppendUint(append(receipts.Data, "RECEIPT\nreceipt-id:u"...), n, 10), "\n\n\x00"...)
+					}
+				}
+				k.r.Feed(session.Broker, receipts.Range(0, len(receipts.Data)), &k.out)
+				bufs = k.flush(bufs)
+			}
+			if n := k.r.log.live; n > window+batch {
+				b.Fatalf("%d effects are not confirmed", n)
+			}
+		})
+	}
+}
+
 // BenchmarkMessageAndAck forwards a 1 KiB MESSAGE and the client's ACK of it, and takes the confirmation.
 func BenchmarkMessageAndAck(b *testing.B) {
 	const batch = 32

@@ -47,7 +47,7 @@ func (r *Recorder) message(f *frame.Frame, in session.Buf, out *session.Out) {
 		r.marked(f, out)
 		return
 	}
-	sub := r.subs.get(subID)
+	sub := r.listener(subID)
 	if sub == nil || sub.closing || r.stage != talking {
 		if sub != nil && sub.tracked && !sub.ended && !r.dialect.paired {
 			r.returning(sub, f, out) // what the client acknowledged before it left may be waiting for this
@@ -74,6 +74,20 @@ func (r *Recorder) message(f *frame.Frame, in session.Buf, out *session.Out) {
 		return
 	}
 	r.deliver(sub, f, in, ordinal(f), out)
+}
+
+// listener is the subscription that a MESSAGE is for. One that waits until an older one with its id has ended is not it.
+func (r *Recorder) listener(id []byte) *subscription {
+	sub := r.subs.get(id)
+	if sub == nil || sub.sent {
+		return sub
+	}
+	for _, old := range r.subs.list {
+		if old.sent && !old.ended && bytes.Equal(old.id, id) {
+			return old
+		}
+	}
+	return nil
 }
 
 // recognise takes a message that had gone elsewhere and comes back while the client still has something to say of it. The client is
@@ -243,6 +257,7 @@ func (r *Recorder) sentOne(e *entry, out *session.Out) {
 
 // settleOne settles one effect by itself.
 func (r *Recorder) settleOne(e *entry, out *session.Out) {
+	r.refusals = 0
 	r.markStored(e, out)
 	r.conclude(e, false, out)
 	r.log.settle(e)
@@ -273,7 +288,7 @@ func (r *Recorder) conclude(e *entry, back bool, out *session.Out) {
 	switch {
 	case back:
 		r.stats.rolledBack++
-		r.returnAcks(e.tx)
+		r.returnAcks(e.tx, out)
 		r.rolledBack(out, e)
 	case e.receiptID() != nil:
 		r.receipt(out, e.receiptID())
@@ -370,7 +385,7 @@ func (r *Recorder) finish(tx *transaction) {
 
 // returnAcks gives the messages that a transaction acknowledged back to the client, which may acknowledge them again, or leave their
 // subscription. The transaction's own acknowledgements mean nothing any more and let go of them.
-func (r *Recorder) returnAcks(tx *transaction) {
+func (r *Recorder) returnAcks(tx *transaction, out *session.Out) {
 	for e := range r.log.of(tx) {
 		if e.kind != ackEntry && e.kind != nackEntry || e.target.slot == none {
 			continue
@@ -381,6 +396,7 @@ func (r *Recorder) returnAcks(tx *transaction) {
 			r.held.setState(slot, unacked)
 			e.target = ackTarget{slot: none, id: bytes.Clone(d.id.bytes()), sub: d.sub.id}
 			if d.sub.closing && r.dialect != nil && !r.dialect.paired {
+				r.owe(d, out)
 				r.held.remove(slot) // the client has left its subscription, and would be shown it anew
 			}
 		}
@@ -462,6 +478,16 @@ func (r *Recorder) errorFromBroker(f *frame.Frame, out *session.Out) {
 	}
 }
 
+// ownDuplicateIDs reports whether the client gives SENDs of a transaction duplicate ids itself.
+func (r *Recorder) ownDuplicateIDs(tx *transaction) bool {
+	for e := range r.log.of(tx) {
+		if e.kind == sendEntry && ownDuplicateID(r.dialect, e.frame.Bytes()) {
+			return true
+		}
+	}
+	return false
+}
+
 // tryAgain deals with an ERROR to a frame that was played again: it may tell of what became of the broker and not of the frame, but not for ever.
 func (r *Recorder) tryAgain(f *frame.Frame, out *session.Out) bool {
 	_, e := r.asker(f)
@@ -494,11 +520,17 @@ func (r *Recorder) errorOfOurs(f *frame.Frame, out *session.Out) bool {
 		r.marksAnswered("the broker does not let sessions have their queue of marks: "+errorText(f), out)
 		return true
 	}
+	if _, named := f.Get("receipt-id"); !named && r.dialect.marks && bytes.Contains(f.Raw, []byte(marksQueue[len("/queue/"):])) {
+		if r.marks.refused == "" {
+			r.marksAnswered("the broker does not let sessions write to their queue of marks: "+errorText(f), out)
+		}
+		return true
+	}
 	_, e := r.asker(f)
 	switch {
 	case e == nil:
 		return false
-	case e.kind == commitEntry && e.doubt && r.dialect.duplicateCommit != "" && bytes.Contains(f.Raw, []byte(r.dialect.duplicateCommit)):
+	case e.kind == commitEntry && e.doubt && !r.ownDuplicateIDs(e.tx) && r.dialect.duplicateCommit != "" && bytes.Contains(f.Raw, []byte(r.dialect.duplicateCommit)):
 		r.settleOne(e, out)
 	case (e.kind == ackEntry || e.kind == nackEntry) && e.frame.Len() == 0:
 		r.settleOne(e, out)
@@ -537,8 +569,14 @@ func (r *Recorder) asker(f *frame.Frame) (*subscription, *entry) {
 func (r *Recorder) passError(f *frame.Frame, out *session.Out) {
 	b := append(r.scratch[:0], "ERROR\n"...)
 	sub, e := r.asker(f)
-	if e = r.blame(f, e); e != nil && e.receiptID() != nil {
-		b = frame.AppendHeader(b, "receipt-id", e.receiptID())
+	if _, named := f.Get("receipt-id"); !named {
+		sub, e = r.blame(f)
+		switch {
+		case e != nil && e.receiptID() != nil:
+			b = frame.AppendHeader(b, "receipt-id", e.receiptID())
+		case sub != nil && sub.wants != nil:
+			b = frame.AppendHeader(b, "receipt-id", sub.wants)
+		}
 	}
 	for name, value := range f.Headers {
 		switch {
@@ -547,6 +585,8 @@ func (r *Recorder) passError(f *frame.Frame, out *session.Out) {
 		case string(name) != "receipt-id" || sub == nil && e == nil:
 		case sub != nil && sub.wants != nil:
 			value = sub.wants
+		case e != nil && e.receiptID() != nil:
+			value = e.receiptID()
 		default:
 			continue
 		}
@@ -563,21 +603,50 @@ func (r *Recorder) passError(f *frame.Frame, out *session.Out) {
 	r.answerError(sub, e, out)
 }
 
-// blame finds the SEND that an ERROR without a receipt-id is about. One that has its mark beside it in a transaction asks for no receipt itself, and
-// as answers come in order it is the oldest that has none, unless frames stand before it that ask for none either.
-func (r *Recorder) blame(f *frame.Frame, e *entry) *entry {
-	if _, named := f.Get("receipt-id"); named || r.dialect == nil || !r.marking() {
-		return e
+// blame finds what an ERROR without a receipt-id is about. A SEND that has its mark beside it in a transaction asks for no receipt itself, and as
+// answers come in order it is the oldest that has none, unless frames stand before it that ask for none either. RabbitMQ names no receipts: the
+// ERROR is about what it quotes the destination of, or about the only frame that has no answer.
+func (r *Recorder) blame(f *frame.Frame) (*subscription, *entry) {
+	if r.dialect == nil || !r.dialect.errorsStay {
+		return nil, nil
 	}
-	for e := range r.log.all() {
-		if e.sent {
-			if e.kind == sendEntry && e.tx == nil {
-				return e
+	if r.dialect.marks {
+		if !r.marking() {
+			return nil, nil
+		}
+		for e := range r.log.all() {
+			if e.sent && e.kind == sendEntry && e.tx == nil {
+				return nil, e
+			} else if e.sent {
+				break
 			}
-			return nil
+		}
+		return nil, nil
+	}
+	for _, sub := range r.subs.list {
+		if sub.pending != 0 && bytes.Contains(f.Body, sub.dest) {
+			return sub, nil
 		}
 	}
-	return nil
+	var only, other *entry
+	open := 0
+	for e := range r.log.all() {
+		if !e.sent || e.receipt == 0 {
+			continue
+		}
+		if e.kind == sendEntry && bytes.Contains(f.Body, e.destination()) {
+			return nil, e
+		}
+		if e.kind == otherEntry && other == nil {
+			other = e
+		}
+		only = e
+		open++
+	}
+	if open == 1 {
+		return nil, only
+	}
+	return nil, other
 }
 
 // answerError settles what an ERROR has answered; the connection goes on.
@@ -601,10 +670,10 @@ func (r *Recorder) answerError(sub *subscription, e *entry, out *session.Out) {
 		switch {
 		case e.kind == ackEntry || e.kind == nackEntry || e.effect != 0:
 			if e.kind == commitEntry {
-				r.returnAcks(e.tx)
+				r.returnAcks(e.tx, out)
 			}
 			r.settleOne(e, out)
-		default:
+		case e.tx == nil:
 			r.log.settle(e)
 			r.log.compact()
 		}

@@ -2,6 +2,7 @@ package stomp
 
 import (
 	"bytes"
+	"strings"
 
 	"github.com/understudy-mq/understudy/session"
 	"github.com/understudy-mq/understudy/session/stomp/frame"
@@ -101,6 +102,10 @@ func highest(accept []byte) (frame.Version, bool) {
 // begin opens a transaction.
 func (r *Recorder) begin(f *frame.Frame, in session.Buf, out *session.Out) {
 	id := string(f.Value("transaction"))
+	if strings.HasPrefix(id, frame.PairedPrefix) {
+		r.reject(out, f, "transaction names that begin with "+frame.PairedPrefix+" are the sidecar's")
+		return
+	}
 	if r.txs[id] != nil || id == "" {
 		r.mistake(f, in, "BEGIN needs a transaction that is not open yet", out)
 		return
@@ -140,18 +145,21 @@ func (r *Recorder) perform(kind entryKind, f *frame.Frame, in session.Buf, out *
 	e.effect = r.effects
 	p := r.log.add(e)
 	if kind == abortEntry {
-		r.returnAcks(e.tx) // from here on the client may acknowledge them again
+		r.returnAcks(e.tx, out) // from here on the client may acknowledge them again
 	}
 	if e.tx != nil && r.dialect != nil && r.dialect.buffersTx {
 		r.endHere(p, out)
-		return
+	} else {
+		r.emit(p, out)
 	}
-	r.emit(p, out)
+	if r.staying && r.phase >= replaying && r.settled() {
+		r.pump(out) // an UNSUBSCRIBE may have waited for this
+	}
 }
 
 // endLost ends a transaction that was not to be played again. An ABORT comes true, a COMMIT cannot.
 func (r *Recorder) endLost(e *entry, out *session.Out) {
-	r.returnAcks(e.tx)
+	r.returnAcks(e.tx, out)
 	switch {
 	case e.kind == commitEntry:
 		r.stats.rolledBack++
@@ -223,12 +231,18 @@ func (r *Recorder) keep(tx *transaction, e entry, out *session.Out) {
 	if r.log.open += cost; r.log.open <= r.cfg.MaxTransaction {
 		return
 	}
-	if r.phase < replaying || buffered {
+	if r.gated && r.log.open <= maxGated*r.cfg.MaxTransaction && !buffered {
+		return // what has not been sent cannot be let go; it will be as soon as something else is settled
+	}
+	if r.phase < replaying || buffered || r.gated {
 		r.fail(out, "not-resumable", nil, "transaction "+clean(tx.id)+" is too large to be held (--max-transaction) until a broker can have it", "")
 		return
 	}
 	r.log.release(tx)
 }
+
+// maxGated is by how much a transaction may outgrow MaxTransaction while its frames wait for their turn.
+const maxGated = 4
 
 // ack takes an ACK or NACK. In ack:client mode it means every message that this client had been shown on the subscription up to this
 // one, whatever the broker has sent since. [STOMP 1.2 ACK, NACK]

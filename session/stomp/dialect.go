@@ -104,7 +104,7 @@ var (
 	// against what was committed before: in a transaction a known id makes COMMIT fail with an ERROR that has no other text than that of any
 	// failure, so it counts only for a COMMIT in doubt. An ACK in a transaction is executed at once; NACK discards. Receipts wait for the journal.
 	// In 1.2 every ERROR closes the connection. The default window of explicit modes is 10 KiB. redelivered tells nothing.
-	artemis = dialect{name: "Artemis", identity: bySuffix, acksByMessageID: true, duplicateID: "_AMQ_DUPL_ID", duplicateCommit: "AMQ339013",
+	artemis = dialect{name: "Artemis", identity: bySuffix, acksByMessageID: true, receiptFirst: true, duplicateID: "_AMQ_DUPL_ID", duplicateCommit: "AMQ339013",
 		acksOutsideTx: true, errorsStayUntil12: true, prefetch: "consumer-window-size:1048576\n", leaks: true}
 
 	// RabbitMQ. message-id is <consumer>@@<session>@@<delivery tag>: of the connection, and a stale one acknowledges whatever has its tag now.
@@ -114,7 +114,7 @@ var (
 	rabbitMQ = dialect{name: "RabbitMQ", identity: byStamp, acksByMessageID: true, nackRequeues: true, forgetsAcks: true, connectionAcks: true, stamps: true,
 		buffersTx: true, acksOutsideTx: true, maxLosses: 50, errorsStay: true, cancels: true, declares: true,
 		prefetch: "prefetch-count:1000\n", prefetchInherited: true, leaks: true, tempQueues: tempReply,
-		transient: []string{"is down or inaccessible", "nodedown", "channel died", "AMQP connection died", "Server cancelled", "timeout", "noproc"}}
+		transient: []string{"is down or inaccessible", "nodedown", "AMQP channel died", "AMQP connection died", "Server cancelled", "noproc"}}
 
 	// anyBroker is one that nothing is known of. A delivery cannot be recognised, what is in doubt stays in doubt.
 	anyBroker = dialect{name: "unknown", nackRequeues: true, ownAckModes: true, leaks: true}

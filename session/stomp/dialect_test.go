@@ -65,7 +65,7 @@ func TestEveryEffectIsConfirmedByItsOwnReceipt(t *testing.T) {
 	}
 }
 
-const marksSubscribe = "id:understudy-marks\ndestination:/queue/understudy.marks." + sessionID + "\nack:client\nactivemq.exclusive:true\n\n^@"
+const marksSubscribe = "id:understudy-marks\ndestination:/queue/understudy.marks." + sessionID + "\nack:client\nactivemq.exclusive:true\nactivemq.prefetchSize:1000000\n\n^@"
 
 // mark is a message to the queue of marks.
 func mark(value, tx string) string {

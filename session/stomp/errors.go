@@ -76,8 +76,7 @@ func (r *Recorder) inDoubtNow() (d doubt) {
 		}
 		switch e.kind {
 		case sendEntry:
-			raw := e.frame.Bytes()
-			b.WriteString(" destination=" + string(headerOf(raw[afterCommand(raw):headerEnd(raw)], "destination")))
+			b.WriteString(" destination=" + string(e.destination()))
 			if name := r.sentID(e); name != "" {
 				b.WriteString(" message-id=" + name)
 			}

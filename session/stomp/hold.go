@@ -90,6 +90,7 @@ func (r *Recorder) Tick(out *session.Out) {
 		r.expire(out)
 		r.takeLeave(out)
 	}
+	r.log.rest(out.Now)
 	r.schedule(out)
 }
 
@@ -150,9 +151,16 @@ func (r *Recorder) clientSilence() time.Duration {
 func times(d time.Duration) time.Duration { return time.Duration(float64(d) * patience) }
 func share(d time.Duration) time.Duration { return time.Duration(float64(d) * haste) }
 
+// calm is how long a session has to have run on a broker for refusals before that not to count any more.
+const calm = 10 * time.Second
+
 func (r *Recorder) tickBroker(out *session.Out) {
 	b := &r.beats
 	switch r.phase {
+	case running:
+		if out.Now.Sub(r.since) >= calm {
+			r.refusals = 0
+		}
 	case login, replaying:
 		if out.Listening[session.Broker].IsZero() {
 			r.asked = out.Now // the answer may stand behind what a slow client keeps the shell from reading
@@ -295,6 +303,9 @@ func (r *Recorder) schedule(out *session.Out) {
 	}
 	if oldest := r.auto.oldest(); !oldest.IsZero() && r.stage == talking {
 		at(oldest, r.cfg.AutoAckLag)
+	}
+	if since := r.log.rests(); !since.IsZero() {
+		at(since, restful)
 	}
 	if until := r.arrivalEnds(out.Now); !until.IsZero() && r.stage == leaving {
 		at(until, 1)

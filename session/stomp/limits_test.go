@@ -127,6 +127,79 @@ func TestWorkDoesNotGrowWithTheLog(t *testing.T) {
 	}
 }
 
+// A window that is full all the time must not make the log anew, nor look through it from the front with every confirmation, also beside a
+// transaction that stays open. What it needed for a burst goes when it is not used any more.
+func TestLogKeepsItsMemoryWhileItIsUsed(t *testing.T) {
+	for _, kept := range []int{0, 50_000} {
+		l := &journal{}
+		tx := &transaction{first: l.end()}
+		for i := range kept {
+			kind := sendEntry
+			if i == 0 {
+				kind = beginEntry
+			}
+			l.add(entry{kind: kind, tx: tx, target: ackTarget{slot: none}})
+		}
+		effect, cursor := uint64(0), uint64(0)
+		cycle := func(window int) {
+			for effect < cursor+uint64(window) {
+				effect++
+				l.add(entry{effect: effect, target: ackTarget{slot: none}})
+			}
+			for range window / 2 {
+				cursor++
+				l.confirm(cursor, func(*entry) {})
+				l.compact()
+			}
+		}
+		drain := func() {
+			for cursor < effect {
+				cursor++
+				l.confirm(cursor, func(*entry) {})
+				l.compact()
+			}
+		}
+		grow := func() {
+			for range 100 {
+				cycle(3000)
+			}
+			drain()
+		}
+		grow()
+		start := time.Now()
+		if n := testing.AllocsPerRun(10, grow); n != 0 {
+			t.Errorf("beside %d entries: %v allocations for 100 windows", kept, n)
+		}
+		// 11 times 150,000 effects: a scan of what is kept with each would be 10^11 steps.
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("beside %d entries: %v", kept, took)
+		}
+		if kept > 0 {
+			continue
+		}
+		for range 3 * weighEvery * 33 {
+			cycle(2)
+		}
+		if c := cap(l.entries); c > 256 {
+			t.Errorf("room for %d entries is kept for a few", c)
+		}
+	}
+}
+
+// An idle session keeps no log, also where no heart-beat was agreed on that would wake it.
+func TestIdleSessionKeepsNoLog(t *testing.T) {
+	k := live(t, Config{})
+	k.client(strings.Repeat("SEND\ndestination:/q\n\n^@", 1000))
+	k.broker("RECEIPT\nreceipt-id:understudy\nunderstudy-cursor:1000\n\n^@")
+	if cap(k.r.log.entries) < 1000 {
+		t.Fatal("the log is given back at once")
+	}
+	k.pass(restful)
+	if c := cap(k.r.log.entries); c > idleEntries {
+		t.Errorf("room for %d entries is kept", c)
+	}
+}
+
 // Small frames are packed: they must not keep the read buffers that they came in.
 func TestSmallFramesDoNotPinReadBuffers(t *testing.T) {
 	k := live(t, Config{})

@@ -68,6 +68,12 @@ func (e *entry) setReceipt(f *frame.Frame) {
 	}
 }
 
+// destination of a SEND.
+func (e *entry) destination() []byte {
+	raw := e.frame.Bytes()
+	return headerOf(raw[afterCommand(raw):headerEnd(raw)], "destination")
+}
+
 // transaction is one of the client's, from its BEGIN until the broker has settled its COMMIT or ABORT.
 type transaction struct {
 	id         string
@@ -84,18 +90,29 @@ type transaction struct {
 // journal is the recorder's log of entries in the order in which the client spoke. Positions count entries ever appended.
 type journal struct {
 	entries []entry
-	base    uint64 // position of entries[0]
-	next    uint64 // position of the first effect that may not be settled
-	asked   uint64 // position from which the next answered receipt is looked for
-	done    int    // settled entries still in the slice
-	live    int    // effects that are not settled
-	size    int    // octets charged to the window
-	open    int    // octets kept of open transactions
-	count   uint64 // of what the client said
+	base    uint64    // position of entries[0]
+	next    uint64    // position of the first effect that may not be settled
+	asked   uint64    // position from which the next answered receipt is looked for
+	head    int       // entries before this one are settled
+	done    int       // settled entries still in the slice
+	peak    int       // the longest that entries was since its memory was last weighed
+	drops   int       // how often entries were dropped since then
+	used    time.Time // when the last entry was made
+	live    int       // effects that are not settled
+	size    int       // octets charged to the window
+	open    int       // octets kept of open transactions
+	count   uint64    // of what the client said
 }
 
-// A log that grew beyond this is not kept once it is empty.
-const keptEntries = 1 << 10
+// The memory of a log is kept as long as it is used, for a log that fills the window again and again must not be made anew each time.
+const (
+	// weighEvery is after how many times that entries were dropped memory of which not even a quarter was used is given back.
+	weighEvery = 64
+	// restful is how long a log has to be empty and unused before its memory is given back.
+	restful = time.Second
+	// idleEntries may be kept even so.
+	idleEntries = 4
+)
 
 // Each entry is charged this much besides its octets.
 const entryCost = 64
@@ -104,7 +121,7 @@ const entryCost = 64
 func (l *journal) tick() uint64 { l.count++; return l.count }
 
 func (l *journal) add(e entry) *entry {
-	e.order = l.tick()
+	e.order, l.used = l.tick(), e.at
 	l.entries = append(l.entries, e)
 	if e.effect != 0 {
 		l.live++
@@ -128,7 +145,7 @@ func (l *journal) end() uint64 { return l.base + uint64(len(l.entries)) }
 // all yields the entries that are not settled.
 func (l *journal) all() iter.Seq[*entry] {
 	return func(yield func(*entry) bool) {
-		for i := range l.entries {
+		for i, n := l.head, len(l.entries); i < n; i++ {
 			if e := &l.entries[i]; !e.done && !yield(e) {
 				return
 			}
@@ -175,7 +192,7 @@ func (l *journal) release(t *transaction) {
 	l.open -= t.size
 	t.size, t.unplayable = 0, true
 	for e := range l.of(t) {
-		if e.kind == sendEntry && !e.wants {
+		if e.kind == sendEntry && !e.wants && e.sent {
 			l.settle(e)
 		}
 	}
@@ -189,27 +206,54 @@ func (l *journal) free(e *entry, effect uint64) {
 }
 
 // compact drops settled entries, at the head at once, further back when they are the majority: an open transaction at the head must
-// not make the log grow without bound.
+// not make the log grow without bound. What it costs is paid for by the entries that were settled since: the head is remembered, and never
+// fewer are dropped than moved.
 func (l *journal) compact() {
-	n := 0
-	for n < len(l.entries) && l.entries[n].done {
-		n++
+	for l.head < len(l.entries) && l.entries[l.head].done {
+		l.head++
 	}
-	switch {
+	l.peak = max(l.peak, len(l.entries))
+	switch n := l.head; {
 	case n == len(l.entries):
-		clear(l.entries)
-		l.base += uint64(n)
-		if l.entries, l.done = l.entries[:0], 0; cap(l.entries) > keptEntries {
-			l.entries = nil
-		}
+		l.base += uint64(n) // nothing to clear: a settled entry points to nothing
+		l.entries, l.done, l.head = l.entries[:0], 0, 0
 	case n > 32 && n > len(l.entries)/2:
 		l.base += uint64(n)
 		l.done -= n
 		m := copy(l.entries, l.entries[n:])
-		clear(l.entries[m:])
-		l.entries = l.entries[:m]
+		clear(l.entries[n:])
+		l.entries, l.head = l.entries[:m], 0
 	case l.done > 64 && l.done > len(l.entries)/2:
 		l.squeeze()
+	default:
+		return
+	}
+	l.weigh()
+}
+
+// weigh gives back memory that the log has had no use for in a while.
+func (l *journal) weigh() {
+	if l.drops++; l.drops < weighEvery {
+		return
+	}
+	if l.peak < cap(l.entries)/4 {
+		l.entries = append(make([]entry, 0, 2*l.peak), l.entries...)
+	}
+	l.drops, l.peak = 0, len(l.entries)
+}
+
+// rests is since when the log has kept memory for nothing; zero if it does not.
+func (l *journal) rests() time.Time {
+	if len(l.entries) > 0 || cap(l.entries) <= idleEntries {
+		return time.Time{}
+	}
+	return l.used
+}
+
+// rest gives back the memory of a log that has been empty for a while.
+func (l *journal) rest(now time.Time) {
+	if since := l.rests(); !since.IsZero() && now.Sub(since) >= restful {
+		l.entries, l.drops, l.peak = nil, 0, 0
 	}
 }
 
@@ -226,7 +270,7 @@ func (l *journal) squeeze() {
 		}
 	}
 	clear(l.entries[len(kept):])
-	l.entries, l.done = kept, 0
+	l.entries, l.done, l.head = kept, 0, 0
 }
 
 // confirm settles the effects up to cursor, oldest first, after telling each.

@@ -73,7 +73,8 @@ func (r *Recorder) subscribeMarks(out *session.Out) {
 	b := appendReceipt(append(r.scratch[:0], "SUBSCRIBE\n"...), m.pending)
 	b = frame.AppendHeader(b, "id", marksID)
 	b = frame.AppendHeader(b, "destination", marksQueue+r.cfg.Session)
-	r.scratch = append(b, "ack:client\nactivemq.exclusive:true\n\n\x00"...)
+	// All marks have to come, else the fence behind them does not. There are never as many as this.
+	r.scratch = append(b, "ack:client\nactivemq.exclusive:true\nactivemq.prefetchSize:1000000\n\n\x00"...)
 	r.appendBroker(out, r.scratch)
 	r.gated = true
 }
@@ -119,6 +120,7 @@ func (r *Recorder) marksEnded(out *session.Out) {
 	}
 	r.marks.state = marksOn
 	r.settleMarked(out)
+	r.dropMarks(out)
 	r.goOn(out)
 }
 

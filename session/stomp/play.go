@@ -66,10 +66,10 @@ func (r *Recorder) turn(e *entry) turn {
 	switch {
 	case r.stage == leaving && tx != nil && !tx.ended:
 		return stays // an open transaction of a client that has left is not wanted any more
-	case d.paired:
-		return goes
 	case tx != nil && tx.lost:
 		return stays
+	case d.paired:
+		return goes
 	case tx != nil && d.buffersTx && e.kind != commitEntry:
 		return stays // it goes with its COMMIT
 	case e.kind == ackEntry || e.kind == nackEntry:
@@ -77,9 +77,9 @@ func (r *Recorder) turn(e *entry) turn {
 			return stays
 		}
 	case e.kind == unsubscribeEntry:
-		if r.reclaiming() && r.awaitsReturn(e.sub) {
+		if r.reclaiming() && r.awaitsReturn(e.sub) || d.acksOutsideTx && r.inOpenTx(e.sub) {
 			r.staying = true
-			return stays // what was acknowledged on it has to come back first
+			return stays // what was acknowledged on it has to come back first, or to be committed or not
 		}
 	case e.kind == commitEntry && !d.acksOutsideTx:
 		for inner := range r.log.of(tx) {
@@ -100,6 +100,16 @@ func (r *Recorder) astray(e *entry) bool {
 func (r *Recorder) awaitsReturn(sub *subscription) bool {
 	for _, d := range r.held.of(sub) {
 		if d.gone && d.state != unacked {
+			return true
+		}
+	}
+	return false
+}
+
+// inOpenTx reports whether an open transaction acknowledges a message of sub.
+func (r *Recorder) inOpenTx(sub *subscription) bool {
+	for _, d := range r.held.of(sub) {
+		if d.state == inTx && !d.tx.ended {
 			return true
 		}
 	}
@@ -177,10 +187,7 @@ func (r *Recorder) write(e *entry, out *session.Out) {
 
 // writeTo writes the rest of a frame for a broker that is not paired: headers that are replaced or for us alone are left out.
 func (r *Recorder) writeTo(b []byte, e *entry, out *session.Out) []byte {
-	d, raw, leave := r.dialect, e.frame.Bytes(), drops(0)
-	if e.receipt != 0 || e.effect != 0 {
-		leave |= dropReceipt
-	}
+	d, raw, leave := r.dialect, e.frame.Bytes(), dropReceipt // what the client asks for is answered from what we ask for
 	switch e.kind {
 	case sendEntry:
 		e.tries++
@@ -190,7 +197,7 @@ func (r *Recorder) writeTo(b []byte, e *entry, out *session.Out) []byte {
 		if d.stamps || r.cfg.InDoubt == InDoubtResend && d.duplicateID == "" {
 			b = frame.AppendStamp(b, r.cfg.Session, e.order, e.tries)
 		}
-		if d.duplicateID != "" && !bytes.Contains(raw[:headerEnd(raw)], []byte(d.duplicateID)) {
+		if d.duplicateID != "" && !ownDuplicateID(d, raw) {
 			b = append(append(b, d.duplicateID...), ':')
 			b = append(append(b, r.cfg.Session...), '.')
 			b = append(strconv.AppendUint(b, e.order, 10), '\n')
@@ -205,6 +212,11 @@ func (r *Recorder) writeTo(b []byte, e *entry, out *session.Out) []byte {
 	r.appendBroker(out, b)
 	r.toBroker(out, e.frame.Slice(rest, len(raw)))
 	return b
+}
+
+// ownDuplicateID reports whether the client gives a SEND a duplicate id itself.
+func ownDuplicateID(d *dialect, raw []byte) bool {
+	return headerOf(raw[afterCommand(raw):headerEnd(raw)], d.duplicateID) != nil
 }
 
 func appendReceipt(b []byte, n uint64) []byte {
@@ -374,6 +386,10 @@ func (r *Recorder) greetClient(f *frame.Frame, out *session.Out) {
 // replay plays subscriptions and log, merged into the order in which the client spoke, as far as it may go now.
 func (r *Recorder) replay(out *session.Out) {
 	for t := range r.unplayables {
+		if t.ended {
+			r.unknown(out)
+			return
+		}
 		r.fail(out, "not-resumable", nil, "transaction "+clean(t.id)+" was too large to be kept and is rolled back", "")
 		return
 	}
@@ -406,6 +422,16 @@ func (r *Recorder) pump(out *session.Out) {
 	})
 }
 
+// endDoubtful reports whether the COMMIT or ABORT of a transaction was sent on a connection that broke.
+func (r *Recorder) endDoubtful(tx *transaction) bool {
+	for e := range r.log.of(tx) {
+		if e.effect != 0 {
+			return e.doubt
+		}
+	}
+	return false
+}
+
 // allowed applies the operator's choice of how much is played again. What no broker has seen before may always be said.
 func (r *Recorder) allowed(out *session.Out) bool {
 	if r.cfg.Replay == ReplayTx {
@@ -417,7 +443,7 @@ func (r *Recorder) allowed(out *session.Out) bool {
 		case e.tx == nil && e.kind == sendEntry && r.cfg.Replay >= ReplaySession:
 			r.fail(out, "not-resumable", nil, "a SEND was not confirmed when its broker was lost, and is not to be sent again", "")
 			return false
-		case e.tx != nil && !e.tx.ended:
+		case e.tx != nil && (!e.tx.ended || e.effect == 0 && !r.endDoubtful(e.tx)):
 			e.tx.lost = true
 		case e.tx != nil:
 			r.fail(out, "in-doubt", nil, "the end of transaction "+clean(e.tx.id)+" was not confirmed when its broker was lost", "")
@@ -444,7 +470,7 @@ func (r *Recorder) inOrder(subscribe func(*subscription), say func(*entry)) {
 // unplayables yields transactions that were begun on an earlier connection and cannot be played again.
 func (r *Recorder) unplayables(yield func(*transaction) bool) {
 	for e := range r.log.all() {
-		if e.kind == beginEntry && e.tx.unplayable && !yield(e.tx) {
+		if e.kind == beginEntry && e.tx.unplayable && e.doubt && !e.sent && !yield(e.tx) {
 			return
 		}
 	}
@@ -467,7 +493,7 @@ func (r *Recorder) confirmReplay(out *session.Out) {
 	if r.stats.lives++; r.stats.lives > 1 && !r.lostAt.IsZero() {
 		r.stats.silence = out.Now.Sub(r.lostAt)
 	}
-	r.lostAt, r.refusals = time.Time{}, 0
+	r.lostAt = time.Time{}
 	out.Live = true
 }
 

@@ -48,6 +48,9 @@ func (r *Recorder) adoptNext(out *session.Out) bool {
 		case e.kind == abortEntry && (e.doubt || r.dialect.buffersTx), e.kind == commitEntry && r.dialect.buffersTx && !e.tx.counted:
 			r.endHere(e, out)
 			return true
+		case (e.kind == ackEntry || e.kind == nackEntry) && e.tx == nil && e.target.slot == none:
+			r.settleOne(e, out) // it names nothing that a broker of this kind has given us
+			return true
 		case e.kind == unsubscribeEntry && e.sub.known && !e.sub.durable && !r.awaitsReturn(e.sub):
 			r.unsubscribed(e, out)
 			return true

@@ -106,6 +106,7 @@ func (s *subscriptions) remove(sub *subscription) {
 	}
 	sub.frame.Drop()
 	sub.frame = session.Buf{}
+	sub.discard()
 }
 
 func (s *subscriptions) close() {
@@ -162,6 +163,9 @@ func (r *Recorder) subscribe(f *frame.Frame, in session.Buf, out *session.Out) {
 	}
 	sub.frame = own(in)
 	sub.order, sub.scope = r.log.tick(), sub.id
+	if r.dialect != nil && !r.dialect.paired {
+		sub.scope = r.scopeOf(sub)
+	}
 	r.subs.list = append(r.subs.list, sub)
 	r.subs.byID[string(sub.id)] = sub
 	if r.phase >= replaying {
@@ -242,7 +246,7 @@ func (r *Recorder) scopeOf(sub *subscription) []byte {
 	if bytes.HasPrefix(sub.dest, []byte("/queue/")) && !sub.durable {
 		return sub.dest
 	}
-	return sub.id
+	return strconv.AppendUint(append(bytes.Clone(sub.id), 0), sub.order, 10) // an id may be used again
 }
 
 // subscribeTo writes what a SUBSCRIBE to a broker that is not paired needs besides.
@@ -349,15 +353,20 @@ func (r *Recorder) unsubscribe(f *frame.Frame, in session.Buf, out *session.Out)
 		if d.state != unacked {
 			continue
 		}
-		if d.via != nil && !d.via.closing && !d.gone {
-			// It came back on another subscription, which is owed it now, but its octets have gone. The next connection brings it.
-			r.leave(out, &Refusal{"again", "a message that another subscription is owed has to be delivered again"})
-		}
+		r.owe(d, out)
 		r.held.remove(slot)
 	}
 	e := entry{kind: unsubscribeEntry, sub: sub, frame: r.arena.keep(in), at: out.Now}
 	e.setReceipt(f)
 	r.emit(r.log.add(e), out)
+}
+
+// owe deals with a message that its subscription lets go of after it came back on another one: that one is owed it now, but its octets have
+// gone. The next connection brings it.
+func (r *Recorder) owe(d *delivery, out *session.Out) {
+	if d.via != nil && !d.via.closing && !d.gone {
+		r.leave(out, &Refusal{"again", "a message that another subscription is owed has to be delivered again"})
+	}
 }
 
 // unbind lets go of what came back on a subscription that is about to end: it goes back to its queue with it.
