@@ -60,7 +60,7 @@ func TestCheckFlawless(t *testing.T) {
 		t.Errorf("silence %v, want 200 ms from the fault to the fifth receipt", c.SilenceMS)
 	}
 	for kind, p := range promises {
-		if broken := p.Broken(c, 10); len(broken) != 0 {
+		if broken := p.Broken(Kill, c, 10); len(broken) != 0 {
 			t.Errorf("%s: a flawless cell broke its promise: %v", kind, broken)
 		}
 	}
@@ -127,7 +127,7 @@ func TestCheckCatches(t *testing.T) {
 				t.Errorf("counted %d, want %d: %+v", got, test.want, c)
 			}
 			for kind, p := range promises {
-				if broken := p.Broken(c, 10); !strings.Contains(strings.Join(broken, "; "), test.says) {
+				if broken := p.Broken(Kill, c, 10); !strings.Contains(strings.Join(broken, "; "), test.says) {
 					t.Errorf("%s: broken %q, want something with %q", kind, broken, test.says)
 				}
 			}
@@ -146,8 +146,8 @@ func TestToldUnknown(t *testing.T) {
 		t.Errorf("told %d, in doubt %d, silence %v; want 2, 0, nil", c.ToldUnknown, c.InDoubt, c.SilenceMS)
 	}
 	for kind, p := range promises {
-		if broken := p.Broken(c, 10); (len(broken) == 0) != p.MayTell {
-			t.Errorf("%s: broken %v, but MayTell is %v", kind, broken, p.MayTell)
+		if broken := p.Broken(Kill, c, 10); len(broken) == 0 {
+			t.Errorf("%s: a client was told that outcomes are unknown, and no promise was broken", kind)
 		}
 	}
 }
@@ -165,7 +165,7 @@ func TestDenied(t *testing.T) {
 		t.Errorf("denied %d, in doubt %d; want the tenth denied, 0 in doubt", c.Denied, c.InDoubt)
 	}
 	for kind, p := range promises {
-		if broken := p.Broken(c, 10); !strings.Contains(strings.Join(broken, "; "), "left out") {
+		if broken := p.Broken(Kill, c, 10); !strings.Contains(strings.Join(broken, "; "), "left out") {
 			t.Errorf("%s: broken %q, want that something was left out", kind, broken)
 		}
 	}

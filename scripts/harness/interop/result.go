@@ -59,7 +59,7 @@ func (o *round) result(c *running, missed error) Result {
 		return r
 	}
 	r.Promise = o.promise.Text
-	broken = append(broken, o.promise.Broken(r.Counts, r.Planned)...)
+	broken = append(broken, o.promise.Broken(o.fault, r.Counts, r.Planned)...)
 	if missed != nil {
 		broken = append(broken, missed.Error())
 	}
