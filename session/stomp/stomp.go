@@ -8,13 +8,19 @@
 // message that had gone to somebody else and comes back while the client holds it is recognised and hidden. Receipts for effects are made
 // here, from the cursor.
 //
+// Brokers that nobody here wrote have no cursor. What they do is data (dialect.go), recognised from CONNECTED. There every effect asks for its
+// own receipt, and what is in doubt is settled as the dialect allows: by duplicate ids at Artemis, by marks at ActiveMQ (marks.go), by stamps
+// that the consumer's recorder tells copies by at RabbitMQ; elsewhere it ends in an ERROR that says unknown. What the client holds is its own
+// again as it is delivered anew; its acknowledgements wait for that, and never name a delivery of an earlier connection.
+//
 // Guarantees, towards a paired broker: each effect is applied exactly once and in order; each receipt is answered at most once, and never
 // before the broker called the effect durable; the client is never shown a message that it holds already; identifiers given to the
-// client stay valid for the life of its connection; no frame is split between two brokers. Behind a broker that is not paired the session is
-// relayed as it is and ends when that broker does: Report says so.
+// client stay valid for the life of its connection; no frame is split between two brokers. Towards the others: a receipt is answered at most once
+// and never before the broker's own; a SEND or COMMIT is played again only where a copy is recognised, or the operator asked for it.
 //
-// The package is pure: no I/O, no clock, no goroutines. What it does not do: durable subscriptions, temporary destinations and
-// browsers are forwarded and end with their broker; sizes beyond Config's limits turn a session not resumable, or end it with a clear ERROR.
+// The package is pure: no I/O, no clock, no goroutines. What it does not do: sizes beyond Config's limits turn a session not resumable, or end
+// it with a clear ERROR; a browser at a broker that is not paired ends with it; order at Artemis and RabbitMQ is kept only if the old
+// connection's consumer is gone when the new one subscribes, for nothing says when it is.
 package stomp
 
 import (
