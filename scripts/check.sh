@@ -90,7 +90,7 @@ fuzz_targets() { # lines of "directory target"
 fuzz() {
 	local out
 	for _ in 1 2 3; do
-		if out=$(go test -run '^$' -fuzz "^$1\$" -fuzztime "$fuzztime" "$2" 2>&1); then
+		if out=$(go test -run '^$' -fuzz "^$1\$" -fuzztime "$fuzztime" -fuzzminimizetime 10x "$2" 2>&1); then
 			return 0
 		fi
 		printf '%s\n' "$out"

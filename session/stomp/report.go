@@ -17,8 +17,19 @@ func (r *Recorder) Report(p *session.Report) {
 	case r.stage == leaving:
 		p.State = "drain"
 	}
-	if r.verbatim() {
+	switch d := r.dialect; {
+	case r.verbatim():
 		p.NotResumable = "--replay=none"
+	case d == nil:
+	case r.marks.refused != "":
+		p.NotResumable = "a SEND or COMMIT in doubt would stay unknown: " + r.marks.refused
+	case !d.paired && r.inDoubt() == InDoubtError:
+		p.NotResumable = "a SEND or COMMIT in doubt would stay unknown: " + d.name + " broker, or --in-doubt=error"
+	}
+	for _, t := range r.temps.names {
+		if t.global != nil && string(t.global) == string(t.local) {
+			p.NotResumable = "temporary queues of a client with a client-id end with their connection"
+		}
 	}
 	for e := range r.log.all() {
 		if e.doubt && e.effect != 0 {
