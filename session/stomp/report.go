@@ -23,8 +23,8 @@ func (r *Recorder) Report(p *session.Report) {
 	case d == nil:
 	case r.marks.refused != "":
 		p.NotResumable = "a SEND or COMMIT in doubt would stay unknown: " + r.marks.refused
-	case !d.paired && r.inDoubt() == InDoubtError:
-		p.NotResumable = "a SEND or COMMIT in doubt would stay unknown: " + d.name + " broker, or --in-doubt=error"
+	case d == &anyBroker:
+		p.NotResumable = "a SEND or COMMIT in doubt would stay unknown: nothing is known of this kind of broker"
 	}
 	for _, t := range r.temps.names {
 		if t.global != nil && string(t.global) == string(t.local) {
