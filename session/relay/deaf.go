@@ -10,6 +10,7 @@ import (
 // one goroutine.
 type Hearing struct {
 	conn  net.Conn
+	sock  socket    // of conn
 	since time.Time // octets wait, and nothing was heard
 }
 
@@ -18,11 +19,14 @@ type Hearing struct {
 func (h *Hearing) Lost(conn net.Conn, now time.Time, limit time.Duration) bool {
 	if conn != h.conn {
 		*h = Hearing{conn: conn}
+		if conn != nil {
+			h.sock = socketOf(conn)
+		}
 	}
 	if conn == nil {
 		return false
 	}
-	waits, heard, silent := deaf(conn)
+	waits, heard, silent := h.sock.deaf()
 	switch {
 	case !waits:
 		h.since = time.Time{}

@@ -1,8 +1,6 @@
 package relay
 
 import (
-	"net"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -11,19 +9,15 @@ import (
 // deaf looks at a connection's kernel state: whether octets wait for an acknowledgement, how long ago the last one came, and whether the peer's
 // kernel has left more than one question unanswered. One that answers, and has no room, is well: its program is slow, or holds us back on purpose.
 // [tcp(7) TCP_INFO]
-func deaf(conn net.Conn) (waits bool, heard time.Duration, silent bool) {
-	sc, ok := plain(conn).(syscall.Conn)
-	if !ok {
-		return false, 0, false
+func (s socket) deaf() (waits bool, heard time.Duration, silent bool) {
+	if s.raw == nil || s.unacknowledged() == 0 {
+		return false, 0, false // nearly always; the long answer is a quarter of a KiB of garbage each time
 	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return false, 0, false
-	}
-	if (socket{raw}).unacknowledged() == 0 {
-		return false, 0, false // nearly always: and the long answer is a quarter of a KiB of garbage each time
-	}
-	_ = raw.Control(func(fd uintptr) {
+	return s.tcpInfo()
+}
+
+func (s socket) tcpInfo() (waits bool, heard time.Duration, silent bool) {
+	_ = s.raw.Control(func(fd uintptr) {
 		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 		if err != nil {
 			return
