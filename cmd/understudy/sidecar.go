@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -229,6 +230,10 @@ func (s *sidecarSettings) serve(p *process, orderly, now context.Context) error 
 		return err
 	}
 	ended := car.serve()
+	idle, stop := context.WithCancel(context.Background())
+	var reclaims sync.WaitGroup
+	reclaims.Go(func() { reclaim(idle) })
+	defer func() { stop(); reclaims.Wait() }()
 	select {
 	case err := <-ended:
 		return err
