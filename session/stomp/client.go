@@ -20,9 +20,9 @@ func (r *Recorder) fromClient(f *frame.Frame, in session.Buf, out *session.Out) 
 		r.reject(out, f, "second CONNECT on this connection")
 		return
 	}
-	if bytes.Contains(f.Block, []byte(frame.PairedPrefix)) {
+	if f.Ours {
 		var own bool
-		if in, own = sanitize(f, in); own {
+		if in, own = sanitize(&r.client, f, in); own {
 			defer in.Drop()
 		}
 	}
@@ -63,9 +63,9 @@ func (r *Recorder) greet(f *frame.Frame, in session.Buf, out *session.Out) {
 		r.reject(out, f, "the first frame must be CONNECT")
 		return
 	}
-	if bytes.Contains(f.Block, []byte(frame.PairedPrefix)) {
+	if f.Ours {
 		var own bool
-		if in, own = sanitize(f, in); own {
+		if in, own = sanitize(&r.client, f, in); own {
 			defer in.Drop()
 		}
 	}
@@ -352,8 +352,8 @@ func (r *Recorder) settleWith(e entry, out *session.Out) {
 }
 
 // sanitize removes headers from what a client sends that only a sidecar may set. own is true if the result is a copy that the caller
-// must drop; the frame then points into it.
-func sanitize(f *frame.Frame, in session.Buf) (buf session.Buf, own bool) {
+// must drop; the frame, which came from parser, then points into it.
+func sanitize(parser *frame.Parser, f *frame.Frame, in session.Buf) (buf session.Buf, own bool) {
 	found := false
 	for name := range f.Headers {
 		found = found || bytes.HasPrefix(name, []byte(frame.PairedPrefix))
@@ -368,9 +368,9 @@ func sanitize(f *frame.Frame, in session.Buf) (buf session.Buf, own bool) {
 			b = append(b, line...)
 		}
 	}
-	end := len(b)
 	b = append(b, f.Raw[block+len(f.Block):]...)
-	f.Body = b[len(b)-1-len(f.Body) : len(b)-1]
-	f.Block, f.Raw = b[block:end], b
+	if n, _, err := parser.Next(b, f); n != len(b) || err != nil {
+		panic("session/stomp: a frame without some of its headers is none") // the same parser took the whole
+	}
 	return session.NewChunk(b, nil).Range(0, len(b)), true
 }

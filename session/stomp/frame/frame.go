@@ -13,6 +13,7 @@ package frame
 
 import (
 	"bytes"
+	"math"
 	"strconv"
 )
 
@@ -100,8 +101,32 @@ type Frame struct {
 	Name []byte
 	// HasContentLength reports whether the sender gave content-length.
 	HasContentLength bool
+	// Ours reports whether the name of a header begins with PairedPrefix, padding aside. Of a hand-made Frame it says nothing.
+	Ours bool
 
 	style lineStyle
+	start int32 // of Block in Raw; 0 in a hand-made Frame
+	index lineIndex
+}
+
+// lineIndex says where the first header lines of a frame stand, so that looking up one does not look through all the others. It is small, for Frames
+// live on the stacks of idle sessions' goroutines, and it is part of the Frame, for that may outlast the Parser's next one.
+type lineIndex struct {
+	n    int32              // lines that are indexed
+	rest int32              // where the others begin in the block
+	at   [maxIndexed]uint16 // where each begins in the block
+	name [maxIndexed]uint8  // length of its name
+}
+
+// maxIndexed lines are indexed: brokers in use send up to a dozen with a MESSAGE.
+const maxIndexed = 16
+
+// note indexes the line at the given place in the block. Behind the first that does not fit, none is.
+func (x *lineIndex) note(at, end, name int) {
+	if at == int(x.rest) && x.n < maxIndexed && at <= math.MaxUint16 && name <= math.MaxUint8 {
+		x.at[x.n], x.name[x.n] = uint16(at), uint8(name)
+		x.n, x.rest = x.n+1, int32(end)
+	}
 }
 
 // Headers yields the header lines in order: names and values as they stand on the wire, still escaped, without the line end, and in 1.0
@@ -119,7 +144,30 @@ func (f *Frame) Headers(yield func(name, value []byte) bool) {
 // Get returns the first value of a header as it stands on the wire, still escaped. name must need no escaping itself.
 // [STOMP 1.2 Repeated Header Entries]
 func (f *Frame) Get(name string) (value []byte, ok bool) {
-	for p := f.Block; len(p) > 0; {
+	x := &f.index // empty where lines are padded, for there a name is not what stands before the colon
+	for i := range min(x.n, maxIndexed) {
+		if int(x.name[i]) != len(name) {
+			continue
+		}
+		colon := int(x.at[i]) + len(name)
+		if string(f.Block[x.at[i]:colon]) != name {
+			continue
+		}
+		end := int(x.rest)
+		if int(i)+1 < int(x.n) {
+			end = int(x.at[i+1])
+		}
+		if value = f.Block[colon+1 : end-1]; f.style == optionalCR {
+			value = dropCR(value)
+		}
+		return value, true
+	}
+	return f.scan(f.Block[x.rest:], name)
+}
+
+// scan looks for a header among lines.
+func (f *Frame) scan(p []byte, name string) (value []byte, ok bool) {
+	for len(p) > 0 {
 		// Most lines are not the one wanted, and have no colon where it would be.
 		if n := len(name); f.style == padded || n < len(p) && p[n] == ':' {
 			if k, v, _ := cutHeader(p, f.style); string(k) == name {
@@ -134,7 +182,11 @@ func (f *Frame) Get(name string) (value []byte, ok bool) {
 // Offset is where a value that Get or Headers handed out stands in Raw. It lets a caller that keeps the frame find the value again
 // without parsing.
 func (f *Frame) Offset(value []byte) int {
-	return bytes.IndexByte(f.Raw, '\n') + 1 + cap(f.Block) - cap(value)
+	start := int(f.start)
+	if start == 0 {
+		start = bytes.IndexByte(f.Raw, '\n') + 1
+	}
+	return start + cap(f.Block) - cap(value)
 }
 
 // Value is Get without the second result: nil when the header is absent.

@@ -53,6 +53,8 @@ type Parser struct {
 	length    int // content-length, -1 for none
 	command   Command
 	versioned bool // names a version, as no CONNECT or CONNECTED of 1.0 does
+	ours      bool // names a header of ours
+	index     lineIndex
 }
 
 type parseState uint8
@@ -88,7 +90,10 @@ func (s *Parser) Next(p []byte, f *Frame) (n, need int, err error) {
 	// Capacities end with the slices, so that an append to one never runs over what follows in the caller's buffer.
 	*f = Frame{
 		Command: s.command, Raw: p[: end+1 : end+1], Block: p[s.block:s.line:s.line], Body: p[s.body:end:end],
-		Name: dropCR(p[:s.block-1]), HasContentLength: s.length >= 0, style: s.style(),
+		Name: dropCR(p[:s.block-1]), HasContentLength: s.length >= 0, Ours: s.ours, style: s.style(), start: int32(s.block),
+	}
+	if f.style != padded {
+		f.index = s.index
 	}
 	s.state, s.pos = atCommand, 0
 	return end + 1, 0, nil
@@ -117,7 +122,8 @@ func (s *Parser) readCommand(p []byte) (done bool, err error) {
 		return false, fmt.Errorf("%w: this is not STOMP", ErrCommand)
 	}
 	s.block, s.line, s.pos, s.state = end+1, end+1, end+1, atHeaders
-	s.length, s.lines, s.versioned = -1, 0, false
+	s.length, s.lines, s.versioned, s.ours = -1, 0, false, false
+	s.index.n, s.index.rest = 0, 0
 	return true, nil
 }
 
@@ -142,8 +148,9 @@ func (s *Parser) readHeaders(p []byte) (done bool, err error) {
 			s.body, s.state = s.pos, atBody
 			break
 		}
+		at := s.line - s.block
 		s.line = s.pos
-		if err := s.readHeader(line); err != nil {
+		if err := s.readHeader(line, at); err != nil {
 			return false, err
 		}
 	}
@@ -155,18 +162,25 @@ func (s *Parser) readHeaders(p []byte) (done bool, err error) {
 	return done, nil
 }
 
-func (s *Parser) readHeader(line []byte) error {
+// readHeader takes a header line without its line feed, which begins at this place in the block.
+func (s *Parser) readHeader(line []byte, at int) error {
 	if limit := or(s.Limits.Headers, DefaultHeaders); s.lines >= limit {
 		return fmt.Errorf("%w: %s with more than %d headers", ErrLimit, s.command, limit)
 	}
 	s.lines++
 	colon := max(bytes.IndexByte(line, ':'), 0)
 	name := line[:colon]
+	s.index.note(at, at+len(line)+1, colon)
 	if s.Version == V10 {
 		name = trimPadding(name)
 	}
 	if len(name) == 0 {
 		return fmt.Errorf("%w: header %d of %s has no name or no colon", ErrHeader, s.lines, s.command)
+	}
+	switch name[0] {
+	case 'u', ' ', '\t':
+		s.ours = s.ours || bytes.HasPrefix(trimPadding(name), []byte(PairedPrefix))
+		return nil
 	}
 	switch {
 	case s.length < 0 && string(name) == "content-length":
