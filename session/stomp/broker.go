@@ -108,7 +108,7 @@ func (r *Recorder) recognise(slot int32, ordinal uint64, out *session.Out) bool 
 
 // ackAgain acknowledges a message that is not in the table.
 func (r *Recorder) ackAgain(sub *subscription, id []byte, out *session.Out) {
-	r.settleWith(entry{kind: ackEntry, at: out.Now, target: ackTarget{slot: none, id: bytes.Clone(id), sub: sub.id}}, out)
+	r.settleWith(entry{kind: ackEntry, at: out.Now, target: byName(bytes.Clone(id), sub.id)}, out)
 }
 
 // deliver shows a MESSAGE and remembers that the client holds it.
@@ -394,7 +394,7 @@ func (r *Recorder) returnAcks(tx *transaction, out *session.Out) {
 			slot := e.target.slot
 			d.tx = nil
 			r.held.setState(slot, unacked)
-			e.target = ackTarget{slot: none, id: bytes.Clone(d.id.bytes()), sub: d.sub.id}
+			e.target = byName(bytes.Clone(d.id.bytes()), d.sub.id)
 			if d.sub.closing && r.dialect != nil && !r.dialect.paired {
 				r.owe(d, out)
 				r.held.remove(slot) // the client has left its subscription, and would be shown it anew
@@ -481,7 +481,7 @@ func (r *Recorder) errorFromBroker(f *frame.Frame, out *session.Out) {
 // ownDuplicateIDs reports whether the client gives SENDs of a transaction duplicate ids itself.
 func (r *Recorder) ownDuplicateIDs(tx *transaction) bool {
 	for e := range r.log.of(tx) {
-		if e.kind == sendEntry && ownDuplicateID(r.dialect, e.frame.Bytes()) {
+		if e.kind == sendEntry && ownDuplicateID(r.dialect, e) {
 			return true
 		}
 	}

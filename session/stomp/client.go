@@ -113,7 +113,7 @@ func (r *Recorder) begin(f *frame.Frame, in session.Buf, out *session.Out) {
 	tx := &transaction{id: id, first: r.log.end()}
 	r.txs[id] = tx
 	e := entry{kind: beginEntry, tx: tx, frame: r.arena.keep(in), at: out.Now}
-	e.setReceipt(f)
+	e.setPlaces(f)
 	r.keep(tx, e, out)
 }
 
@@ -127,7 +127,7 @@ func (r *Recorder) perform(kind entryKind, f *frame.Frame, in session.Buf, out *
 		}
 	}
 	e.frame = r.arena.keep(in)
-	e.setReceipt(f)
+	e.setPlaces(f)
 	if kind == sendEntry && e.tx != nil {
 		r.keep(e.tx, e, out)
 		return
@@ -201,7 +201,7 @@ func (r *Recorder) mistake(f *frame.Frame, in session.Buf, message string, out *
 // passOn gives a frame to the broker that has no place in what is kept.
 func (r *Recorder) passOn(f *frame.Frame, in session.Buf, out *session.Out) {
 	e := entry{kind: otherEntry, at: out.Now, frame: r.arena.keep(in)}
-	e.setReceipt(f)
+	e.setPlaces(f)
 	r.emit(r.log.add(e), out)
 }
 
@@ -272,7 +272,7 @@ func (r *Recorder) ack(kind entryKind, f *frame.Frame, in session.Buf, out *sess
 		slot, ok = r.held.find(name, sub)
 	}
 	e := entry{kind: kind, tx: tx, at: out.Now}
-	if e.setReceipt(f); e.wants || kind == nackEntry {
+	if e.setPlaces(f); e.wants || kind == nackEntry {
 		e.frame = r.arena.keep(in)
 	}
 	if !ok && r.dialect != nil && !r.dialect.paired {
@@ -287,9 +287,9 @@ func (r *Recorder) ack(kind entryKind, f *frame.Frame, in session.Buf, out *sess
 	if !ok {
 		// Not held (any more): an effect without consequence keeps the order of receipts, and the broker's word on a transaction.
 		r.stats.late++
-		e.target = ackTarget{slot: none, id: bytes.Clone(name), sub: bytes.Clone(subID)}
+		e.target = byName(bytes.Clone(name), bytes.Clone(subID))
 		if r.version == frame.V12 {
-			e.target.id = []byte(r.cfg.Session + ":0") // an ack id is not a message-id; no message has this one, for effects start at 1
+			e.target.named.id = []byte(r.cfg.Session + ":0") // an ack id is not a message-id; no message has this one, for effects start at 1
 		}
 		r.settleWith(e, out)
 		return

@@ -34,7 +34,7 @@ const (
 // destinations writes the destination and reply-to of a SEND, if the dialect wants something done about them, and what declares its queue.
 func (r *Recorder) destinations(b []byte, e *entry, leave drops, out *session.Out) ([]byte, drops) {
 	d, raw := r.dialect, e.frame.Bytes()
-	block := raw[afterCommand(raw):headerEnd(raw)]
+	block := raw[e.block:e.blank]
 	if d.declares {
 		b = r.declare(b, block)
 	}

@@ -30,14 +30,16 @@ type entry struct {
 	done    bool
 	doubt   bool   // sent on a connection that broke
 	sent    bool   // sent on the current connection
-	effect  uint64 // 0: not an effect
-	order   uint64 // when it was said, on the log's count
-	receipt uint64 // number of the receipt asked of the broker on the current connection, for entries that the cursor does not settle
+	wants   bool   // the client's receipt is still to be answered
 	tries   uint32 // how often it was sent
 	losses  uint32 // connections that were lost with it as the oldest frame not confirmed
-	wants   bool   // the client's receipt is still to be answered
 	idOff   int32  // the client's receipt id inside frame
 	idLen   int32
+	block   int32       // where the header lines begin in frame
+	blank   int32       // and the line behind them
+	effect  uint64      // 0: not an effect
+	order   uint64      // when it was said, on the log's count
+	receipt uint64      // number of the receipt asked of the broker on the current connection, for entries that the cursor does not settle
 	frame   session.Buf // kept; empty for an acknowledgement that wants no receipt
 	tx      *transaction
 	sub     *subscription // of an unsubscribe
@@ -45,12 +47,21 @@ type entry struct {
 	at      time.Time
 }
 
-// ackTarget names the message of an acknowledgement as the broker knows it.
+// ackTarget names the message of an acknowledgement as the broker knows it. It is small, for there is one in each entry and few name a message that
+// the client does not hold.
 type ackTarget struct {
-	slot int32  // in the delivery table; -1 if the client named a message that it does not hold
-	id   []byte // message-id when slot is -1
-	sub  []byte // subscription id when slot is -1
+	slot  int32 // in the delivery table; none if the client named a message that it does not hold
+	named *named
 }
+
+// named is what such a message is called.
+type named struct {
+	id  []byte // message-id
+	sub []byte // subscription id
+}
+
+// byName is the target of an acknowledgement of a message that is not in the table.
+func byName(id, sub []byte) ackTarget { return ackTarget{none, &named{id, sub}} }
 
 // receiptID is the client's receipt id if it is still to be answered.
 func (e *entry) receiptID() []byte {
@@ -60,8 +71,10 @@ func (e *entry) receiptID() []byte {
 	return e.frame.Bytes()[e.idOff : e.idOff+e.idLen]
 }
 
-// setReceipt remembers where in the frame the receipt id stands.
-func (e *entry) setReceipt(f *frame.Frame) {
+// setPlaces remembers where in the frame the header lines and the receipt id stand.
+func (e *entry) setPlaces(f *frame.Frame) {
+	e.block = int32(f.Offset(f.Block))
+	e.blank = e.block + int32(len(f.Block))
 	if id, ok := f.Get("receipt"); ok {
 		e.wants = true
 		e.idOff, e.idLen = int32(f.Offset(id)), int32(len(id))
@@ -71,7 +84,7 @@ func (e *entry) setReceipt(f *frame.Frame) {
 // destination of a SEND.
 func (e *entry) destination() []byte {
 	raw := e.frame.Bytes()
-	return headerOf(raw[afterCommand(raw):headerEnd(raw)], "destination")
+	return headerOf(raw[e.block:e.blank], "destination")
 }
 
 // transaction is one of the client's, from its BEGIN until the broker has settled its COMMIT or ABORT.

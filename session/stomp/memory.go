@@ -29,16 +29,9 @@ func (m *memory) of(sub, id []byte) fingerprint {
 		m.known = map[fingerprint]remembered{}
 		m.seed = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
 	}
-	var f fingerprint
-	for i := range f {
-		var h maphash.Hash
-		h.SetSeed(m.seed[i])
-		_, _ = h.Write(sub)
-		_ = h.WriteByte(0)
-		_, _ = h.Write(id)
-		f[i] = h.Sum64()
-	}
-	return f
+	var short [128]byte // for long ones append goes elsewhere
+	key := append(append(append(short[:0], sub...), 0), id...)
+	return fingerprint{maphash.Bytes(m.seed[0], key), maphash.Bytes(m.seed[1], key)}
 }
 
 // put remembers a message, or what has become of it.

@@ -145,7 +145,7 @@ func (r *Recorder) write(e *entry, out *session.Out) {
 		b = append(b, "NACK\n"...)
 	default:
 		raw := e.frame.Bytes()
-		b = append(b, raw[:afterCommand(raw)]...)
+		b = append(b, raw[:e.block]...)
 	}
 	switch {
 	case r.dialect.paired && e.effect != 0:
@@ -166,7 +166,7 @@ func (r *Recorder) write(e *entry, out *session.Out) {
 			b = frame.AppendHeader(b, "id", e.sub.id)
 		}
 		r.appendBroker(out, b)
-		r.toBroker(out, e.frame.Slice(afterCommand(e.frame.Bytes()), e.frame.Len()))
+		r.toBroker(out, e.frame.Slice(int(e.block), e.frame.Len()))
 	default:
 		b = r.writeTo(b, e, out)
 	}
@@ -197,7 +197,7 @@ func (r *Recorder) writeTo(b []byte, e *entry, out *session.Out) []byte {
 		if d.stamps || r.cfg.InDoubt == InDoubtResend && d.duplicateID == "" {
 			b = frame.AppendStamp(b, r.cfg.Session, e.order, e.tries)
 		}
-		if d.duplicateID != "" && !ownDuplicateID(d, raw) {
+		if d.duplicateID != "" && !ownDuplicateID(d, e) {
 			b = append(append(b, d.duplicateID...), ':')
 			b = append(append(b, r.cfg.Session...), '.')
 			b = append(strconv.AppendUint(b, e.order, 10), '\n')
@@ -215,8 +215,9 @@ func (r *Recorder) writeTo(b []byte, e *entry, out *session.Out) []byte {
 }
 
 // ownDuplicateID reports whether the client gives a SEND a duplicate id itself.
-func ownDuplicateID(d *dialect, raw []byte) bool {
-	return headerOf(raw[afterCommand(raw):headerEnd(raw)], d.duplicateID) != nil
+func ownDuplicateID(d *dialect, e *entry) bool {
+	block := e.frame.Bytes()[e.block:e.blank]
+	return bytes.Contains(block, []byte(d.duplicateID)) && headerOf(block, d.duplicateID) != nil
 }
 
 func appendReceipt(b []byte, n uint64) []byte {
@@ -227,8 +228,11 @@ func appendReceipt(b []byte, n uint64) []byte {
 // appendTarget writes the rest of an acknowledgement. A paired broker takes the message by its id and subscription in every version, so
 // that nothing has to wait for a redelivery; others by the name that they gave it last. [STOMP 1.2 ACK; 1.1 ACK; 1.0 ACK]
 func (r *Recorder) appendTarget(b []byte, e *entry) []byte {
-	sub, name := e.target.sub, r.targetID(e)
-	if e.target.slot != none {
+	name := r.targetID(e)
+	var sub []byte
+	if e.target.slot == none {
+		sub = e.target.named.sub
+	} else {
 		d := r.held.at(e.target.slot)
 		sub = d.sub.id
 		if !r.dialect.paired {
@@ -260,7 +264,7 @@ func (r *Recorder) targetID(e *entry) []byte {
 	if e.target.slot != none {
 		return r.held.at(e.target.slot).id.bytes()
 	}
-	return e.target.id
+	return e.target.named.id
 }
 
 // Up implements session.Recorder: log in. The client's credentials follow as they came, they are never decoded. The version, once the

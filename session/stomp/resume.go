@@ -270,7 +270,7 @@ func (r *Recorder) ackNamed(sub *subscription, name []byte, refuse bool, out *se
 	if refuse {
 		kind = nackEntry
 	}
-	r.settleWith(entry{kind: kind, at: out.Now, target: ackTarget{slot: none, id: bytes.Clone(name), sub: sub.id}}, out)
+	r.settleWith(entry{kind: kind, at: out.Now, target: byName(bytes.Clone(name), sub.id)}, out)
 }
 
 // showForeign passes a MESSAGE on without the headers that are ours.

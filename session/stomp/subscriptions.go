@@ -357,7 +357,7 @@ func (r *Recorder) unsubscribe(f *frame.Frame, in session.Buf, out *session.Out)
 		r.held.remove(slot)
 	}
 	e := entry{kind: unsubscribeEntry, sub: sub, frame: r.arena.keep(in), at: out.Now}
-	e.setReceipt(f)
+	e.setPlaces(f)
 	r.emit(r.log.add(e), out)
 }
 
