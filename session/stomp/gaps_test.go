@@ -1,0 +1,100 @@
+package stomp
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/understudy-mq/understudy/session"
+)
+
+// The figures that an operator reads tell what has happened, not one more or less.
+func TestReportCounts(t *testing.T) {
+	k := subscribed(t, "client-individual")
+	k.broker(message("m1", "a1") + message("m2", "a2"))
+	if r := k.report(); r.Takeovers != 0 || r.Unacked != 2 {
+		t.Errorf("%d takeovers, %d not acknowledged, want 0 and 2", r.Takeovers, r.Unacked)
+	}
+	k.down()
+	k.up("2", "0", "")
+	k.broker(rcpt(1))
+	if r := k.report(); r.Takeovers != 1 || r.Unacked != 2 {
+		t.Errorf("%d takeovers, %d not acknowledged, want 1 and 2", r.Takeovers, r.Unacked)
+	}
+	k.client("UNSUBSCRIBE\nid:s\n\n^@")
+	if r := k.report(); r.Unacked != 0 {
+		t.Errorf("%d not acknowledged, but the client has left the subscription", r.Unacked)
+	}
+}
+
+// A frame with which broker after broker is lost is not given to yet another, and the client is told which.
+func TestPoisonFrame(t *testing.T) {
+	k := live(t, Config{})
+	k.client("SEND\ndestination:/queue/q\nreceipt:r1\n\na^@")
+	for i := range maxLosses {
+		if k.out.End != nil {
+			t.Fatalf("ended after %d losses: %+v", i, k.out.End)
+		}
+		k.down()
+		if i < maxLosses-1 {
+			k.up("2", "0", "")
+		}
+	}
+	k.has(session.Client, []string{"ERROR\n", "error-code:poison-frame\n", "in-doubt-receipts:r1\n"})
+	if k.out.End == nil || k.out.End.Code != "poison-frame" {
+		t.Fatalf("end %+v", k.out.End)
+	}
+}
+
+// Frames that change nothing are not suspected: a session that has only subscribed and begun outlives any number of brokers.
+func TestIdleSessionIsNotPoison(t *testing.T) {
+	k := subscribed(t, "auto")
+	k.client("BEGIN\ntransaction:t\n\n^@")
+	for range 2 * maxLosses {
+		k.down()
+		k.up("2", "0", "")
+		k.broker(rcpt(1))
+	}
+	if k.out.End != nil {
+		t.Fatalf("end %+v", k.out.End)
+	}
+}
+
+// A transaction that can be kept no longer and cannot be sent yet ends the session: let go of, it would be committed in part.
+func TestTooLargeToBeHeld(t *testing.T) {
+	large := "SEND\ntransaction:t\ndestination:/queue/q\n\n" + strings.Repeat("x", 300) + "^@"
+	t.Run("where its COMMIT plays it", func(t *testing.T) {
+		k := behind(t, rabbitServer, Config{MaxTransaction: 200})
+		k.client("BEGIN\ntransaction:t\n\n^@" + large)
+		k.has(session.Client, []string{"ERROR\n", "error-code:not-resumable\n"})
+	})
+	t.Run("while it waits for its turn", func(t *testing.T) {
+		k := behind(t, activeServer, Config{MaxTransaction: 200})
+		k.client("SEND\ndestination:/queue/q\n\na^@") // waits for the queue of marks
+		k.client("BEGIN\ntransaction:t\n\n^@" + large)
+		k.has(session.Client, nil, "ERROR")
+		k.client(large + large)
+		k.has(session.Client, []string{"ERROR\n", "error-code:not-resumable\n"})
+	})
+}
+
+// Two copies of one SEND wait behind a full prefetch. The second is known for one only when the first is shown.
+func TestCopiesThatWereWithheld(t *testing.T) {
+	k := behind(t, rabbitServer, Config{})
+	k.client("SUBSCRIBE\nid:s\ndestination:/queue/q\nack:client-individual\nprefetch-count:1\n\n^@")
+	copyOf := func(tag, stamp string) string {
+		return strings.Replace(message("T_s@@"+tag, "T_s@@"+tag), "MESSAGE\n", "MESSAGE\nunderstudy-stamp:"+stamp+"\n", 1)
+	}
+	k.broker(rcpt(1) + copyOf("1", "p.6.1"))
+	k.skip()
+	k.broker(copyOf("2", "p.7.1") + copyOf("3", "p.7.2"))
+	k.toClient("")
+	k.client("ACK\nid:T_s@@1\n\n^@")
+	k.toClient(message("T_s@@2", "T_s@@2"))
+	k.skip()
+	k.client("ACK\nid:T_s@@2\n\n^@")
+	k.toClient("")
+	k.has(session.Broker, []string{"id:T_s@@2\n", "id:T_s@@3\n"})
+	if r := k.report(); r.Hidden != 1 {
+		t.Errorf("%d hidden, want 1", r.Hidden)
+	}
+}
