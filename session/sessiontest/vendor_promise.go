@@ -180,7 +180,7 @@ func (c *stompClient) vendorRollback(t *clientTx) {
 			again--
 		}
 	}
-	if again == len(t.holds) && (b.kind != Unfamiliar || t.begun == c.w.Downs) || b.kind == Artemis { // what an unknown broker delivers again nobody can recognise
+	if again == len(t.holds) && (b.kind != Unfamiliar || c.w.Downs == 0) || b.kind == Artemis { // what an unknown broker delivers again nobody can recognise
 		c.w.Fail("false-rollback", "the client was told that transaction %d was rolled back, and there was no reason", t.n)
 	}
 	c.book.rolled++
