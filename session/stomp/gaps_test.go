@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/understudy-mq/understudy/session"
+	"github.com/understudy-mq/understudy/session/stomp/frame"
 )
 
 // The figures that an operator reads tell what has happened, not one more or less.
@@ -96,5 +97,97 @@ func TestCopiesThatWereWithheld(t *testing.T) {
 	k.has(session.Broker, []string{"id:T_s@@2\n", "id:T_s@@3\n"})
 	if r := k.report(); r.Hidden != 1 {
 		t.Errorf("%d hidden, want 1", r.Hidden)
+	}
+}
+
+// --replay=sends plays what was in doubt by itself, but the end of a transaction only where the broker says what became of it.
+func TestReplaySendsInDoubt(t *testing.T) {
+	begun := func(t *testing.T) *talk {
+		k := live(t, Config{Replay: ReplaySends})
+		k.client("SUBSCRIBE\nid:s\ndestination:/queue/q\nack:client-individual\n\n^@")
+		k.broker(rcpt(1) + message("m1", "a1"))
+		k.client("SEND\ndestination:/queue/q\n\na^@ACK\nid:a1\n\n^@")
+		return k
+	}
+	t.Run("frames", func(t *testing.T) {
+		k := begun(t)
+		k.down()
+		k.up("2", "0", "")
+		k.has(session.Client, nil, "ERROR")
+		k.has(session.Broker, []string{"SEND\nunderstudy-effect:1\n", "ACK\nunderstudy-effect:2\n"})
+	})
+	for _, end := range []string{"COMMIT", "ABORT"} {
+		t.Run(end, func(t *testing.T) {
+			for _, known := range []bool{false, true} {
+				k := begun(t)
+				k.client("BEGIN\ntransaction:t\n\n^@SEND\ntransaction:t\ndestination:/queue/q\n\nb^@" + end + "\ntransaction:t\nreceipt:c\n\n^@")
+				k.down()
+				k.skip()
+				if known {
+					k.up("2", "3", "")
+					k.toClient("RECEIPT\nreceipt-id:c\n\n^@")
+					continue
+				}
+				k.up("2", "2", "")
+				k.has(session.Client, []string{"ERROR\n", "error-code:in-doubt\n", "in-doubt-receipts:c\n"}, "RECEIPT")
+				k.has(session.Broker, nil, "SEND\n", end)
+			}
+		})
+	}
+}
+
+// Where a message-id means nothing beyond its connection, one that stands on the next connection is another message, and is shown.
+func TestIdentityEndsWithItsConnection(t *testing.T) {
+	for _, server := range []string{rabbitServer, "CoilMQ/1"} {
+		k := behind(t, server, Config{})
+		k.client(subscribe)
+		k.broker(rcpt(1) + message("1", "1"))
+		k.down()
+		k.at(server, "2")
+		k.broker(rcpt(1))
+		k.skip()
+		k.broker(message("1", "1"))
+		k.toClient(message("1", "1"))
+		if r := k.report(); r.Hidden != 0 {
+			t.Errorf("%s: %d hidden", server, r.Hidden)
+		}
+	}
+}
+
+// A frame that was rid of headers of ours is whole in all its parts, whatever its length.
+func TestSanitizedFrame(t *testing.T) {
+	for n := range 300 {
+		body := strings.Repeat("x", n)
+		raw := []byte("SEND\nunderstudy-effect:7\ndestination:/queue/q\n\n" + body + "\x00")
+		parser := frame.Parser{Version: frame.V12, Limits: frame.Limits{Body: 1 << 10}}
+		var f frame.Frame
+		if took, _, err := parser.Next(raw, &f); took != len(raw) || err != nil {
+			t.Fatal(took, err)
+		}
+		in := session.NewChunk(raw, nil).Range(0, len(raw))
+		buf, own := sanitize(&parser, &f, in)
+		want := "SEND\ndestination:/queue/q\n\n" + body + "\x00"
+		if got := string(buf.Bytes()); !own || got != want || string(f.Raw) != want || string(f.Body) != body {
+			t.Fatalf("%q, raw %q, body %q, want %q and %q", got, f.Raw, f.Body, want, body)
+		}
+		buf.Drop()
+	}
+}
+
+// A heart-beat header of which one half makes no sense is refused, the client's as well as the broker's.
+func TestHalfAHeartBeat(t *testing.T) {
+	for _, header := range []string{"1000,x", "x,1000", "1000", "1000,", ",1000"} {
+		k := newTalk(t, Config{})
+		k.client("CONNECT\naccept-version:1.2\nheart-beat:" + header + "\n\n^@")
+		k.has(session.Client, []string{"ERROR\n", "malformed heart-beat header"})
+
+		k = newTalk(t, Config{})
+		k.client("CONNECT\naccept-version:1.2\n\n^@")
+		k.do(func() { k.r.Up(session.Peer{Name: "b:1", Attempt: 1}, &k.out) })
+		k.broker("CONNECTED\nversion:1.2\nheart-beat:" + header + "\n\n^@")
+		if k.broken == nil || !strings.Contains(k.broken.Error(), "malformed heart-beat header") {
+			t.Errorf("%q of a broker: left because of %v", header, k.broken)
+		}
+		k.toClient("")
 	}
 }
