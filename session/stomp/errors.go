@@ -133,7 +133,7 @@ func (r *Recorder) fail(out *session.Out, code string, cause error, message, ext
 	list(errorAcks, d.acks)
 	b.WriteString(extra + "content-type:text/plain\n\n" + message + ".\n")
 	if d.effects > 0 {
-		fmt.Fprintf(&b, "Not confirmed by a broker: %d effects, %d of them never sent; %d receipts, %d transactions and %d acknowledgements are in doubt.\n",
+		fmt.Fprintf(&b, "Frames that no broker has confirmed: %d, of which no broker had: %d. In doubt: receipts %d, transactions %d, acknowledgements %d.\n",
 			d.effects, d.unsent, len(d.receipts), len(d.transactions), len(d.acks))
 		b.WriteString(strings.ReplaceAll(strings.Join(d.lines, "\n"), "\x00", "") + "\n")
 	}

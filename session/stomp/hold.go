@@ -189,7 +189,11 @@ func (r *Recorder) tickHold(out *session.Out) {
 		return
 	}
 	held := out.Now.Sub(oldest)
-	r.fail(out, "hold-timeout", nil, "no broker took over within "+held.Round(time.Millisecond).String(), heldHeader(held.Milliseconds()))
+	text := "no broker took over within "
+	if !r.greeted {
+		text = "no broker could be reached within "
+	}
+	r.fail(out, "hold-timeout", nil, text+held.Round(100*time.Millisecond).String(), heldHeader(held.Milliseconds()))
 }
 
 // holdDeadline is when the hold ends, and since when the request it is for has been waiting.
