@@ -238,7 +238,11 @@ func (m *Monitor) publish() {
 
 func (m *Monitor) log(changed []Verdict) {
 	for _, v := range changed {
-		m.cfg.Logger.Info("broker verdict", "target", v.Target, "state", v.State.String(), "reason", v.Reason, "store", v.Store, "epoch", v.Epoch,
+		level := slog.LevelInfo
+		if v.Because.Kind == TLSFailed {
+			level = slog.LevelWarn // that does not pass by itself
+		}
+		m.cfg.Logger.Log(context.Background(), level, "broker verdict", "target", v.Target, "state", v.State.String(), "reason", v.Reason, "store", v.Store, "epoch", v.Epoch,
 			"draining", v.Draining, "because", v.Because.Kind.String(), "seen_at", v.Because.Target, "detail", v.Because.Detail)
 	}
 }
