@@ -3,6 +3,7 @@ package stomp
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/understudy-mq/understudy/session"
 	"github.com/understudy-mq/understudy/session/stomp/frame"
@@ -189,5 +190,54 @@ func TestHalfAHeartBeat(t *testing.T) {
 			t.Errorf("%q of a broker: left because of %v", header, k.broken)
 		}
 		k.toClient("")
+	}
+}
+
+// A later login says each thing once: what stands in for the client's own headers replaces them.
+func TestLaterLoginSaysThingsOnce(t *testing.T) {
+	k := newTalk(t, Config{})
+	k.client("CONNECT\naccept-version:1.1,1.2\nhost:h\nlogin:u\nheart-beat:0,0\npasscode:p\n\n^@")
+	k.up("1", "0", "")
+	k.down()
+	k.skip()
+	k.do(func() { k.r.Up(session.Peer{Name: "b:2", Attempt: 2}, &k.out) })
+	for _, header := range []string{"\naccept-version:", "\nheart-beat:", "\nhost:", "\nlogin:", "\npasscode:"} {
+		if n := strings.Count(k.sent[session.Broker], header); n != 1 {
+			t.Errorf("%q stands %d times in %q", header, n, k.sent[session.Broker])
+		}
+	}
+	k.has(session.Broker, []string{"\naccept-version:1.2\n"})
+}
+
+// What a queue's name may not hold of a temporary queue's is written in another way, and different names stay different.
+func TestReplyQueueNames(t *testing.T) {
+	k := behind(t, rabbitServer, Config{})
+	for local, want := range map[string]string{"aZ09-_.": "aZ09-_.", "a/b": "a~2fb", "a b": "a~20b", "a~2fb": "a~7e2fb", "ä": "~c3~a4", "": "", "@[`{:": "~40~5b~60~7b~3a"} {
+		if got := k.r.replyQueue([]byte(tempPrefix + local)); got != "understudy."+sessionID+"."+want {
+			t.Errorf("%q stands in for %q, want %q at the end", got, local, want)
+		}
+	}
+}
+
+// The queue of what waits for the client's kernel is as long as what waits in it, not as long as the session.
+func TestAutoAckQueueIsBounded(t *testing.T) {
+	var q autoAcks
+	const backlog, rounds = 600, 20_000
+	now := time.Unix(1, 0)
+	for i := range rounds {
+		q.push(autoAck{slot: int32(i), end: uint64(i)})
+		if i < backlog {
+			continue
+		}
+		q.arrive(uint64(i-backlog), now)
+		if a, ok := q.due(now); !ok || a.slot != int32(i-backlog) {
+			t.Fatalf("%d is due, %v, want %d", a.slot, ok, i-backlog)
+		}
+		if _, ok := q.due(now); ok {
+			t.Fatal("two are due, one has arrived")
+		}
+		if len(q.queue) > 3*backlog {
+			t.Fatalf("%d entries after %d, %d of them wait", len(q.queue), i, backlog)
+		}
 	}
 }
