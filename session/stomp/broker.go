@@ -668,7 +668,7 @@ func (r *Recorder) answerError(sub *subscription, e *entry, out *session.Out) {
 	default:
 		e.wants = false // it has its answer
 		switch {
-		case e.kind == ackEntry || e.kind == nackEntry || e.effect != 0:
+		case e.effect != 0:
 			if e.kind == commitEntry {
 				r.returnAcks(e.tx, out)
 			}

@@ -97,6 +97,8 @@ func (r *Recorder) tempName(local []byte, out *session.Out) []byte {
 	return t.global
 }
 
+const hexDigits = "0123456789abcdef"
+
 // replyQueue names the queue that stands in for a temporary one.
 func (r *Recorder) replyQueue(local []byte) string {
 	name := []byte("understudy." + r.cfg.Session + ".")
@@ -104,7 +106,7 @@ func (r *Recorder) replyQueue(local []byte) string {
 		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.' {
 			name = append(name, c)
 		} else {
-			name = strconv.AppendUint(append(name, '~'), uint64(c), 16)
+			name = append(name, '~', hexDigits[c>>4], hexDigits[c&15])
 		}
 	}
 	return string(name)
