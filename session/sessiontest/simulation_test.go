@@ -94,7 +94,7 @@ func TestSimulation(t *testing.T) {
 			t.Errorf("too tame: %d seeds with %v saw %d faults and %d frames", a.runs, k, a.struck, a.frames)
 		}
 	}
-	t.Log(fmt.Sprintf("%d seeds in %v: %.0f a minute", n, took.Round(time.Millisecond), float64(n)/took.Minutes()))
+	t.Logf("%d seeds in %v: %.0f a minute", n, took.Round(time.Millisecond), float64(n)/took.Minutes())
 }
 
 // TestFalsities gives the recorder one defect at a time, between it and the shell, and asks that each is noticed with a broker where it

@@ -154,7 +154,6 @@ type Recorder struct {
 	temps    temps
 	declared map[string]bool   // destinations used on the current connection
 	declares map[string][]byte // by destination: header lines of its first use
-	inherits []byte            // prefetch line that a SUBSCRIBE without one takes over
 
 	clientQueued uint64 // octets ever queued for the client
 	beats        beats
