@@ -35,7 +35,7 @@ const (
 // emit sends an entry to the current broker, if there is one that has logged us in and it is its turn.
 func (r *Recorder) emit(e *entry, out *session.Out) {
 	// A plain acknowledgement passes what has to wait: it has no place in an order, and its subscription may end before its turn comes.
-	if r.phase < replaying || r.gated && !(e.tx == nil && (e.kind == ackEntry || e.kind == nackEntry) && r.settled() && !r.dialect.paired && !r.dialect.ownAckModes) {
+	if r.phase < replaying || r.gated && !r.passes(e) {
 		return
 	}
 	switch r.turn(e) {
@@ -51,6 +51,11 @@ func (r *Recorder) emit(e *entry, out *session.Out) {
 			}
 		}
 		r.write(e, out)
+	case stays:
+		if e.kind == unsubscribeEntry && e.receiptID() != nil && r.inOpenTx(e.sub) {
+			r.receipt(out, e.receiptID()) // nothing more is shown; the client may wait for this before it ends the transaction
+			e.wants = false
+		}
 	case waits:
 		if e.kind == commitEntry && !r.reclaiming() {
 			r.giveBack(e, out) // what it acknowledges will not come back
@@ -58,6 +63,22 @@ func (r *Recorder) emit(e *entry, out *session.Out) {
 		}
 		r.gated = true
 	}
+}
+
+// passes reports whether an entry may go though others wait. An end of a transaction that waits may be what gave its message back to the client.
+func (r *Recorder) passes(e *entry) bool {
+	if e.tx != nil || e.kind != ackEntry && e.kind != nackEntry || !r.settled() || r.dialect.paired || r.dialect.ownAckModes {
+		return false
+	}
+	for other := range r.log.all() {
+		if other.order >= e.order {
+			break
+		}
+		if !other.sent && (other.kind == abortEntry || other.kind == commitEntry) {
+			return false
+		}
+	}
+	return true
 }
 
 // turn of an entry. A paired broker takes everything in the client's order.
