@@ -74,11 +74,22 @@ func (r *Recorder) passes(e *entry) bool {
 		if other.order >= e.order {
 			break
 		}
-		if !other.sent && (other.kind == abortEntry || other.kind == commitEntry) {
+		if !other.sent && (other.kind == abortEntry || other.kind == commitEntry) && r.gaveBack(other.tx, e) {
 			return false
 		}
 	}
 	return true
+}
+
+// gaveBack reports whether a transaction that has ended had acknowledged the message that e acknowledges.
+func (r *Recorder) gaveBack(tx *transaction, e *entry) bool {
+	for inner := range r.log.of(tx) {
+		if (inner.kind == ackEntry || inner.kind == nackEntry) && inner.target.slot == none && e.target.slot != none &&
+			bytes.Equal(r.targetID(inner), r.held.at(e.target.slot).id.bytes()) {
+			return true
+		}
+	}
+	return false
 }
 
 // turn of an entry. A paired broker takes everything in the client's order.
