@@ -9,7 +9,7 @@ import (
 
 var (
 	seeds  = flag.Int("seeds", 0, "random conversations to play in TestSimulation; 0 is its default")
-	all    = flag.Bool("all", false, "cut short conversations in every way, and play makes of broker with open findings as well")
+	all    = flag.Bool("all", false, "cut short conversations in every way, not in a third of the ways by turns")
 	plays  = flag.Int("plays", 1000, "random long conversations with a paired broker to play")
 	first  = flag.Uint64("first-seed", 1, "the seed of the first of them")
 	ops    = flag.Int("ops", 240, "operations of the client in each")

@@ -12,9 +12,6 @@ import (
 	. "github.com/understudy-mq/understudy/session/sessiontest"
 )
 
-// pending names the makes whose promises are not kept yet, each with the reason. TestSimulation says so and leaves them out.
-var pending = map[Kind]string{}
-
 // tally is what runs with one make brought.
 type tally struct {
 	runs, frames, struck, drained int
@@ -70,14 +67,7 @@ func TestSimulation(t *testing.T) {
 			n = 100
 		}
 	}
-	var kinds []Kind
-	for _, k := range Kinds() {
-		if why := pending[k]; why != "" && !*all {
-			t.Logf("%v is left out: %s", k, why)
-			continue
-		}
-		kinds = append(kinds, k)
-	}
+	kinds := Kinds()
 	began := time.Now()
 	tallies := play(*first, n, *ops, *breaks, kinds, recorder)
 	took := time.Since(began)
@@ -105,9 +95,6 @@ func TestFalsities(t *testing.T) {
 		found := ""
 		for seed := uint64(1); seed <= 400 && found == ""; seed++ {
 			kind := Kinds()[seed%uint64(len(Kinds()))]
-			if how == Honest && pending[kind] != "" {
-				continue
-			}
 			c := Simulated(seed, kind, 120, 2)
 			if len(RunSTOMP(c, recorder, false).Violations) > 0 {
 				continue

@@ -5,11 +5,11 @@ import "fmt"
 // InDoubt is what becomes of a SEND or COMMIT whose fate an old connection took with it.
 type InDoubt uint8
 
-// Ways with what is in doubt. A broker that settles it exactly (a paired one by its cursor, Artemis by duplicate ids) is never asked.
+// Ways with what is in doubt. Where the broker settles it in any case (a paired one by its cursor, Artemis by duplicate ids) none of them matters.
 const (
-	InDoubtDefault InDoubt = iota // Lookup where the broker can be asked, Resend where the consumer's sidecar drops the copy, else Error
-	InDoubtLookup                 // ask the broker; what it does not know is told the client as unknown
-	InDoubtResend                 // ask the broker where it can be asked, and send the rest again: at least once
+	InDoubtDefault InDoubt = iota // Lookup where marks can be left (ActiveMQ), Resend where the consumer's sidecar drops the copy, else Error
+	InDoubtLookup                 // leave marks with what is sent and read them after a break; where that cannot be, as Error
+	InDoubtResend                 // send again, stamped: at least once
 	InDoubtError                  // tell the client that the outcome is unknown
 )
 
