@@ -194,11 +194,12 @@ func (s *store) expire(c *session) {
 func (s *store) closeSession(c *session) (journal.LSN, error) {
 	var lsn journal.LSN
 	if c.recorded || c.accepted > 0 {
-		var err error
 		s.scratch = appendSessionID(s.scratch[:0], c.id)
-		if lsn, _, err = s.append(journal.Entry{Type: recClose, Payload: s.scratch}, pend{}); err != nil {
+		at, err := s.append(journal.Entry{Type: recClose, Payload: s.scratch}, pend{})
+		if err != nil {
 			return 0, err
 		}
+		lsn = at.LSN
 	}
 	c.closed = true
 	s.release(c)

@@ -104,7 +104,7 @@ func (s *store) settleAck(p *peer, r *request, holds []*hold) {
 	}
 	s.scratch, s.ends = appendAcks(appendOrigin(s.scratch[:0], o), s.ends[:0], s.acked)
 	if p.sidecar || len(s.ends) > 0 {
-		if _, _, err := s.append(journal.Entry{Type: recAck, Payload: s.scratch, Account: journal.Account{Ends: s.ends}}, s.effect(p, r)); err != nil {
+		if _, err := s.append(journal.Entry{Type: recAck, Payload: s.scratch, Account: journal.Account{Ends: s.ends}}, s.effect(p, r)); err != nil {
 			s.broken(p, r, err)
 			return
 		}

@@ -17,9 +17,9 @@ import (
 // swallow is a journal that takes everything and keeps nothing.
 type swallow struct{ lsn journal.LSN }
 
-func (s *swallow) Append(e journal.Entry) (journal.LSN, journal.Segment, error) {
+func (s *swallow) Append(e journal.Entry) (journal.Position, error) {
 	s.lsn++
-	return s.lsn, 1, nil
+	return journal.Position{LSN: s.lsn, Segment: 1}, nil
 }
 
 func benchStore() (*store, *swallow) {
@@ -259,14 +259,14 @@ func BenchmarkRecover(b *testing.B) {
 			o := origin{kind: bySession, session: id, effect: 2*n + 1}
 			m.id = o.messageOf(1, 0, false)
 			payload = appendSend(payload[:0], o, []byte("/queue/bench"), m)
-			_, _ = rc.visit(journal.Record{LSN: journal.LSN(2*n + 1), Segment: 1, Epoch: 1, Type: recSend, Payload: payload})
+			_, _ = rc.visit(journal.Record{Position: journal.Position{LSN: journal.LSN(2*n + 1), Segment: 1}, Epoch: 1, Size: len(payload), Type: recSend, Payload: payload})
 			if n < window {
 				continue
 			}
 			o.effect++
-			acked := &message{lsn: journal.LSN(2*(n-window) + 1), seg: 1}
+			acked := &message{lsn: journal.LSN(2*(n-window) + 1), home: journal.Position{Segment: 1}}
 			payload, s.ends = appendAcks(appendOrigin(payload[:0], o), s.ends[:0], []*message{acked})
-			if _, err := rc.visit(journal.Record{LSN: journal.LSN(2*n + 2), Segment: 1, Epoch: 1, Type: recAck, Payload: payload}); err != nil {
+			if _, err := rc.visit(journal.Record{Position: journal.Position{LSN: journal.LSN(2*n + 2), Segment: 1}, Epoch: 1, Size: len(payload), Type: recAck, Payload: payload}); err != nil {
 				b.Fatal(err)
 			}
 		}

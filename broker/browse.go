@@ -49,7 +49,7 @@ func (s *store) browse(p *peer, r *request, id string, before *subscription) {
 	}
 	if before != nil {
 		s.scratch = appendText(appendSessionID(s.scratch[:0], c.id), before.id)
-		if _, _, err := s.append(journal.Entry{Type: recUnsubscribe, Payload: s.scratch}, pend{peer: p}); err != nil {
+		if _, err := s.append(journal.Entry{Type: recUnsubscribe, Payload: s.scratch}, pend{peer: p}); err != nil {
 			s.broken(p, r, err)
 			return
 		}

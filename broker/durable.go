@@ -72,10 +72,10 @@ func (s *store) targets(dest string, m *message) (list []*durable) {
 }
 
 // keep stores a copy of a published message for each of its targets. The copies of a durable one are numbered from index within its record.
-func (s *store) keep(targets []*durable, m *message, lsn journal.LSN, seg journal.Segment, index uint32) {
+func (s *store) keep(targets []*durable, m *message, at journal.Position, index uint32) {
 	for _, d := range targets {
 		c := *m
-		s.enqueue(d.queue, &c, lsn, seg, index)
+		s.enqueue(d.queue, &c, at, index)
 		if !m.transient {
 			index++
 		}
@@ -86,16 +86,16 @@ func (s *store) keep(targets []*durable, m *message, lsn journal.LSN, seg journa
 func (s *store) publishDurably(p *peer, r *request, targets []*durable) {
 	m := r.message
 	s.scratch = appendPublish(s.scratch[:0], p.origin(r.effect), r.dest, targets, m)
-	e := journal.Entry{Type: recPublish, Payload: s.scratch, Account: journal.Account{Live: len(targets)}}
-	lsn, seg, err := s.append(e, s.effect(p, r))
+	e := journal.Entry{Type: recPublish, Payload: s.scratch, Account: journal.Account{Live: len(targets), Bytes: int64(len(targets)) * m.stored()}}
+	at, err := s.append(e, s.effect(p, r))
 	if err != nil {
 		s.broken(p, r, err)
 		return
 	}
 	p.applied(r)
 	s.count.in.Inc()
-	s.keep(targets, m, lsn, seg, 0)
-	s.publish(lsn, string(r.dest), m)
+	s.keep(targets, m, at, 0)
+	s.publish(at.LSN, string(r.dest), m)
 }
 
 // attachable finds the durable subscription that r asks for on behalf of before, which is nil if the connection has no subscription of that id. One
@@ -126,12 +126,12 @@ func (s *store) attachable(p *peer, r *request, before *subscription) (*durable,
 	}
 	d = &durable{durableKey: key, dest: string(r.dest), selector: r.selector, queue: newQueue(string(r.dest))}
 	s.scratch = appendDurable(s.scratch[:0], d)
-	lsn, _, err := s.append(journal.Entry{Type: recDurable, Payload: s.scratch}, pend{peer: p})
+	at, err := s.append(journal.Entry{Type: recDurable, Payload: s.scratch}, pend{peer: p})
 	if err != nil {
 		s.broken(p, r, err)
 		return nil, false
 	}
-	d.number = lsn
+	d.number = at.LSN
 	s.enrol(d)
 	return d, true
 }
@@ -157,7 +157,7 @@ func (s *store) vacate(p *peer, r *request, d *durable) bool {
 		return false
 	}
 	s.scratch = appendText(appendSessionID(s.scratch[:0], sub.session.id), sub.id)
-	if _, _, err := s.append(journal.Entry{Type: recUnsubscribe, Payload: s.scratch}, pend{peer: p}); err != nil {
+	if _, err := s.append(journal.Entry{Type: recUnsubscribe, Payload: s.scratch}, pend{peer: p}); err != nil {
 		s.broken(p, r, err)
 		return false
 	}
@@ -186,7 +186,7 @@ func (s *store) unsubscribeDurable(p *peer, r *request) {
 // erase deletes a durable subscription and what it keeps.
 func (s *store) erase(p *peer, r *request, d *durable, w pend) bool {
 	s.scratch = appendErase(s.scratch[:0], d)
-	if _, _, err := s.append(journal.Entry{Type: recErase, Payload: s.scratch}, w); err != nil {
+	if _, err := s.append(journal.Entry{Type: recErase, Payload: s.scratch}, w); err != nil {
 		s.broken(p, r, err)
 		return false
 	}

@@ -74,13 +74,13 @@ func (s *store) bury(m *message) bool {
 	dead := &message{id: m.id, prio: m.prio}
 	dead.data, dead.split = obituary(m)
 	s.scratch = appendMove(s.scratch[:0], m, s.cfg.DeadLetters, dead)
-	s.ends = append(s.ends[:0], m.seg)
-	e := journal.Entry{Type: recMove, Payload: s.scratch, Account: journal.Account{Live: 1, Ends: s.ends}}
-	lsn, seg, err := s.append(e, pend{})
+	s.ends = append(s.ends[:0], m.ending())
+	e := journal.Entry{Type: recMove, Payload: s.scratch, Account: journal.Account{Live: 1, Bytes: dead.stored(), Ends: s.ends}}
+	at, err := s.append(e, pend{})
 	if err != nil {
 		return false
 	}
-	s.enqueue(s.queue([]byte(s.cfg.DeadLetters)), dead, lsn, seg, 0)
+	s.enqueue(s.queue([]byte(s.cfg.DeadLetters)), dead, at, 0)
 	m.state = done
 	s.remove(m)
 	return true

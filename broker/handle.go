@@ -85,7 +85,7 @@ func (s *store) introduce(p *peer, r *request) bool {
 		return true
 	}
 	s.scratch = appendSession(s.scratch[:0], c)
-	if _, _, err := s.append(journal.Entry{Type: recSession, Payload: s.scratch}, pend{peer: p}); err != nil {
+	if _, err := s.append(journal.Entry{Type: recSession, Payload: s.scratch}, pend{peer: p}); err != nil {
 		s.broken(p, r, err)
 		return false
 	}
@@ -166,13 +166,13 @@ func (s *store) nothing(p *peer, r *request, rolledBack bool) (journal.LSN, bool
 		return 0, true
 	}
 	s.scratch = appendCursor(s.scratch[:0], p.origin(r.effect), rolledBack)
-	lsn, _, err := s.append(journal.Entry{Type: recCursor, Payload: s.scratch}, s.effect(p, r))
+	at, err := s.append(journal.Entry{Type: recCursor, Payload: s.scratch}, s.effect(p, r))
 	if err != nil {
 		s.broken(p, r, err)
 		return 0, false
 	}
 	p.applied(r)
-	return lsn, true
+	return at.LSN, true
 }
 
 // broken answers a frame whose record the journal did not take.
@@ -206,7 +206,7 @@ func (s *store) send(p *peer, r *request) {
 		}
 		if lsn, ok := s.nothing(p, r, false); ok {
 			s.count.in.Inc()
-			s.keep(targets, m, lsn, 0, 0)
+			s.keep(targets, m, journal.Position{LSN: lsn}, 0)
 			s.publish(lsn, string(r.dest), m)
 		}
 		return
@@ -215,14 +215,14 @@ func (s *store) send(p *peer, r *request) {
 	if q == nil || m.transient || q.fleeting() {
 		if lsn, ok := s.nothing(p, r, false); ok {
 			m.transient = true
-			s.hand(q, m, lsn, 0, 0)
+			s.hand(q, m, journal.Position{LSN: lsn}, 0)
 		}
 		return
 	}
 	s.scratch = appendSend(s.scratch[:0], p.origin(r.effect), r.dest, m)
 	w := s.effect(p, r)
 	w.queue = q
-	lsn, seg, err := s.append(journal.Entry{Type: recSend, Payload: s.scratch, Account: journal.Account{Live: 1}}, w)
+	at, err := s.append(journal.Entry{Type: recSend, Payload: s.scratch, Account: journal.Account{Live: 1, Bytes: m.stored()}}, w)
 	if err != nil {
 		s.forget(w.queue)
 		s.broken(p, r, err)
@@ -230,25 +230,25 @@ func (s *store) send(p *peer, r *request) {
 	}
 	p.applied(r)
 	s.count.in.Inc()
-	m.lsn, m.seg = lsn, seg
+	m.lsn, m.home = at.LSN, at
 	s.add(w.queue, m)
 }
 
 // hand is enqueue for a queue that may not be there any more.
-func (s *store) hand(q *queue, m *message, lsn journal.LSN, seg journal.Segment, index uint32) {
+func (s *store) hand(q *queue, m *message, at journal.Position, index uint32) {
 	s.count.in.Inc()
 	if q == nil {
 		s.count.unreachable.Inc()
 		return
 	}
-	s.enqueue(q, m, lsn, seg, index)
+	s.enqueue(q, m, at, index)
 }
 
-// enqueue adds a message whose record, if any, is lsn, and has the queue dispatched when that is durable.
-func (s *store) enqueue(q *queue, m *message, lsn journal.LSN, seg journal.Segment, index uint32) {
-	m.lsn, m.seg, m.index = lsn, seg, index
+// enqueue adds a message whose record, if any, is at that position, and has the queue dispatched when that is durable.
+func (s *store) enqueue(q *queue, m *message, at journal.Position, index uint32) {
+	m.lsn, m.home, m.index = at.LSN, at, index
 	s.add(q, m)
-	s.when(lsn, pend{queue: q})
+	s.when(at.LSN, pend{queue: q})
 }
 
 // messageID names the next message of p.

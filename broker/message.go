@@ -131,8 +131,8 @@ type message struct {
 	hold     *hold     // while a subscription has it
 	data     []byte    // header lines, then the body
 	lsn      journal.LSN
-	seg      journal.Segment
-	pos      uint64 // place in the queue
+	home     journal.Position // of the record that has it
+	pos      uint64           // place in the queue
 	// notBefore is the record of the effect that gave the message back, if a sidecar did: dispatched any earlier, a crash could leave the
 	// message in its client's hands twice, refused and not refused.
 	notBefore journal.LSN
@@ -203,8 +203,19 @@ func (m *message) standing() {
 
 func (m *message) priority() int { return int(m.prio) + usualPriority }
 
+// storedOverhead is about what a message's record has beside its octets.
+const storedOverhead = 64
+
 // messageOverhead is what a message costs in memory beside its octets.
 const messageOverhead = 160
+
+// stored is what a message counts for in the segment that has it.
+func (m *message) stored() int64 { return int64(len(m.data)) + storedOverhead }
+
+// ending is what it means for its segment that the message goes. Its octets must still be there.
+func (m *message) ending() journal.Ending {
+	return journal.Ending{Segment: m.home.Segment, Bytes: m.stored()}
+}
 
 func (m *message) size() int64 { return int64(len(m.data)) + messageOverhead }
 

@@ -227,7 +227,7 @@ func testDurable() *durable {
 // FuzzRecover feeds recovery with records that nobody wrote: it may refuse them, not more.
 func FuzzRecover(f *testing.F) {
 	o := origin{kind: bySession, session: mustSession(sessionX), effect: 3}
-	m := &message{id: msgID{index: outsideTx}, data: []byte("a:b\nbody"), split: 4, lsn: 1, seg: 1}
+	m := &message{id: msgID{index: outsideTx}, data: []byte("a:b\nbody"), split: 4, lsn: 1, home: journal.Position{Segment: 1}}
 	sub := &subscription{id: "s", dest: "/queue/a", mode: ackEach, prefetch: 5}
 	c := &session{id: o.session, attempt: 2, accepted: 3, hold: time.Second, rolled: []uint64{2}, subs: map[string]*subscription{"s": sub},
 		temps: map[string]*queue{"t": nil}}
@@ -248,7 +248,7 @@ func FuzzRecover(f *testing.F) {
 		s, _ := benchStore()
 		rc := newRecovery(s)
 		for lsn := range journal.LSN(2) {
-			_, _ = rc.visit(journal.Record{LSN: lsn + 1, Segment: 1, Epoch: 1, Type: kind, Payload: payload})
+			_, _ = rc.visit(journal.Record{Position: journal.Position{LSN: lsn + 1, Segment: 1}, Epoch: 1, Size: len(payload), Type: kind, Payload: payload})
 		}
 		rc.finish()
 	})
@@ -257,7 +257,7 @@ func FuzzRecover(f *testing.F) {
 // Every record that the store writes is read back whole; a shortened or lengthened one is an error.
 func TestRecordsOfTheWrongLengthAreRefused(t *testing.T) {
 	o := origin{kind: bySession, session: mustSession(sessionX), effect: 300}
-	m := &message{id: msgID{n: 1, index: fromDirect}, data: []byte("a:b\nbody"), split: 4, lsn: 200, seg: 1, index: 3}
+	m := &message{id: msgID{n: 1, index: fromDirect}, data: []byte("a:b\nbody"), split: 4, lsn: 200, home: journal.Position{Segment: 1}, index: 3}
 	acks, _ := appendAcks(appendOrigin(nil, o), nil, []*message{m})
 	commit, _ := appendCommit(nil, nil, o, []txSend{{msg: m, dest: "/queue/a"}}, []*message{m}, recCommit)
 	d := testDurable()
@@ -271,7 +271,7 @@ func TestRecordsOfTheWrongLengthAreRefused(t *testing.T) {
 	} {
 		visit := func(p []byte) error {
 			s, _ := benchStore()
-			_, err := newRecovery(s).visit(journal.Record{LSN: 1, Type: kind, Payload: p})
+			_, err := newRecovery(s).visit(journal.Record{Position: journal.Position{LSN: 1}, Type: kind, Payload: p})
 			return err
 		}
 		if err := visit(payload); err != nil {
@@ -287,7 +287,7 @@ func TestRecordsOfTheWrongLengthAreRefused(t *testing.T) {
 		}
 	}
 	s, _ := benchStore()
-	if _, err := newRecovery(s).visit(journal.Record{LSN: 1, Type: 99}); err == nil {
+	if _, err := newRecovery(s).visit(journal.Record{Position: journal.Position{LSN: 1}, Type: 99}); err == nil {
 		t.Error("an unknown type was taken")
 	}
 }
@@ -298,7 +298,7 @@ func TestSnapshotIsReadBack(t *testing.T) {
 		subs:  map[string]*subscription{"s": {id: "s", dest: "/queue/a", mode: ackClient, prefetch: 300}}}
 	s, _ := benchStore()
 	rc := newRecovery(s)
-	if _, err := rc.visit(journal.Record{LSN: 1, Type: recHead, Payload: append([]byte{0, 1}, appendSnapshot(nil, want)...)}); err != nil {
+	if _, err := rc.visit(journal.Record{Position: journal.Position{LSN: 1}, Type: recHead, Payload: append([]byte{0, 1}, appendSnapshot(nil, want)...)}); err != nil {
 		t.Fatal(err)
 	}
 	got := s.sessions[want.id]
@@ -321,14 +321,14 @@ func TestHeadIsAllOrNothing(t *testing.T) {
 		if s.sessions[old] == nil {
 			t.Fatalf("after %d of 2 parts the old sessions are forgotten", i)
 		}
-		if _, err := rc.visit(journal.Record{LSN: journal.LSN(i + 2), Type: recHead, Payload: part}); err != nil {
+		if _, err := rc.visit(journal.Record{Position: journal.Position{LSN: journal.LSN(i + 2)}, Type: recHead, Payload: part}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if s.sessions[old] != nil || s.sessions[fresh].accepted != 9 {
 		t.Fatalf("got %v", s.sessions)
 	}
-	if _, err := rc.visit(journal.Record{LSN: 9, Type: recHead, Payload: []byte{1, 2}}); err == nil {
+	if _, err := rc.visit(journal.Record{Position: journal.Position{LSN: 9}, Type: recHead, Payload: []byte{1, 2}}); err == nil {
 		t.Fatal("a part without its first was taken")
 	}
 }

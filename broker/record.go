@@ -164,7 +164,7 @@ func appendDurable(b []byte, d *durable) []byte {
 }
 
 func appendMove(b []byte, from *message, dest string, to *message) []byte {
-	for _, n := range [...]uint64{uint64(from.lsn), uint64(from.index), uint64(from.seg)} {
+	for _, n := range [...]uint64{uint64(from.lsn), uint64(from.index), uint64(from.home.Segment)} {
 		b = binary.AppendUvarint(b, n)
 	}
 	b = appendText(b, dest)
@@ -178,7 +178,7 @@ func appendMove(b []byte, from *message, dest string, to *message) []byte {
 func appendErase(b []byte, d *durable) []byte { return binary.AppendUvarint(b, uint64(d.number)) }
 
 // appendCommit writes the sends that are to be kept, and the acknowledgements of messages that are.
-func appendCommit(b []byte, ends []journal.Segment, o origin, sends []txSend, acked []*message, kind byte) ([]byte, []journal.Segment) {
+func appendCommit(b []byte, ends []journal.Ending, o origin, sends []txSend, acked []*message, kind byte) ([]byte, []journal.Ending) {
 	b = appendOrigin(b, o)
 	b = binary.AppendUvarint(b, uint64(len(sends)))
 	for i := range sends {
@@ -195,11 +195,11 @@ func appendCommit(b []byte, ends []journal.Segment, o origin, sends []txSend, ac
 }
 
 // appendAcks writes the acknowledged messages that the journal has, and adds their segments to ends.
-func appendAcks(b []byte, ends []journal.Segment, acked []*message) ([]byte, []journal.Segment) {
+func appendAcks(b []byte, ends []journal.Ending, acked []*message) ([]byte, []journal.Ending) {
 	before := len(ends)
 	for _, m := range acked {
 		if !m.transient {
-			ends = append(ends, m.seg)
+			ends = append(ends, m.ending())
 		}
 	}
 	b = binary.AppendUvarint(b, uint64(len(ends)-before))
@@ -207,7 +207,7 @@ func appendAcks(b []byte, ends []journal.Segment, acked []*message) ([]byte, []j
 		if !m.transient {
 			b = binary.AppendUvarint(b, uint64(m.lsn))
 			b = binary.AppendUvarint(b, uint64(m.index))
-			b = binary.AppendUvarint(b, uint64(m.seg))
+			b = binary.AppendUvarint(b, uint64(m.home.Segment))
 		}
 	}
 	return b, ends

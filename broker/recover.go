@@ -41,15 +41,14 @@ func (rc *recovery) visit(r journal.Record) (journal.Account, error) {
 	switch r.Type {
 	case recSend:
 		o := rd.origin()
-		a.Live = 1
-		rc.send(&rd, &r, o)
+		a.Live, a.Bytes = 1, rc.send(&rd, &r, o)
 	case recAck:
 		o := rd.origin()
 		rc.applied(o)
 		a.Ends = rc.acks(&rd, o)
 	case recCommit, recCommitTopics:
 		o := rd.origin()
-		a.Live = rc.sends(&rd, &r, o)
+		a.Live, a.Bytes = rc.sends(&rd, &r, o)
 		a.Ends = rc.acks(&rd, o)
 		rc.applied(o)
 	case recCursor:
@@ -61,9 +60,9 @@ func (rc *recovery) visit(r journal.Record) (journal.Account, error) {
 		rc.session(&rd, r.Type)
 	case recPublish:
 		o := rd.origin()
-		a.Live = rc.publish(&rd, &r, o)
+		a.Live, a.Bytes = rc.publish(&rd, &r, o)
 	case recMove:
-		a.Live, a.Ends = 1, []journal.Segment{rc.move(&rd, &r)}
+		a = rc.move(&rd, &r)
 	case recDurable:
 		if d := rc.durable(&rd, r.LSN); rd.err == nil {
 			rc.store.durables[d.number] = d
@@ -81,50 +80,54 @@ func (rc *recovery) visit(r journal.Record) (journal.Account, error) {
 	return a, nil
 }
 
-func (rc *recovery) send(rd *reader, r *journal.Record, o origin) {
+func (rc *recovery) send(rd *reader, r *journal.Record, o origin) (octets int64) {
 	dest, number, lines := rd.text(), rd.uint(), rd.text()
 	if rd.err != nil {
-		return
+		return 0
 	}
 	data := append([]byte(nil), lines...)
 	data = append(data, rd.b...)
 	rd.b = nil
 	id := o.messageOf(r.Epoch, number, false)
-	rc.add(r, id, 0, rc.store.queue(dest), data, len(lines))
+	octets = rc.add(r, id, 0, rc.store.queue(dest), data, len(lines))
 	rc.applied(o)
+	return octets
 }
 
-// move reads a message that went from one queue to another and returns the segment where it was.
-func (rc *recovery) move(rd *reader, r *journal.Record) journal.Segment {
+// move reads a message that went from one queue to another.
+func (rc *recovery) move(rd *reader, r *journal.Record) (a journal.Account) {
 	lsn, index, seg := journal.LSN(rd.uint()), uint32(rd.uint()), journal.Segment(rd.uint())
 	dest := rd.text()
 	id := msgID{rd.uint(), rd.uint(), rd.uint(), int32(uint32(rd.uint()))}
 	lines := rd.text()
 	if rd.err != nil {
-		return seg
+		return a
 	}
-	rc.end(rc.find(lsn, index))
+	m := rc.find(lsn, index)
+	if a.Ends = []journal.Ending{rc.ending(m, seg)}; m != nil && m.state != done {
+		rc.end(m)
+	}
 	data := slices.Concat(lines, rd.b)
 	rd.b = nil
-	rc.add(r, id, 0, rc.store.queue(dest), data, len(lines))
-	return seg
+	a.Live, a.Bytes = 1, rc.add(r, id, 0, rc.store.queue(dest), data, len(lines))
+	return a
 }
 
-// publish reads a message to a topic and returns for how many durable subscriptions it is.
-func (rc *recovery) publish(rd *reader, r *journal.Record, o origin) int {
+// publish reads a message to a topic and returns for how many durable subscriptions it is, and what it counts for.
+func (rc *recovery) publish(rd *reader, r *journal.Record, o origin) (live int, octets int64) {
 	dest, number := rd.text(), rd.uint()
 	targets := rc.targets(rd, dest)
 	lines := rd.text()
 	if rd.err != nil {
-		return 0
+		return 0, 0
 	}
 	data := slices.Concat(lines, rd.b)
 	rd.b = nil
 	for i, q := range targets {
-		rc.add(r, o.messageOf(r.Epoch, number, false), uint32(i), q, data, len(lines))
+		octets += rc.add(r, o.messageOf(r.Epoch, number, false), uint32(i), q, data, len(lines))
 	}
 	rc.applied(o)
-	return len(targets)
+	return len(targets), octets
 }
 
 func (rc *recovery) targets(rd *reader, dest []byte) []*queue {
@@ -146,8 +149,8 @@ func (rc *recovery) durableQueue(number journal.LSN, dest string) *queue {
 	return q
 }
 
-// sends reads the messages of a COMMIT and returns how many there are, one for each that it is for.
-func (rc *recovery) sends(rd *reader, r *journal.Record, o origin) (live int) {
+// sends reads the messages of a COMMIT and returns how many there are, one for each that it is for, and what they count for.
+func (rc *recovery) sends(rd *reader, r *journal.Record, o origin) (live int, octets int64) {
 	for range rd.count(4) {
 		number, dest := rd.uint(), rd.text()
 		var targets []*queue
@@ -156,18 +159,18 @@ func (rc *recovery) sends(rd *reader, r *journal.Record, o origin) (live int) {
 		}
 		lines, body := rd.text(), rd.text()
 		if rd.err != nil {
-			return live
+			return live, octets
 		}
 		if len(targets) == 0 {
 			targets = append(targets, rc.store.queue(dest))
 		}
 		data := slices.Concat(lines, body)
 		for _, q := range targets {
-			rc.add(r, o.messageOf(r.Epoch, number, true), uint32(live), q, data, len(lines))
+			octets += rc.add(r, o.messageOf(r.Epoch, number, true), uint32(live), q, data, len(lines))
 			live++
 		}
 	}
-	return live
+	return live, octets
 }
 
 func (rc *recovery) durable(rd *reader, number journal.LSN) *durable {
@@ -181,14 +184,15 @@ func (rc *recovery) durable(rd *reader, number journal.LSN) *durable {
 	return d
 }
 
-func (rc *recovery) add(r *journal.Record, id msgID, index uint32, q *queue, data []byte, split int) {
+func (rc *recovery) add(r *journal.Record, id msgID, index uint32, q *queue, data []byte, split int) (octets int64) {
 	m := &message{
 		id: id, queue: q, dest: &q.destination, data: data, split: int32(split),
-		lsn: r.LSN, seg: r.Segment, index: index, recovered: true,
+		lsn: r.LSN, home: r.Position, index: index, recovered: true,
 	}
 	m.standing()
 	rc.list = append(rc.list, m)
 	rc.live++
+	return m.stored()
 }
 
 // applied moves a session's cursor. A session may be known by its effects alone.
@@ -210,9 +214,9 @@ func (rc *recovery) known(id sessionID) *session {
 	return c
 }
 
-func (rc *recovery) acks(rd *reader, o origin) []journal.Segment {
+func (rc *recovery) acks(rd *reader, o origin) []journal.Ending {
 	n := rd.count(3)
-	ends := make([]journal.Segment, 0, n)
+	ends := make([]journal.Ending, 0, n)
 	seen := rc.seen[o.session]
 	if seen == nil && o.kind == bySession && n > 0 {
 		seen = map[*queue]*floors{}
@@ -220,8 +224,10 @@ func (rc *recovery) acks(rd *reader, o origin) []journal.Segment {
 	}
 	for range n {
 		lsn, index, seg := journal.LSN(rd.uint()), uint32(rd.uint()), journal.Segment(rd.uint())
-		ends = append(ends, seg)
-		if m := rc.find(lsn, index); rc.end(m) {
+		m := rc.find(lsn, index)
+		ends = append(ends, rc.ending(m, seg))
+		if m != nil && m.state != done {
+			rc.end(m)
 			if seen != nil {
 				f := seen[m.queue]
 				if f == nil {
@@ -238,14 +244,17 @@ func (rc *recovery) acks(rd *reader, o origin) []journal.Segment {
 	return ends
 }
 
-// end forgets a message, which may be nil, and reports whether it was there.
-func (rc *recovery) end(m *message) bool {
+// ending is that of a message of segment seg. It is nil if its segment was deleted; nobody counts then.
+func (rc *recovery) ending(m *message, seg journal.Segment) journal.Ending {
 	if m == nil || m.state == done {
-		return false
+		return journal.Ending{Segment: seg}
 	}
+	return m.ending()
+}
+
+func (rc *recovery) end(m *message) {
 	m.state, m.data, m.split = done, nil, 0
 	rc.live--
-	return true
 }
 
 // find looks a message up by its record. It may be missing: its segment was deleted, for it is acknowledged.

@@ -29,13 +29,13 @@ type memoryRecord struct {
 
 const segmentRecords = 12
 
-func (j *memory) Append(e journal.Entry) (journal.LSN, journal.Segment, error) {
+func (j *memory) Append(e journal.Entry) (journal.Position, error) {
 	if j.inSeg >= segmentRecords {
 		j.open()
 	}
 	j.put(e)
 	j.inSeg++
-	return j.next - 1, j.seg, nil
+	return journal.Position{LSN: j.next - 1, Segment: j.seg}, nil
 }
 
 func (j *memory) open() {
@@ -47,8 +47,8 @@ func (j *memory) open() {
 }
 
 func (j *memory) put(e journal.Entry) {
-	r := journal.Record{LSN: j.next, Segment: j.seg, Epoch: j.epoch, Type: e.Type, Payload: bytes.Clone(e.Payload)}
-	j.records = append(j.records, memoryRecord{r, journal.Account{Live: e.Live, Ends: slices.Clone(e.Ends)}})
+	r := journal.Record{Position: journal.Position{LSN: j.next, Segment: j.seg}, Size: len(e.Payload), Epoch: j.epoch, Type: e.Type, Payload: bytes.Clone(e.Payload)}
+	j.records = append(j.records, memoryRecord{r, journal.Account{Live: e.Live, Bytes: e.Bytes, Ends: slices.Clone(e.Ends)}})
 	j.next++
 }
 
@@ -61,7 +61,7 @@ func (j *memory) sync(through journal.LSN) {
 			live[r.Segment] += r.account.Live
 			current = r.Segment
 			for _, end := range r.account.Ends {
-				live[end]--
+				live[end.Segment]--
 			}
 		}
 	}
@@ -74,7 +74,7 @@ func (j *memory) sync(through journal.LSN) {
 			free := true
 			for _, r := range j.records {
 				for _, end := range r.account.Ends {
-					free = free && (r.Segment != seg || end == seg || j.deleted[end])
+					free = free && (r.Segment != seg || end.Segment == seg || j.deleted[end.Segment])
 				}
 			}
 			if free {
@@ -98,7 +98,7 @@ func (j *memory) recovered(last journal.LSN, now time.Time, cfg *Config) *store 
 		if err != nil {
 			j.t.Fatalf("recover record %d: %v", r.LSN, err)
 		}
-		if a.Live != r.account.Live || !slices.Equal(a.Ends, r.account.Ends) {
+		if a.Live != r.account.Live || a.Bytes != r.account.Bytes || !slices.Equal(a.Ends, r.account.Ends) {
 			j.t.Fatalf("record %d of type %d was appended with %+v and recovered with %+v", r.LSN, r.Type, r.account, a)
 		}
 	}

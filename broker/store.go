@@ -51,14 +51,14 @@ type store struct {
 	holds   *hold // free list
 	buffers [][]byte
 	scratch []byte
-	ends    []journal.Segment
+	ends    []journal.Ending
 	covered []*hold
 	acked   []*message
 }
 
 // appender is the journal as the store sees it: Append copies the entry and returns at once.
 type appender interface {
-	Append(e journal.Entry) (journal.LSN, journal.Segment, error)
+	Append(e journal.Entry) (journal.Position, error)
 }
 
 // pend is what waits for a record to be durable.
@@ -85,21 +85,21 @@ func newStore(cfg *Config, count *counters) *store {
 }
 
 // append writes a record and charges it to p, which may be nil. What waits for it is in w.
-func (s *store) append(e journal.Entry, w pend) (journal.LSN, journal.Segment, error) {
+func (s *store) append(e journal.Entry, w pend) (journal.Position, error) {
 	if s.err != nil {
-		return 0, 0, s.err
+		return journal.Position{}, s.err
 	}
-	lsn, seg, err := s.log.Append(e)
+	at, err := s.log.Append(e)
 	if err != nil {
-		return 0, 0, err
+		return at, err
 	}
-	s.last, w.lsn, w.size = lsn, lsn, len(e.Payload)
+	s.last, w.lsn, w.size = at.LSN, at.LSN, len(e.Payload)
 	if w.peer != nil {
 		w.peer.pending += int64(w.size)
-		w.peer.last = lsn
+		w.peer.last = at.LSN
 	}
 	s.pending.push(w)
-	return lsn, seg, nil
+	return at, nil
 }
 
 // when runs w as soon as lsn is durable: now, perhaps.
@@ -267,7 +267,7 @@ func (s *store) acknowledgeAuto() {
 		s.scratch, s.ends = appendAcks(s.scratch, s.ends[:0], batch)
 		if len(s.ends) > 0 {
 			// A journal that cannot take it has failed or is closing: the message comes again, which automatic mode allows.
-			_, _, _ = s.append(journal.Entry{Type: recAck, Payload: s.scratch, Account: journal.Account{Ends: s.ends}}, pend{})
+			_, _ = s.append(journal.Entry{Type: recAck, Payload: s.scratch, Account: journal.Account{Ends: s.ends}}, pend{})
 		}
 		for _, m := range batch {
 			s.remove(m)

@@ -89,7 +89,7 @@ func (s *store) record(p *peer, r *request, before, after *subscription) bool {
 		return true
 	}
 	s.scratch = appendSubscribe(s.scratch[:0], c, after)
-	if _, _, err := s.append(journal.Entry{Type: recSubscribe, Payload: s.scratch}, pend{peer: p}); err != nil {
+	if _, err := s.append(journal.Entry{Type: recSubscribe, Payload: s.scratch}, pend{peer: p}); err != nil {
 		s.broken(p, r, err)
 		return false
 	}
@@ -242,7 +242,7 @@ func (s *store) unsubscribe(p *peer, r *request) {
 	}
 	s.scratch = appendText(appendSessionID(s.scratch[:0], c.id), sub.id)
 	w := pend{peer: p, receipt: bytes.Clone(r.receipt)}
-	if _, _, err := s.append(journal.Entry{Type: recUnsubscribe, Payload: s.scratch}, w); err != nil {
+	if _, err := s.append(journal.Entry{Type: recUnsubscribe, Payload: s.scratch}, w); err != nil {
 		s.broken(p, r, err)
 		return
 	}

@@ -87,7 +87,7 @@ func (s *store) provide(p *peer, r *request, name string) bool {
 	}
 	if !c.direct {
 		s.scratch = appendText(appendSessionID(s.scratch[:0], c.id), name)
-		if _, _, err := s.append(journal.Entry{Type: recTemporary, Payload: s.scratch}, pend{peer: p}); err != nil {
+		if _, err := s.append(journal.Entry{Type: recTemporary, Payload: s.scratch}, pend{peer: p}); err != nil {
 			s.broken(p, r, err)
 			return false
 		}

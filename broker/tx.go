@@ -103,13 +103,12 @@ func (s *store) commit(p *peer, r *request) {
 			return
 		}
 	}
-	kind, live := s.collect(t, r.effect, p)
-	var lsn journal.LSN
-	var seg journal.Segment
+	kind, live, octets := s.collect(t, r.effect, p)
+	var at journal.Position
 	if p.sidecar || live > 0 || len(s.ends) > 0 {
 		var err error
-		e := journal.Entry{Type: kind, Payload: s.scratch, Account: journal.Account{Live: live, Ends: s.ends}}
-		if lsn, seg, err = s.append(e, s.effect(p, r)); err != nil {
+		e := journal.Entry{Type: kind, Payload: s.scratch, Account: journal.Account{Live: live, Bytes: octets, Ends: s.ends}}
+		if at, err = s.append(e, s.effect(p, r)); err != nil {
 			s.broken(p, r, err)
 			return
 		}
@@ -117,13 +116,13 @@ func (s *store) commit(p *peer, r *request) {
 	} else {
 		s.answer(p, r, 0)
 	}
-	s.apply(t, lsn, seg)
+	s.apply(t, at)
 	s.endTx(p, string(r.tx), t)
 	s.count.commits.Inc()
 }
 
-// collect writes the record of a COMMIT to scratch and ends, and returns its type and how many messages are in it.
-func (s *store) collect(t *transaction, effect uint64, p *peer) (kind byte, live int) {
+// collect writes the record of a COMMIT to scratch and ends, and returns its type, how many messages are in it, and what they count for.
+func (s *store) collect(t *transaction, effect uint64, p *peer) (kind byte, live int, octets int64) {
 	s.acked = s.acked[:0]
 	for _, a := range t.acks {
 		if !a.nack {
@@ -150,20 +149,23 @@ func (s *store) collect(t *transaction, effect uint64, p *peer) (kind byte, live
 			continue
 		}
 		stored = append(stored, *send)
-		if live += max(1, len(send.targets)); isTopic {
+		n := max(1, len(send.targets))
+		live += n
+		octets += int64(n) * send.msg.stored()
+		if isTopic {
 			kind = recCommitTopics
 		}
 	}
 	s.scratch, s.ends = appendCommit(s.scratch[:0], s.ends[:0], p.origin(effect), stored, s.acked, kind)
-	return kind, live
+	return kind, live, octets
 }
 
 // apply does what the record says.
-func (s *store) apply(t *transaction, lsn journal.LSN, seg journal.Segment) {
+func (s *store) apply(t *transaction, at journal.Position) {
 	for _, a := range t.acks {
 		m := a.hold.msg
 		if a.nack {
-			s.giveBack(a.hold, lsn)
+			s.giveBack(a.hold, at.LSN)
 			continue
 		}
 		s.drop(a.hold)
@@ -176,15 +178,15 @@ func (s *store) apply(t *transaction, lsn journal.LSN, seg journal.Segment) {
 		switch {
 		case strings.HasPrefix(send.dest, topicPrefix):
 			s.count.in.Inc()
-			s.keep(send.targets, send.msg, lsn, seg, index)
+			s.keep(send.targets, send.msg, at, index)
 			if !send.msg.transient {
 				index += uint32(len(send.targets))
 			}
-			s.publish(lsn, send.dest, send.msg)
+			s.publish(at.LSN, send.dest, send.msg)
 		case send.msg.transient:
-			s.hand(s.reach([]byte(send.dest)), send.msg, lsn, 0, 0)
+			s.hand(s.reach([]byte(send.dest)), send.msg, journal.Position{LSN: at.LSN}, 0)
 		default:
-			s.hand(s.reach([]byte(send.dest)), send.msg, lsn, seg, index)
+			s.hand(s.reach([]byte(send.dest)), send.msg, at, index)
 			index++
 		}
 	}

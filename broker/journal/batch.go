@@ -17,35 +17,36 @@ type batch struct {
 
 // Append copies e into the batch that is being filled and returns at once; Durable will say when it counts. Calls are serial: the caller holds
 // its own lock, so that LSN order is the order of its decisions. The only errors are ErrTooBig, ErrClosed and what Failed was told.
-func (j *Journal) Append(e Entry) (LSN, Segment, error) {
+func (j *Journal) Append(e Entry) (Position, error) {
 	if e.Type == 0 || e.Type >= typeManifest {
 		panic(fmt.Sprintf("journal: type %d of an appended record is not in 1..127", e.Type))
 	}
 	if len(e.Payload) > j.opt.MaxRecord {
-		return 0, 0, fmt.Errorf("%w: %d octets, at most %d are allowed", ErrTooBig, len(e.Payload), j.opt.MaxRecord)
+		return Position{}, fmt.Errorf("%w: %d octets, at most %d are allowed", ErrTooBig, len(e.Payload), j.opt.MaxRecord)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.err != nil {
-		return 0, 0, j.err
+		return Position{}, j.err
 	}
 	var flags byte
 	if j.mustRoll(len(e.Payload)) {
 		head, err := j.head()
 		if err != nil {
-			return 0, 0, err
+			return Position{}, err
 		}
 		j.roll(head)
 		flags, j.cur.headEnd = flagOpens, j.cur.next
 	}
-	lsn := j.put(e.Type, flags, e.Payload)
-	j.ledger.note(j.cur.id, e.Account)
+	at := Position{Segment: j.cur.id, Offset: j.cur.off}
+	at.LSN = j.put(e.Type, flags, e.Payload)
+	j.ledger.note(j.cur.id, len(e.Payload), e.Account)
 	if !j.cur.asked && j.cur.off > j.cur.limit/8 {
 		j.cur.asked = true
 		j.ask(j.cur.id + 1)
 	}
 	j.work.Signal()
-	return lsn, j.cur.id, nil
+	return at, nil
 }
 
 // mustRoll says whether the current segment has no room left for size octets of payload. A segment takes at least one record after its head,
@@ -101,7 +102,7 @@ func (j *Journal) begin(p place, prev sealed, head []Entry) {
 	j.put(typeManifest, 0, manifest)
 	for _, e := range head {
 		j.put(e.Type, 0, e.Payload)
-		j.ledger.note(p.id, e.Account)
+		j.ledger.note(p.id, len(e.Payload), e.Account)
 	}
 	j.cur.limit = max(j.opt.SegmentBytes, 2*j.cur.off)
 }

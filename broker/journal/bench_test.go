@@ -102,14 +102,14 @@ func newWaiters() *waiters { return &waiters{} }
 
 func (w *waiters) append(j *Journal, payload []byte) error {
 	w.mu.Lock()
-	lsn, _, err := j.Append(Entry{Type: 1, Payload: payload})
+	at, err := j.Append(Entry{Type: 1, Payload: payload})
 	var c chan struct{}
 	if n := len(w.free); n > 0 {
 		c, w.free = w.free[n-1], w.free[:n-1]
 	} else {
 		c = make(chan struct{}, 1)
 	}
-	w.queue = append(w.queue, waiter{lsn, c})
+	w.queue = append(w.queue, waiter{at.LSN, c})
 	w.mu.Unlock()
 	if err != nil {
 		return err
@@ -145,7 +145,7 @@ func BenchmarkRecover(b *testing.B) {
 		for j.Pending() > 8<<20 {
 			time.Sleep(time.Millisecond)
 		}
-		if _, _, err := j.Append(e); err != nil {
+		if _, err := j.Append(e); err != nil {
 			b.Fatal(err)
 		}
 	}

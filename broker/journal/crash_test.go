@@ -168,12 +168,13 @@ func (wl *workload) run(s *store, rng *rand.Rand, n int) {
 		if len(wl.live) > 0 && (rng.IntN(100) < 48 || len(wl.live) > 40) {
 			keys := slices.Sorted(maps.Keys(wl.live))
 			k := keys[rng.IntN(min(len(keys), 5))]
-			e = Entry{Type: 1, Payload: fmt.Appendf(nil, "-%d:%d", k, wl.live[k]), Account: Account{Ends: []Segment{wl.live[k]}}}
+			e = Entry{Type: 1, Payload: fmt.Appendf(nil, "-%d:%d", k, wl.live[k]), Account: Account{Ends: []Ending{{Segment: wl.live[k]}}}}
 			delete(wl.live, k)
 		} else {
 			e = Entry{Type: 1, Payload: fmt.Appendf(nil, "+%d:%s", i, strings.Repeat("x", rng.IntN(700))), Account: Account{Live: 1}}
 		}
-		lsn, seg, err := s.Append(e)
+		at, err := s.Append(e)
+		lsn, seg := at.LSN, at.Segment
 		if err != nil {
 			return
 		}
@@ -207,7 +208,7 @@ func apply(live map[int]bool, o string) Account {
 	}
 	fmt.Sscanf(o, "-%d:%d", &k, &seg)
 	delete(live, k)
-	return Account{Ends: []Segment{seg}}
+	return Account{Ends: []Ending{{Segment: seg}}}
 }
 
 // TestCrashAnywhere runs a workload, stops the world before each change to the disk, and recovers from what is left: all of it, nothing that was not

@@ -26,10 +26,10 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	_, where, _ := j.Append(journal.Entry{Type: note, Payload: []byte("buy milk"), Account: journal.Account{Live: 1}})
+	where, _ := j.Append(journal.Entry{Type: note, Payload: []byte("buy milk"), Account: journal.Account{Live: 1}})
 	j.Append(journal.Entry{Type: note, Payload: []byte("feed the cat"), Account: journal.Account{Live: 1}})
-	last, _, _ := j.Append(journal.Entry{Type: strike, Payload: []byte("buy milk"), Account: journal.Account{Ends: []journal.Segment{where}}})
-	for <-durable < last { // now we may tell others
+	last, _ := j.Append(journal.Entry{Type: strike, Payload: []byte("buy milk"), Account: journal.Account{Ends: []journal.Ending{{Segment: where.Segment}}}})
+	for <-durable < last.LSN { // now we may tell others
 	}
 	j.Close()
 
@@ -41,7 +41,7 @@ func Example() {
 		}
 		ended := notes[string(r.Payload)]
 		delete(notes, string(r.Payload))
-		return journal.Account{Ends: []journal.Segment{ended}}, nil
+		return journal.Account{Ends: []journal.Ending{{Segment: ended}}}, nil
 	})
 	if err != nil {
 		panic(err)

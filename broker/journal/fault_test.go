@@ -91,7 +91,7 @@ func (s *store) finish(f *failing) LSN {
 	if s.late {
 		s.t.Fatal("acknowledged after it had failed")
 	}
-	if _, _, err := s.Append(Entry{Type: 1}); !errors.Is(err, f.err) && !errors.Is(err, ErrClosed) {
+	if _, err := s.Append(Entry{Type: 1}); !errors.Is(err, f.err) && !errors.Is(err, ErrClosed) {
 		s.t.Fatalf("append after the failure: %v", err)
 	}
 	return s.acked
@@ -99,7 +99,7 @@ func (s *store) finish(f *failing) LSN {
 
 func TestAppendErrors(t *testing.T) {
 	s := mustOpen(t, t.TempDir(), Options{MaxRecord: 100}, nil)
-	if _, _, err := s.Append(Entry{Type: 1, Payload: make([]byte, 101)}); !errors.Is(err, ErrTooBig) {
+	if _, err := s.Append(Entry{Type: 1, Payload: make([]byte, 101)}); !errors.Is(err, ErrTooBig) {
 		t.Error(err)
 	}
 	lsn, _ := s.add(strings.Repeat("x", 100), Account{})
@@ -112,7 +112,7 @@ func TestAppendErrors(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, _, err := s.Append(Entry{Type: 1}); !errors.Is(err, ErrClosed) {
+	if _, err := s.Append(Entry{Type: 1}); !errors.Is(err, ErrClosed) {
 		t.Error(err)
 	}
 	for _, typ := range []byte{0, 128, 255} {

@@ -127,11 +127,11 @@ func TestOversize(t *testing.T) {
 	var last LSN
 	for i := range 30 {
 		n := []int{10, 9 << 10, 30 << 10, 0, 5 << 20}[i%5]
-		lsn, _, err := s.Append(Entry{Type: 1, Payload: make([]byte, n), Account: Account{Live: 1}})
+		at, err := s.Append(Entry{Type: 1, Payload: make([]byte, n), Account: Account{Live: 1}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		want, last = append(want, n), lsn
+		want, last = append(want, n), at.LSN
 	}
 	s.durable(last)
 	if n := s.Stats().Segments; n > 28 {
@@ -156,10 +156,10 @@ func TestOversize(t *testing.T) {
 
 func TestAppendDoesNotAllocate(t *testing.T) {
 	s := mustOpen(t, t.TempDir(), Options{}, nil)
-	e := Entry{Type: 1, Payload: make([]byte, 1000), Account: Account{Live: 1, Ends: []Segment{1}}}
+	e := Entry{Type: 1, Payload: make([]byte, 1000), Account: Account{Live: 1, Ends: []Ending{{Segment: 1}}}}
 	s.Append(e)
 	n := testing.AllocsPerRun(2000, func() {
-		if _, _, err := s.Append(e); err != nil {
+		if _, err := s.Append(e); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -66,7 +66,7 @@ func helper(dir string) int {
 			case <-time.After(100 * time.Microsecond):
 			}
 		}
-		if _, _, err := j.Append(Entry{Type: 1, Payload: content(j.Epoch(), i), Account: Account{Live: 1}}); err != nil {
+		if _, err := j.Append(Entry{Type: 1, Payload: content(j.Epoch(), i), Account: Account{Live: 1}}); err != nil {
 			say("failed %v", err)
 			return 3
 		}

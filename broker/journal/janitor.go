@@ -45,6 +45,7 @@ func (j *Journal) unlinkAfter(lsn LSN, gone []*account) {
 		j.jan.doomed = append(j.jan.doomed, doomed{lsn, a.name()})
 	}
 	j.stats.Deleted += uint64(len(gone))
+	j.reading.forget(gone)
 }
 
 // release hands over to the janitor what may be unlinked now. The caller holds mu.

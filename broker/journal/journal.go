@@ -16,12 +16,19 @@ type LSN uint64
 // Segment numbers segment files: 1, 2, 3, … over the whole life of a store.
 type Segment uint64
 
-// Record is one record as recovery reads it. Payload is borrowed until the visitor returns.
-type Record struct {
+// Position is where a record lies. It stays true for the life of the segment.
+type Position struct {
 	LSN     LSN
 	Segment Segment
+	Offset  int64 // of the record's header in the segment's file
+}
+
+// Record is one record as it is read. Payload is borrowed: from recovery until the visitor returns, from Read until its buffer is used again.
+type Record struct {
+	Position
 	Epoch   uint64
 	Type    byte // the caller's, 1..127
+	Size    int  // octets of the whole payload
 	Payload []byte
 }
 
@@ -35,8 +42,18 @@ type Entry struct {
 // Account is what a record means for the life of segment files. A segment is deleted when nothing in it is live and every ending
 // in it refers to a segment that is deleted already (else a deleted ending would resurrect what it ended).
 type Account struct {
-	Live int       // things in this record that keep its segment
-	Ends []Segment // the segment of each thing that this record ends, one element per thing
+	Live  int   // things in this record that keep its segment
+	Bytes int64 // octets of those things together; 0 means those of the payload
+	Ends  []Ending
+	// Again names, for each ending that an earlier record told already and this one repeats, the segment of what was ended. It ends nothing, but for whoever
+	// reads this record and not the earlier one: so it stays as long as that segment.
+	Again []Segment
+}
+
+// Ending is what ends one thing: the segment of the record that brought it, and the octets that it counted for there.
+type Ending struct {
+	Segment Segment
+	Bytes   int64
 }
 
 // Options of a journal. The zero value of each field means the default in its comment.
@@ -145,6 +162,8 @@ type Journal struct {
 	jan    janitor
 	stats  Stats
 	shown  uint64 // of stats.Deleted, in the metrics
+
+	reading reading
 
 	// owned by the commit goroutine
 	file *file // of the segment written last

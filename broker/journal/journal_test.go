@@ -97,11 +97,11 @@ func (s *store) durable(lsn LSN) {
 
 func (s *store) add(payload string, a Account) (LSN, Segment) {
 	s.t.Helper()
-	lsn, seg, err := s.Append(Entry{Type: 1, Payload: []byte(payload), Account: a})
+	at, err := s.Append(Entry{Type: 1, Payload: []byte(payload), Account: a})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return lsn, seg
+	return at.LSN, at.Segment
 }
 
 func collect(into *[]string) func(Record) (Account, error) {

@@ -7,6 +7,7 @@ type account struct {
 	sealed           // end and last count once it is closed
 	closed bool      // a later segment was begun
 	live   int       // things in it that nothing has ended
+	bytes  int64     // octets of those
 	refs   []Segment // other segments that its endings refer to and that existed then; sorted
 }
 
@@ -51,21 +52,33 @@ func (l *ledger) find(id Segment) *account {
 	return l.list[i]
 }
 
-// note books a record of segment id.
-func (l *ledger) note(id Segment, a Account) {
+// note books a record of segment id, whose payload has size octets.
+func (l *ledger) note(id Segment, size int, a Account) {
 	own := l.find(id)
-	own.live += a.Live
+	if a.Live > 0 {
+		if a.Bytes == 0 {
+			a.Bytes = int64(size)
+		}
+		own.live += a.Live
+		own.bytes += a.Bytes
+	}
 	for _, end := range a.Ends {
-		s := l.find(end)
+		s := l.find(end.Segment)
 		if s == nil {
 			continue // deleted already: cannot come back
 		}
 		s.live--
+		s.bytes -= end.Bytes
 		if s.live == 0 {
-			l.dirty = true
+			s.bytes, l.dirty = 0, true
 		}
 		if s != own {
-			own.refer(end)
+			own.refer(end.Segment)
+		}
+	}
+	for _, id := range a.Again {
+		if s := l.find(id); s != nil && s != own {
+			own.refer(id)
 		}
 	}
 }

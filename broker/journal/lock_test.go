@@ -111,7 +111,7 @@ func TestIdleOwnerIsFenced(t *testing.T) {
 		if err := <-failed; !errors.Is(err, ErrFenced) {
 			t.Errorf("failed: %v", err)
 		}
-		if _, _, err := a.Append(Entry{Type: 1}); !errors.Is(err, ErrFenced) {
+		if _, err := a.Append(Entry{Type: 1}); !errors.Is(err, ErrFenced) {
 			t.Errorf("append: %v", err)
 		}
 		if err := a.Close(); !errors.Is(err, ErrFenced) {

@@ -109,7 +109,8 @@ func (m *machine) reopen() {
 }
 
 func (m *machine) put(e Entry, r modelled) Segment {
-	lsn, seg, err := m.s.Append(e)
+	at, err := m.s.Append(e)
+	lsn, seg := at.LSN, at.Segment
 	if err != nil {
 		m.rt.Fatal(err)
 	}
@@ -139,7 +140,7 @@ func (m *machine) end(rt *rapid.T) {
 	k := rapid.SampledFrom(slices.Sorted(maps.Keys(m.live))).Draw(rt, "thing")
 	seg := m.live[k]
 	delete(m.live, k)
-	e := Entry{Type: 1, Payload: fmt.Appendf(nil, "-%d:%d", k, seg), Account: Account{Ends: []Segment{seg}}}
+	e := Entry{Type: 1, Payload: fmt.Appendf(nil, "-%d:%d", k, seg), Account: Account{Ends: []Ending{{Segment: seg}}}}
 	m.put(e, modelled{ends: k, endSeg: seg})
 }
 

@@ -209,6 +209,7 @@ func (j *Journal) stop(failed error) error {
 	if j.mark != nil {
 		j.mark.file.Close()
 	}
+	j.reading.close()
 	j.opt.Metrics.state(0, 0, 0, 0)
 	err := j.lock.release(errors.Is(failed, ErrFenced))
 	j.disk.close()

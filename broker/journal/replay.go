@@ -178,15 +178,16 @@ func (r *recovery) replay(s sealed) error {
 	return nil
 }
 
-func (r *recovery) deliver(s sealed, at int64, h head, payload []byte) error {
+func (r *recovery) deliver(s sealed, off int64, h head, payload []byte) error {
 	if h.typ >= typeManifest {
 		return nil
 	}
-	a, err := r.visit(Record{LSN: h.lsn, Segment: s.id, Epoch: h.epoch, Type: h.typ, Payload: payload})
+	at := Position{LSN: h.lsn, Segment: s.id, Offset: off}
+	a, err := r.visit(Record{Position: at, Epoch: h.epoch, Type: h.typ, Size: h.size, Payload: payload})
 	if err != nil {
-		return fmt.Errorf("replay record %d at offset %d of %s: %w", h.lsn, at, r.disk.at(s.name()), err)
+		return fmt.Errorf("replay record %d at offset %d of %s: %w", h.lsn, off, r.disk.at(s.name()), err)
 	}
-	r.ledger.note(s.id, a)
+	r.ledger.note(s.id, h.size, a)
 	r.records++
 	return nil
 }
