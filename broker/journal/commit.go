@@ -88,7 +88,7 @@ func (j *Journal) commit(b *batch) error {
 		return fmt.Errorf("sync batch: %w", err)
 	}
 	took := time.Since(start)
-	if err := j.mark.fenced(); err != nil {
+	if err := j.checked.look(j.mark); err != nil {
 		return err
 	}
 	end := b.off + int64(len(b.buf))

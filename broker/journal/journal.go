@@ -138,6 +138,7 @@ type Journal struct {
 
 	pending atomic.Int64
 	durable atomic.Uint64
+	checked checked
 	down    chan struct{} // closed when the commit goroutine has nothing left to do
 	quit    chan struct{} // closed to stop the heart-beat
 	workers sync.WaitGroup

@@ -156,7 +156,7 @@ func (j *Journal) beatLoop() {
 
 func (j *Journal) pulse() error {
 	if m := j.lock.claimed(); m != nil {
-		if err := m.fenced(); err != nil {
+		if err := j.checked.look(m); err != nil {
 			return err
 		}
 	}
