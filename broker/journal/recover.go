@@ -13,15 +13,16 @@ type DamageError struct {
 	Offset   int64
 	From, To LSN // the records that are hit, as far as is known; To is 0 when it is not
 	Reason   string
+	Hits     Hits // whom it concerns
 }
 
-// Error names file, offset, records and reason.
+// Error names file, offset, records, reason and whom it concerns.
 func (e *DamageError) Error() string {
 	to := "?"
 	if e.To != 0 {
 		to = fmt.Sprint(e.To)
 	}
-	return fmt.Sprintf("%v: %s at offset %d, records %d to %s: %s", ErrDamaged, e.File, e.Offset, e.From, to, e.Reason)
+	return fmt.Sprintf("%v: %s at offset %d, records %d to %s: %s%s", ErrDamaged, e.File, e.Offset, e.From, to, e.Reason, e.Hits.clause())
 }
 
 // Unwrap makes errors.Is(err, ErrDamaged) true.
@@ -35,11 +36,14 @@ type recovery struct {
 	ours  uint64 // epoch
 	mark  mark
 	exact bool // nothing beyond mark was acknowledged
+	look  bool // change nothing, not even the quarantine
 	visit func(Record) (Account, error)
 	buf   []byte
 
 	// what it finds
 	ledger  ledger
+	end     found    // the segment where the log ends
+	above   []found  // files behind it that were never begun
 	last    sealed   // where the log ends; zero in a new store
 	top     Segment  // highest number of any file
 	litter  []string // files that are no part of the log
@@ -62,8 +66,11 @@ func (r *recovery) run() error {
 	if err := r.judge(end, above); err != nil {
 		return err
 	}
-	if err := r.secure(end, above); err != nil {
-		return err
+	r.end, r.above = end, above
+	if !r.look {
+		if err := r.secure(end, above); err != nil {
+			return err
+		}
 	}
 	chain, err := r.chain(end, places)
 	if err != nil {
