@@ -128,10 +128,7 @@ func (s *store) grant(sub *subscription, c claim) bool {
 		s.drop(h)
 	}
 	m.redelivered = true
-	if sub.floor == nil {
-		sub.floor = new(floors)
-	}
-	sub.floor.saw(m)
+	sub.saw(m)
 	sub.take(m, s.newHold(), c.basis)
 	m.hold.claimed = true
 	return true

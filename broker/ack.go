@@ -113,6 +113,7 @@ func (s *store) settleAck(p *peer, r *request, holds []*hold) {
 		s.answer(p, r, 0)
 	}
 	for i, h := range holds {
+		h.sub.saw(h.msg)
 		s.drop(h)
 		s.remove(s.acked[i])
 	}

@@ -255,6 +255,7 @@ func BenchmarkRecover(b *testing.B) {
 		s, _ := benchStore()
 		rc := newRecovery(s)
 		var payload []byte
+		q := newQueue("/queue/bench")
 		for n := range uint64(50000) {
 			o := origin{kind: bySession, session: id, effect: 2*n + 1}
 			m.id = o.messageOf(1, 0, false)
@@ -264,7 +265,7 @@ func BenchmarkRecover(b *testing.B) {
 				continue
 			}
 			o.effect++
-			acked := &message{lsn: journal.LSN(2*(n-window) + 1), home: journal.Position{Segment: 1}}
+			acked := &message{lsn: journal.LSN(2*(n-window) + 1), home: journal.Position{Segment: 1}, queue: q}
 			payload, s.ends = appendAcks(appendOrigin(payload[:0], o), s.ends[:0], []*message{acked})
 			if _, err := rc.visit(journal.Record{Position: journal.Position{LSN: journal.LSN(2*n + 2), Segment: 1}, Epoch: 1, Size: len(payload), Type: recAck, Payload: payload}); err != nil {
 				b.Fatal(err)

@@ -53,6 +53,7 @@ func (s *store) forgetTopic(t *topic) {
 // enrol makes a durable subscription known, with its queue.
 func (s *store) enrol(d *durable) {
 	s.durables[d.number], s.named[d.durableKey] = d, d
+	d.queue.number = d.number
 	t := s.topic(d.dest)
 	t.durables = append(t.durables, d)
 }

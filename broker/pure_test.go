@@ -227,7 +227,7 @@ func testDurable() *durable {
 // FuzzRecover feeds recovery with records that nobody wrote: it may refuse them, not more.
 func FuzzRecover(f *testing.F) {
 	o := origin{kind: bySession, session: mustSession(sessionX), effect: 3}
-	m := &message{id: msgID{index: outsideTx}, data: []byte("a:b\nbody"), split: 4, lsn: 1, home: journal.Position{Segment: 1}}
+	m := &message{id: msgID{index: outsideTx}, data: []byte("a:b\nbody"), split: 4, lsn: 1, home: journal.Position{Segment: 1}, queue: newQueue("/queue/a")}
 	sub := &subscription{id: "s", dest: "/queue/a", mode: ackEach, prefetch: 5}
 	c := &session{id: o.session, attempt: 2, accepted: 3, hold: time.Second, rolled: []uint64{2}, subs: map[string]*subscription{"s": sub},
 		temps: map[string]*queue{"t": nil}}
@@ -257,7 +257,7 @@ func FuzzRecover(f *testing.F) {
 // Every record that the store writes is read back whole; a shortened or lengthened one is an error.
 func TestRecordsOfTheWrongLengthAreRefused(t *testing.T) {
 	o := origin{kind: bySession, session: mustSession(sessionX), effect: 300}
-	m := &message{id: msgID{n: 1, index: fromDirect}, data: []byte("a:b\nbody"), split: 4, lsn: 200, home: journal.Position{Segment: 1}, index: 3}
+	m := &message{id: msgID{n: 1, index: fromDirect}, data: []byte("a:b\nbody"), split: 4, lsn: 200, home: journal.Position{Segment: 1}, index: 3, queue: newQueue("/queue/a")}
 	acks, _ := appendAcks(appendOrigin(nil, o), nil, []*message{m})
 	commit, _ := appendCommit(nil, nil, o, []txSend{{msg: m, dest: "/queue/a"}}, []*message{m}, recCommit)
 	d := testDurable()
@@ -267,7 +267,7 @@ func TestRecordsOfTheWrongLengthAreRefused(t *testing.T) {
 		recAck: acks, recCommit: commit, recCursor: appendCursor(nil, o, true), recClose: appendSessionID(nil, o.session),
 		recUnsubscribe: appendText(appendSessionID(nil, o.session), "s"), recDurable: appendDurable(nil, d), recErase: appendErase(nil, d), recCommitTopics: topics,
 		recTemporary: appendText(appendSessionID(nil, o.session), "t"),
-		recSubscribe: appendSubscribe(nil, &session{id: o.session}, sub), recSubscribe1: appendSubscribe(nil, &session{id: o.session}, sub)[:16+15],
+		recSubscribe: appendSubscribe(nil, &session{id: o.session}, sub), recForward: acks[len(appendOrigin(nil, o)):],
 	} {
 		visit := func(p []byte) error {
 			s, _ := benchStore()

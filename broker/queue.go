@@ -13,8 +13,9 @@ import (
 // skipped when it is met.
 type queue struct {
 	destination
-	places    uint64  // the last one given
-	lanes     []*lane // highest priority first; most queues have one
+	number    journal.LSN // of the durable subscription whose queue it is; 0: it is one that has a name of its own
+	places    uint64      // the last one given
+	lanes     []*lane     // highest priority first; most queues have one
 	back      byPlace
 	count     int // ready and held
 	subs      []*subscription

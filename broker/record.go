@@ -2,9 +2,6 @@ package broker
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
-	"time"
 
 	"github.com/understudy-mq/understudy/broker/journal"
 )
@@ -16,38 +13,39 @@ import (
 //	ack          origin, acks
 //	commit       origin, n, n × (number, destination, lines, body), acks
 //	cursor       origin, flags: bit 0 = it was a COMMIT and was rolled back
-//	subscribe    session, subscription
 //	unsubscribe  session, id
 //	close        session
 //	session      session, attempt, hold in ms
+//	subscribe    session, subscription
 //	head         part, parts, then items to the end of the record. The last part replaces all that was known of what items are
-//	temporary    session, name of a temporary queue as its client says it
 //	durable      client-id, name, destination, selector; its number is the record's LSN
 //	erase        number of a durable subscription
 //	publish      origin, destination, number, n, n × durable, lines, body: a message for each durable subscription, numbered in this order
 //	committopics as commit, with n, n × durable after the destination: none if that is a queue
-//	move         LSN, index, segment of a message, destination, 4 × number: the message's id, lines, body: it is there now, as these
-//	subscribe1   session, plain: what earlier versions wrote, as the next one
-//	head1        part, parts, then (start, n, n × plain) to the end: sessions alone
+//	temporary    session, name of a temporary queue as its client says it
+//	move         queue, LSN, index, segment of a message, destination, 4 × number: the message's id, lines, body: it is there now, as these
+//	relocate     LSN, segment, 4 × number: an id, n, n × (queue, index), lines, body: the messages that this record of the log had, one for each
+//	             queue, and that were in that segment last, are in this record now. Nothing else changes: they keep place, order and id
+//	forward      acks: these messages were ended by a record that is to go. They are those of that segment: what was relocated from there since lives
 //
 //	origin        0, or 1 session effect, or 2 connection
-//	acks          n, n × (LSN, index, segment) of the messages
-//	plain         id, destination, mode, prefetch
-//	subscription  plain, selector, durable: the number of a durable subscription, 0 = of none
+//	queue         name; if that is empty, the number of the durable subscription whose queue it is
+//	acks          n, n × (queue, k, k × (LSN, index, segment)) of the messages; the segment is where the message was last
+//	subscription  id, destination, mode, prefetch, selector, durable: the number of a durable subscription, 0 = of none
 //	start         session, attempt, cursor, hold in ms, flags: bit 0 = closed, n, n × rolled-back effect
-//	item          1, start, n, n × subscription, n, n × name of a temporary queue; or 2, number, client-id, name, destination, selector
+//	floors        n, n × (priority, LSN, index): the last messages that the subscription's client is known to have seen
+//	item          1, start, n, n × (subscription, floors), n, n × name of a temporary queue; or 2, number, client-id, name, destination, selector
 //
 // A number identifies a message within its origin: the count of the connection, or the index in a session's transaction. The lines are the
-// sender's headers in STOMP 1.2 encoding.
+// sender's headers in STOMP 1.2 encoding. LSN and index name a message for life: those of the record that brought it to its queue, and its place in that. Where
+// a record names a message it names the queue too, so that recovery needs no index of all messages to find it.
 const (
 	recSend         = 1
 	recAck          = 2
 	recCommit       = 3
 	recCursor       = 4
-	recSubscribe1   = 5
 	recUnsubscribe  = 6
 	recClose        = 7
-	recHead1        = 8
 	recSession      = 9
 	recSubscribe    = 10
 	recHead         = 11
@@ -57,6 +55,8 @@ const (
 	recCommitTopics = 15
 	recTemporary    = 16
 	recMove         = 17
+	recRelocate     = 18
+	recForward      = 19
 )
 
 // Kinds of items in a head.
@@ -164,15 +164,29 @@ func appendDurable(b []byte, d *durable) []byte {
 }
 
 func appendMove(b []byte, from *message, dest string, to *message) []byte {
+	b = appendQueue(b, from.queue)
 	for _, n := range [...]uint64{uint64(from.lsn), uint64(from.index), uint64(from.home.Segment)} {
 		b = binary.AppendUvarint(b, n)
 	}
 	b = appendText(b, dest)
-	for _, n := range [...]uint64{to.id.hi, to.id.lo, to.id.n, uint64(uint32(to.id.index))} {
-		b = binary.AppendUvarint(b, n)
-	}
+	b = appendID(b, to.id)
 	b = appendText(b, to.data[:to.split])
 	return append(b, to.data[to.split:]...)
+}
+
+// appendQueue names the queue that a message is in.
+func appendQueue(b []byte, q *queue) []byte {
+	if q.number == 0 {
+		return appendText(b, q.name)
+	}
+	return binary.AppendUvarint(append(b, 0), uint64(q.number))
+}
+
+func appendID(b []byte, id msgID) []byte {
+	for _, n := range [...]uint64{id.hi, id.lo, id.n, uint64(uint32(id.index))} {
+		b = binary.AppendUvarint(b, n)
+	}
+	return b
 }
 
 func appendErase(b []byte, d *durable) []byte { return binary.AppendUvarint(b, uint64(d.number)) }
@@ -196,21 +210,42 @@ func appendCommit(b []byte, ends []journal.Ending, o origin, sends []txSend, ack
 
 // appendAcks writes the acknowledged messages that the journal has, and adds their segments to ends.
 func appendAcks(b []byte, ends []journal.Ending, acked []*message) ([]byte, []journal.Ending) {
-	before := len(ends)
-	for _, m := range acked {
-		if !m.transient {
-			ends = append(ends, m.ending())
+	groups := uint64(0)
+	eachGroup(acked, func(*queue, []*message, int) { groups++ })
+	b = binary.AppendUvarint(b, groups)
+	eachGroup(acked, func(q *queue, of []*message, n int) {
+		b = binary.AppendUvarint(appendQueue(b, q), uint64(n))
+		for _, m := range of {
+			if !m.transient {
+				ends = append(ends, m.ending())
+				b = appendMention(b, m.place(), m.home.Segment)
+			}
 		}
-	}
-	b = binary.AppendUvarint(b, uint64(len(ends)-before))
-	for _, m := range acked {
-		if !m.transient {
-			b = binary.AppendUvarint(b, uint64(m.lsn))
-			b = binary.AppendUvarint(b, uint64(m.index))
-			b = binary.AppendUvarint(b, uint64(m.home.Segment))
-		}
-	}
+	})
 	return b, ends
+}
+
+// appendMention names a message of a queue that was named before.
+func appendMention(b []byte, at place, home journal.Segment) []byte {
+	b = binary.AppendUvarint(b, uint64(at.lsn))
+	b = binary.AppendUvarint(b, uint64(at.index))
+	return binary.AppendUvarint(b, uint64(home))
+}
+
+// eachGroup calls f with runs of messages of one queue, n of which the journal has. Those of which it has none are left out.
+func eachGroup(list []*message, f func(q *queue, of []*message, n int)) {
+	for len(list) > 0 {
+		q, i, n := list[0].queue, 0, 0
+		for ; i < len(list) && list[i].queue == q; i++ {
+			if !list[i].transient {
+				n++
+			}
+		}
+		if n > 0 {
+			f(q, list[:i], n)
+		}
+		list = list[i:]
+	}
 }
 
 func appendCursor(b []byte, o origin, rolledBack bool) []byte {
@@ -234,161 +269,28 @@ func appendSubscription(b []byte, sub *subscription) []byte {
 	return binary.AppendUvarint(b, uint64(number))
 }
 
-func appendSubscribe(b []byte, c *session, sub *subscription) []byte {
-	return appendSubscription(appendSessionID(b, c.id), sub)
-}
-
-func appendSession(b []byte, c *session) []byte {
-	b = appendSessionID(b, c.id)
-	b = binary.AppendUvarint(b, c.attempt)
-	return binary.AppendUvarint(b, uint64(c.hold/time.Millisecond))
-}
-
-func appendSnapshot(b []byte, c *session) []byte {
-	b = appendSessionID(append(b, itemSession), c.id)
-	b = binary.AppendUvarint(b, c.attempt)
-	b = binary.AppendUvarint(b, c.accepted)
-	b = binary.AppendUvarint(b, uint64(c.hold/time.Millisecond))
-	flags := byte(0)
-	if c.closed {
-		flags = flagClosed
-	}
-	b = append(b, flags)
-	b = binary.AppendUvarint(b, uint64(len(c.rolled)))
-	for _, n := range c.rolled {
-		b = binary.AppendUvarint(b, n)
-	}
-	recorded := 0
-	for _, sub := range c.subs {
-		if sub.browse == nil {
-			recorded++
+// appendFloors writes what recovery would read from acknowledgements, were their segments still there. It matters only while there is a message that
+// may be older.
+func appendFloors(b []byte, sub *subscription) []byte {
+	n := 0
+	if sub.floor != nil && sub.queue != nil && sub.queue.count > 0 {
+		for _, at := range sub.floor {
+			if at != (place{}) {
+				n++
+			}
 		}
 	}
-	b = binary.AppendUvarint(b, uint64(recorded))
-	for _, sub := range c.subs {
-		if sub.browse == nil {
-			b = appendSubscription(b, sub)
+	b = binary.AppendUvarint(b, uint64(n))
+	for prio := 0; n > 0; prio++ {
+		if at := sub.floor[prio]; at != (place{}) {
+			b = binary.AppendUvarint(append(b, byte(prio)), uint64(at.lsn))
+			b = binary.AppendUvarint(b, uint64(at.index))
+			n--
 		}
-	}
-	b = binary.AppendUvarint(b, uint64(len(c.temps)))
-	for name := range c.temps {
-		b = appendText(b, name)
 	}
 	return b
 }
 
-// head returns the snapshot of all sessions and durable subscriptions that a segment begins with, in parts of moderate size.
-func (s *store) head() []journal.Entry {
-	const partBytes = 256 << 10
-	var parts [][]byte
-	var part []byte
-	for _, c := range s.sessions {
-		if part = appendSnapshot(part, c); len(part) >= partBytes {
-			parts, part = append(parts, part), nil
-		}
-	}
-	for _, d := range s.durables {
-		if part = appendDurable(appendErase(append(part, itemDurable), d), d); len(part) >= partBytes {
-			parts, part = append(parts, part), nil
-		}
-	}
-	if part != nil || parts == nil {
-		parts = append(parts, part)
-	}
-	entries := make([]journal.Entry, len(parts))
-	for i, p := range parts {
-		b := binary.AppendUvarint(nil, uint64(i))
-		b = binary.AppendUvarint(b, uint64(len(parts)))
-		entries[i] = journal.Entry{Type: recHead, Payload: append(b, p...)}
-	}
-	return entries
-}
-
-var errRecord = errors.New("record does not have the layout of its type")
-
-// reader takes a payload apart. After the first mistake everything is zero and err is set.
-type reader struct {
-	b   []byte
-	err error
-}
-
-func (r *reader) fail() { r.b, r.err = nil, errRecord }
-
-func (r *reader) uint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 {
-		r.fail()
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-// count reads the number of elements that follow, each of at least size octets.
-func (r *reader) count(size int) int {
-	n := r.uint()
-	if n > uint64(len(r.b)/size) {
-		r.fail()
-		return 0
-	}
-	return int(n)
-}
-
-func (r *reader) octet() byte {
-	if len(r.b) == 0 {
-		r.fail()
-		return 0
-	}
-	v := r.b[0]
-	r.b = r.b[1:]
-	return v
-}
-
-func (r *reader) take(n int) []byte {
-	if n < 0 || n > len(r.b) {
-		r.fail()
-		return nil
-	}
-	v := r.b[:n]
-	r.b = r.b[n:]
-	return v
-}
-
-// text is borrowed from the payload.
-func (r *reader) text() []byte { return r.take(r.count(1)) }
-
-func (r *reader) session() (id sessionID) {
-	if b := r.take(16); b != nil {
-		id = sessionOf(b)
-	}
-	return id
-}
-
-func (r *reader) origin() (o origin) {
-	switch o.kind = r.octet(); o.kind {
-	case byNobody:
-	case bySession:
-		o.session = r.session()
-		o.effect = r.uint()
-	case byDirect:
-		o.conn = r.uint()
-	default:
-		r.fail()
-	}
-	return o
-}
-
-func (r *reader) millis() time.Duration {
-	return time.Duration(min(r.uint(), maxHold*1000)) * time.Millisecond
-}
-
-// end reports what was wrong with the payload: trailing octets are, too.
-func (r *reader) end(kind byte) error {
-	if r.err == nil && len(r.b) > 0 {
-		r.fail()
-	}
-	if r.err != nil {
-		return fmt.Errorf("read record of type %d: %w", kind, r.err)
-	}
-	return nil
+func appendSubscribe(b []byte, c *session, sub *subscription) []byte {
+	return appendSubscription(appendSessionID(b, c.id), sub)
 }

@@ -42,7 +42,7 @@ type subscription struct {
 	gate bool      // recovered messages of its queue wait for it
 	away time.Time // when the wait for it began; zero: nothing waits
 
-	floor *floors // after a recovery: the last messages that its client is known to have seen
+	floor *floors // of a sidecar's: the last messages that its client is known to have seen
 
 	refused []msgID // claims that its RECEIPT will say are gone
 	owed    int     // of what it holds, to be sent again
@@ -89,6 +89,17 @@ func (f *floors) saw(m *message) {
 	if at := &f[m.priority()]; at.before(m.place()) {
 		*at = m.place()
 	}
+}
+
+// saw notes that the subscription's client has seen a message. A direct client is not expected back, so nobody will ask.
+func (sub *subscription) saw(m *message) {
+	if sub.session.direct || m.transient {
+		return
+	}
+	if sub.floor == nil {
+		sub.floor = new(floors)
+	}
+	sub.floor.saw(m)
 }
 
 // seen is the last message of a priority that the client is known to have seen.

@@ -168,6 +168,7 @@ func (s *store) apply(t *transaction, at journal.Position) {
 			s.giveBack(a.hold, at.LSN)
 			continue
 		}
+		a.hold.sub.saw(m)
 		s.drop(a.hold)
 		s.remove(m)
 		s.count.acks.Inc()

@@ -1,0 +1,140 @@
+package broker
+
+import (
+	"github.com/understudy-mq/understudy/broker/journal"
+	"github.com/understudy-mq/understudy/broker/selector"
+)
+
+// session folds the records that are about a session only.
+func (rc *recovery) session(rd *reader, kind byte) {
+	c := rc.known(rd.session())
+	switch kind {
+	case recSession:
+		c.attempt, c.hold = max(c.attempt, rd.uint()), rd.millis()
+	case recSubscribe:
+		c.closed = false
+		rc.subscription(rd, c)
+	case recTemporary:
+		c.closed = false
+		rc.temporary(rd, c)
+	case recUnsubscribe:
+		delete(c.subs, string(rd.text()))
+	case recClose:
+		c.closed = true
+		clear(c.subs)
+		clear(c.temps)
+		delete(rc.seen, c.id)
+	}
+	c.recorded = true
+}
+
+// temporary reads the name of one; its queue is found when the journal has been read.
+func (rc *recovery) temporary(rd *reader, c *session) {
+	if c.temps == nil {
+		c.temps = map[string]*queue{}
+	}
+	c.temps[string(rd.text())] = nil
+}
+
+// subscription reads one; where it belongs is settled when the journal has been read.
+func (rc *recovery) subscription(rd *reader, c *session) *subscription {
+	sub := &subscription{id: string(rd.text()), dest: string(rd.text()), session: c}
+	sub.mode, sub.prefetch = ackMode(rd.octet()), int(rd.uint())
+	if sub.mode > ackEach {
+		rd.fail()
+	}
+	// It was valid when it was written. Should a later version know better, its sidecar says it again when it is back.
+	if text := rd.text(); len(text) > 0 {
+		if sel, err := selector.Parse(string(text)); err == nil {
+			sub.pick = newPick(sel)
+		}
+	}
+	if number := journal.LSN(rd.uint()); number > 0 {
+		sub.durable = &durable{number: number} // until all are known
+	}
+	c.subs[sub.id] = sub
+	return sub
+}
+
+// snapshot is what the parts of a head have said so far.
+type snapshot struct {
+	sessions map[sessionID]*session
+	durables map[journal.LSN]*durable
+	seen     map[sessionID]map[*queue]*floors
+	parts    uint64
+}
+
+// heads replaces what is known of sessions and durable subscriptions once the last part of a snapshot was read. A torn one changes nothing.
+func (rc *recovery) heads(rd *reader) {
+	part, parts := rd.uint(), rd.uint()
+	if part == 0 {
+		rc.head = &snapshot{sessions: map[sessionID]*session{}, durables: map[journal.LSN]*durable{}, seen: map[sessionID]map[*queue]*floors{}}
+	}
+	if rc.head == nil || part != rc.head.parts {
+		rd.fail()
+		return
+	}
+	h := rc.head
+	h.parts++
+	for len(rd.b) > 0 {
+		switch rd.octet() {
+		case itemSession:
+			c := rc.snapshot(rd)
+			h.sessions[c.id] = c
+		case itemDurable:
+			d := rc.durable(rd, journal.LSN(rd.uint()))
+			h.durables[d.number] = d
+		default:
+			rd.fail()
+		}
+	}
+	if h.parts == parts && rd.err == nil {
+		rc.store.sessions, rc.store.durables, rc.seen, rc.head = h.sessions, h.durables, h.seen, nil
+	}
+}
+
+func (rc *recovery) snapshot(rd *reader) *session {
+	c := &session{id: rd.session(), subs: map[string]*subscription{}, recorded: true}
+	c.attempt, c.accepted, c.hold, c.closed = rd.uint(), rd.uint(), rd.millis(), rd.octet()&flagClosed != 0
+	for range rd.count(1) {
+		c.rolled = append(c.rolled, rd.uint())
+	}
+	for range rd.count(4) {
+		sub := rc.subscription(rd, c)
+		for range rd.count(3) {
+			prio, at := rd.octet(), place{journal.LSN(rd.uint()), uint32(rd.uint())}
+			if prio >= priorities {
+				rd.fail()
+			} else if q := rc.queueOf(sub); q != nil {
+				*sight(rc.head.seen, c.id, q, int8(prio)-usualPriority) = at
+			}
+		}
+	}
+	for range rd.count(1) {
+		rc.temporary(rd, c)
+	}
+	return c
+}
+
+// queueOf is the queue of a subscription if it has messages now.
+func (rc *recovery) queueOf(sub *subscription) *queue {
+	if sub.durable != nil {
+		return rc.queues[sub.durable.number]
+	}
+	return rc.store.queues[sub.dest]
+}
+
+// sight is where it is noted what a session's client has seen of a queue.
+func sight(seen map[sessionID]map[*queue]*floors, id sessionID, q *queue, prio int8) *place {
+	of := seen[id]
+	if of == nil {
+		of = map[*queue]*floors{}
+		seen[id] = of
+	}
+	f := of[q]
+	if f == nil {
+		f = new(floors)
+		of[q] = f
+	}
+	return &f[prio+usualPriority]
+}
