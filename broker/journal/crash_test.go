@@ -1,8 +1,8 @@
 package journal
 
 import (
-	"bytes"
-	"errors"
+	"context"
+	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -10,220 +10,82 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
+	"time"
 )
 
-// tape records every change to the disk, and every acknowledgement, in order.
-type tape struct {
-	mu   sync.Mutex
-	list []event
-	stop int // fail each change from this one on; 0: never
-}
+// Tests of crashes, faults, damage and power cuts have a short tier, which runs always, and a full one that takes minutes.
+var full = flag.Bool("full", false, "run the full tier of the proofs: every state, more seeds, minutes")
 
-type event struct {
-	op
-	acked LSN // an acknowledgement, if not 0
-}
-
-func (tp *tape) before(o op) error {
-	tp.mu.Lock()
-	defer tp.mu.Unlock()
-	if tp.stop > 0 && len(tp.list) >= tp.stop {
-		return errInjected
+// TestCrashEverywhere runs a workload, stops the world before each change to the disk, and recovers from what each fate leaves of it. The result is always a
+// state that the workload went through, at or behind the last acknowledgement: acknowledged ⊆ recovered ⊆ attempted, transactions whole, nothing that
+// was acknowledged as ended comes back. Then the recovery itself is crashed at each of its changes, and recovered from.
+func TestCrashEverywhere(t *testing.T) {
+	c := crasher{t: t, tally: map[string]int{}, every: 3, nest: 150, again: 10}
+	limit := time.Time{}
+	if *full {
+		c.every, c.nest, c.again = 1, 8, 8
+		limit = time.Now().Add(4 * time.Minute)
 	}
-	o.data = bytes.Clone(o.data)
-	tp.list = append(tp.list, event{op: o})
-	return nil
-}
-
-func (tp *tape) add(e event) {
-	tp.mu.Lock()
-	defer tp.mu.Unlock()
-	tp.list = append(tp.list, e)
-}
-
-// inode is a file as a crashed machine may remember it.
-type inode struct {
-	synced  []byte // survives everything
-	current []byte // what the kernel holds
-	pending []op   // writes since the last sync
-}
-
-// world replays a tape as far as a crash.
-type world struct {
-	files  map[string]*inode // names that the kernel holds
-	synced map[string]*inode // names that survive
-}
-
-func newWorld() *world { return &world{map[string]*inode{}, map[string]*inode{}} }
-
-func grow(b []byte, n int64) []byte {
-	if int64(len(b)) < n {
-		b = append(b, make([]byte, n-int64(len(b)))...)
+	if testing.Short() {
+		c.every = 8
 	}
-	return b
-}
-
-func (w *world) apply(o op) {
-	f := w.files[o.name]
-	switch o.kind {
-	case opCreate:
-		w.files[o.name] = &inode{}
-	case opAllocate:
-		f.current = grow(f.current, o.size)
-		f.pending = append(f.pending, o)
-	case opWrite:
-		f.current = grow(f.current, o.off+int64(len(o.data)))
-		copy(f.current[o.off:], o.data)
-		f.pending = append(f.pending, o)
-	case opSync:
-		f.synced, f.pending = bytes.Clone(f.current), nil
-	case opRename:
-		w.files[o.to] = f
-		delete(w.files, o.name)
-	case opRemove:
-		delete(w.files, o.name)
-	case opSyncDir:
-		w.synced = maps.Clone(w.files)
-	}
-}
-
-// survive writes what a crash leaves into a directory: all (the process died), or what was synced and of the rest a random part (the machine
-// died): each name and each sector for itself. Marks are never synced: with lost they are gone altogether.
-func (w *world) survive(t testing.TB, rng *rand.Rand, all bool, keep float64) string {
-	dir := quickDir(t)
-	names := maps.Clone(w.files)
-	if !all {
-		names = maps.Clone(w.synced)
-		for name, f := range w.files {
-			if rng.Float64() < keep {
-				names[name] = f
-			}
-		}
-		for name := range w.synced { // a removal that may have reached the disk
-			if w.files[name] == nil && rng.Float64() < keep {
-				delete(names, name)
-			}
+	for seed := newSeed(t); ; seed++ {
+		c.seed(seed, 240)
+		if t.Failed() || time.Now().After(limit) {
+			break
 		}
 	}
-	for name, f := range names {
-		b := f.current
-		if !all {
-			b = f.torn(rng, keep)
-		}
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
+	c.report()
 }
 
-// torn is what is left of a file: what was synced, and a random part of the sectors written since.
-func (f *inode) torn(rng *rand.Rand, keep float64) []byte {
-	b := bytes.Clone(f.synced)
-	for _, o := range f.pending {
-		if o.kind == opAllocate {
-			if rng.Float64() < keep {
-				b = grow(b, o.size)
-			}
+// crasher recovers from crashes and counts.
+type crasher struct {
+	t     *testing.T
+	rng   *rand.Rand
+	a     *actor
+	every int // each such point is tried with all fates, the others with one
+	nest  int // one recovery of so many is crashed itself, everywhere
+	again int // one recovered store of so many is used and opened again
+	where string
+	acked LSN
+
+	seeds, points, states, nested, violations int
+	tally                                     map[string]int
+	work                                      map[string]int
+}
+
+const crashSegment = 8 << 10
+
+// seed runs one workload and crashes it everywhere.
+func (c *crasher) seed(seed uint64, n int) {
+	c.seeds++
+	c.rng = rand.New(rand.NewPCG(seed, 1))
+	c.acked = 0
+	list := c.record(n)
+	w := newWorld(nil)
+	for i, e := range list {
+		if e.acked > 0 {
+			c.acked = e.acked
 			continue
 		}
-		for at := 0; at < len(o.data); {
-			n := min(len(o.data)-at, sectorSize-int((o.off+int64(at))%sectorSize))
-			if rng.Float64() < keep {
-				b = grow(b, o.off+int64(at+n))
-				copy(b[o.off+int64(at):], o.data[at:at+n])
-			}
-			at += n
-		}
-	}
-	return b
-}
-
-// workload appends things and ends them again, in batches of random size, so that segments come and go. What it did is told by the
-// payloads alone: "+n" begins thing n, "-n:segment" ends it.
-type workload struct {
-	live map[int]Segment
-	ops  []string
-	puts []LSN // their numbers
-}
-
-// through is what the workload leaves alive after all records up to lsn.
-func (wl *workload) through(lsn LSN) map[int]bool {
-	n := 0
-	for n < len(wl.puts) && wl.puts[n] <= lsn {
-		n++
-	}
-	return fold(wl.ops[:n])
-}
-
-func (wl *workload) run(s *store, rng *rand.Rand, n int) {
-	for i := range n {
-		var e Entry
-		if len(wl.live) > 0 && (rng.IntN(100) < 48 || len(wl.live) > 40) {
-			keys := slices.Sorted(maps.Keys(wl.live))
-			k := keys[rng.IntN(min(len(keys), 5))]
-			e = Entry{Type: 1, Payload: fmt.Appendf(nil, "-%d:%d", k, wl.live[k]), Account: Account{Ends: []Ending{{Segment: wl.live[k]}}}}
-			delete(wl.live, k)
-		} else {
-			e = Entry{Type: 1, Payload: fmt.Appendf(nil, "+%d:%s", i, strings.Repeat("x", rng.IntN(700))), Account: Account{Live: 1}}
-		}
-		at, err := s.Append(e)
-		lsn, seg := at.LSN, at.Segment
-		if err != nil {
+		c.where = fmt.Sprintf("seed %d, before change %d (%v)", seed, i, e.op)
+		c.crash(w, i%c.every == 0)
+		if c.violations > 5 {
 			return
 		}
-		if e.Live > 0 {
-			wl.live[i] = seg
-		}
-		wl.ops = append(wl.ops, string(e.Payload[:min(len(e.Payload), 30)]))
-		wl.puts = append(wl.puts, lsn)
-		if rng.IntN(3) == 0 {
-			s.until("batch", func() bool { return s.acked >= lsn || len(s.failed) > 0 })
-		}
+		w.apply(e.op)
 	}
+	c.where = fmt.Sprintf("seed %d, at the end", seed)
+	c.crash(w, true)
 }
 
-// fold is what a prefix of the workload leaves alive.
-func fold(ops []string) map[int]bool {
-	live := map[int]bool{}
-	for _, o := range ops {
-		apply(live, o)
-	}
-	return live
-}
-
-func apply(live map[int]bool, o string) Account {
-	var k int
-	var seg Segment
-	if o[0] == '+' {
-		fmt.Sscanf(o, "+%d", &k)
-		live[k] = true
-		return Account{Live: 1}
-	}
-	fmt.Sscanf(o, "-%d:%d", &k, &seg)
-	delete(live, k)
-	return Account{Ends: []Ending{{Segment: seg}}}
-}
-
-// TestCrashAnywhere runs a workload, stops the world before each change to the disk, and recovers from what is left: all of it, nothing that was not
-// synced, or a random part. The result is always a state that the workload went through, at or behind the last acknowledgement. Then the
-// recovery itself is crashed, and recovered from.
-func TestCrashAnywhere(t *testing.T) {
-	rng := newRand(t)
-	tp := &tape{}
-	n := 220
-	if testing.Short() {
-		n = 130
-	}
-	wl := workload{live: map[int]Segment{}}
-	opt := Options{SegmentBytes: 8 << 10, before: tp.before}
-	s := &store{t: t, change: make(chan struct{})}
+// record runs the workload and returns what happened to the disk.
+func (c *crasher) record(n int) []event {
+	tp, t := &tape{}, c.t
+	c.a = newActor(c.rng)
+	opt := Options{SegmentBytes: crashSegment, before: tp.before, Head: c.a.head}
+	s := &store{t: t, change: make(chan struct{}), base: 1}
 	opt.Durable = func(through LSN) {
 		tp.add(event{acked: through})
 		s.tell(func() { s.acked = through })
@@ -232,93 +94,239 @@ func TestCrashAnywhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Journal = j
-	wl.run(s, rng, n)
+	s.Journal, c.a.s = j, s
+	c.a.run(n)
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
-	c := crasher{t: t, wl: &wl, rng: rng}
-	w := newWorld()
-	for _, e := range tp.list {
-		switch {
-		case e.acked > 0:
-			c.acked = e.acked
-		default:
-			c.states(w)
-			w.apply(e.op)
-		}
-	}
-	c.states(w)
 	st := j.Stats()
-	t.Logf("%d appends, %d batches, %d segments deleted; %d changes to the disk, %d states recovered, %d recoveries crashed; violations 0",
-		len(wl.ops), st.Batches, st.Deleted, len(tp.list), c.count, c.nested)
+	c.count("records", len(c.a.log))
+	c.count("transactions", c.a.groups)
+	c.count("batches", int(st.Batches))
+	c.count("segments deleted", int(st.Deleted))
+	c.count("segments emptied", c.a.evacuated)
+	c.count("moves", c.a.moves)
+	c.count("endings told again", c.a.again)
+	c.count("reads", c.a.reads)
 	if st.Deleted < 3 {
 		t.Errorf("the workload deleted %d segments only", st.Deleted)
 	}
+	return tp.take()
 }
 
-type crasher struct {
-	t             *testing.T
-	rng           *rand.Rand
-	wl            *workload
-	acked         LSN
-	count, nested int
+func (c *crasher) count(what string, n int) {
+	if c.work == nil {
+		c.work = map[string]int{}
+	}
+	c.work[what] += n
 }
 
-func (c *crasher) states(w *world) {
-	c.check(w.survive(c.t, c.rng, true, 1), true)
-	c.check(w.survive(c.t, c.rng, false, 0), false)
-	if !testing.Short() {
-		c.check(w.survive(c.t, c.rng, false, c.rng.Float64()), false)
-	}
-}
-
-// check recovers, with a crash in the middle now and then.
-func (c *crasher) check(dir string, all bool) {
-	c.t.Helper()
-	nested := c.rng.IntN(4) == 0
-	if nested {
-		c.nested++
-		c.crashRecovery(dir)
-	}
-	live := map[int]bool{}
-	s, err := reopen(c.t, dir, Options{SegmentBytes: 8 << 10}, func(r Record) (Account, error) {
-		return apply(live, string(r.Payload)), nil
-	})
-	if err != nil {
-		c.t.Fatalf("acknowledged %d (all %v): %v", c.acked, all, err)
-	}
-	s.Close()
-	os.RemoveAll(dir)
-	c.count++
-	end := s.base - 1
-	if end < c.acked {
-		c.t.Fatalf("acknowledged %d, recovered up to %d (all %v)", c.acked, end, all)
-	}
-	if !nested {
-		if want := c.wl.through(end); !maps.Equal(live, want) {
-			c.t.Fatalf("recovered up to %d: alive %v, want %v", end, slices.Sorted(maps.Keys(live)), slices.Sorted(maps.Keys(want)))
-		}
+func (c *crasher) crash(w *world, all bool) {
+	c.points++
+	if !all {
+		c.recover(w.survive(c.rng, fate(c.rng.IntN(int(fates)))))
 		return
 	}
-	for end = c.acked; !maps.Equal(live, c.wl.through(end)); end++ { // a recovery before this one has used some numbers again
-		if end > c.wl.puts[len(c.wl.puts)-1] {
-			c.t.Fatalf("acknowledged %d: %v were never alive together since", c.acked, slices.Sorted(maps.Keys(live)))
+	for how := range fates {
+		c.tally[how.String()]++
+		c.recover(w.survive(c.rng, how))
+	}
+}
+
+// recover opens what is left, and now and then crashes that.
+func (c *crasher) recover(left remains) {
+	dir, done := c.dir(left)
+	defer done()
+	if c.rng.IntN(c.nest) == 0 {
+		c.crashRecovery(left, dir)
+		return
+	}
+	got := c.open(dir, nil)
+	c.judge(got, c.acked, dir)
+	if got.err == nil && c.rng.IntN(c.again) == 0 {
+		c.goOn(got, dir)
+	}
+}
+
+func (c *crasher) dir(left remains) (string, func()) {
+	dir, err := os.MkdirTemp(quickRoot(), "journal-crash")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	left.write(c.t, dir)
+	return dir, func() { os.RemoveAll(dir) }
+}
+
+// recovered is what an owner was told by Open.
+type recovered struct {
+	err   error
+	state state
+	end   LSN // of the log, before the owner's own records
+	next  LSN // behind the owner's own
+	shown int // changes to the disk before the first record was visited
+}
+
+// open recovers, as one more owner, and closes.
+func (c *crasher) open(dir string, tp *tape) (got recovered) {
+	got.state, got.shown = newState(), -1
+	opt := Options{SegmentBytes: crashSegment, Head: func() []Entry { return got.state.head() }}
+	if tp != nil {
+		opt.before = tp.before
+	}
+	last := LSN(0)
+	j, err := Open(context.Background(), dir, opt, func(r Record) (Account, error) {
+		if got.shown < 0 && tp != nil {
+			got.shown = len(tp.take())
+		}
+		if r.LSN <= last {
+			return Account{}, fmt.Errorf("record %d follows %d", r.LSN, last)
+		}
+		last = r.LSN
+		return got.state.apply(r)
+	})
+	if err != nil {
+		got.err = err
+		return got
+	}
+	j.mu.Lock()
+	got.end, got.next = j.ledger.list[len(j.ledger.list)-1].first-1, j.cur.next
+	j.mu.Unlock()
+	got.err = j.Close()
+	return got
+}
+
+// head is what an owner writes that knows a state.
+func (st state) head() []Entry {
+	return []Entry{{Type: 2, Payload: fmt.Appendf(nil, "#%d|", st.count)}}
+}
+
+// judge compares what was recovered with what the workload had done by then.
+func (c *crasher) judge(got recovered, acked LSN, dir string) {
+	c.states++
+	switch {
+	case got.err != nil:
+		c.violation(dir, "refused: %v", got.err)
+	case got.end < acked:
+		c.violation(dir, "lost: acknowledged %d, recovered up to %d", acked, got.end)
+	default:
+		c.compare(got.state, c.a.through(got.end), dir)
+	}
+}
+
+// compare names the differences.
+func (c *crasher) compare(got, want state, dir string) {
+	if got.equal(want) {
+		return
+	}
+	for _, id := range slices.Sorted(maps.Keys(want.alive)) {
+		if at, ok := got.alive[id]; !ok {
+			c.violation(dir, "lost: thing %d, which lay at %+v", id, want.alive[id])
+		} else if at != want.alive[id] {
+			c.violation(dir, "thing %d lies at %+v, want %+v", id, at, want.alive[id])
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(got.alive)) {
+		if _, ok := want.alive[id]; !ok {
+			c.violation(dir, "resurrected or never decided: thing %d at %+v", id, got.alive[id])
+		}
+	}
+	if got.count != want.count {
+		c.violation(dir, "%d effects are known, want %d", got.count, want.count)
+	}
+}
+
+// violation reports, and keeps the store.
+func (c *crasher) violation(dir, format string, args ...any) {
+	c.t.Helper()
+	c.violations++
+	keep, err := os.MkdirTemp("", "journal-violation")
+	if err == nil {
+		err = os.CopyFS(filepath.Join(keep, "store"), os.DirFS(dir))
+	}
+	c.t.Errorf("%s, acknowledged %d: %s; the store is in %s (%v)", c.where, c.acked, fmt.Sprintf(format, args...), keep, err)
+}
+
+// goOn uses a recovered store: what it appends comes behind what was there.
+func (c *crasher) goOn(got recovered, dir string) {
+	st, a := newState(), newActor(c.rng)
+	s, err := reopen(c.t, dir, Options{SegmentBytes: crashSegment, Head: a.head}, func(r Record) (Account, error) { return st.apply(r) })
+	if err != nil {
+		c.violation(dir, "second opening: %v", err)
+		return
+	}
+	defer s.Close()
+	c.compare(st, got.state, dir)
+	a.s, a.state, a.ids, a.count = s, st, 1_000_000+c.points*100, st.count
+	for range 5 {
+		a.put(a.begin())
+		if len(a.state.alive) > 0 {
+			a.put(a.end(a.any()))
+		}
+	}
+	a.settle()
+	for id, at := range a.state.alive {
+		r, err := s.Read(at, nil)
+		if err == nil {
+			err = r.holds(id)
+		}
+		if err != nil {
+			c.violation(dir, "thing %d cannot be read back: %v", id, err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		c.violation(dir, "close: %v", err)
+	}
+	if third := c.open(dir, nil); third.err != nil {
+		c.violation(dir, "third opening: %v", third.err)
+	} else {
+		c.compare(third.state, a.state, dir)
+	}
+}
+
+// crashRecovery crashes a recovery before each of its changes to the disk. What it had shown to its owner is found again, whatever happens.
+func (c *crasher) crashRecovery(left remains, dir string) {
+	outer := c.where
+	defer func() { c.where = outer }()
+	tp := &tape{}
+	first := c.open(dir, tp)
+	c.judge(first, c.acked, dir)
+	if first.err != nil {
+		return
+	}
+	w := newWorld(left)
+	w.claim = 0
+	for i, e := range append(tp.take(), event{}) {
+		c.where = fmt.Sprintf("%s, recovery crashed before its change %d (%v)", outer, i, e.op)
+		least := c.acked
+		if first.shown >= 0 && i >= first.shown {
+			least = first.end
+		}
+		for how := range fates {
+			if !*full && c.rng.IntN(2) == 0 {
+				continue
+			}
+			c.nested++
+			func() {
+				dir, done := c.dir(w.survive(c.rng, how))
+				defer done()
+				second := c.open(dir, nil)
+				if second.err == nil && second.end > first.end { // its own head is all that this owner wrote
+					second.end = first.end
+				}
+				c.judge(second, least, dir)
+			}()
+		}
+		if i < len(tp.list) {
+			w.apply(e.op)
 		}
 	}
 }
 
-// crashRecovery opens the store and fails a change to the disk, and all that follow.
-func (c *crasher) crashRecovery(dir string) {
-	c.t.Helper()
-	tp := &tape{stop: 1 + c.rng.IntN(14)}
-	s, err := reopen(c.t, dir, Options{SegmentBytes: 8 << 10, before: tp.before}, func(r Record) (Account, error) {
-		return apply(map[int]bool{}, string(r.Payload)), nil
-	})
-	if err == nil {
-		err = s.Close()
+func (c *crasher) report() {
+	var b strings.Builder
+	for _, what := range slices.Sorted(maps.Keys(c.work)) {
+		fmt.Fprintf(&b, "%d %s, ", c.work[what], what)
 	}
-	if err != nil && !errors.Is(err, errInjected) {
-		c.t.Fatalf("acknowledged %d: %v", c.acked, err)
-	}
+	c.t.Logf("%d seeds: %s%d crash points, %d states recovered (%d of them of crashed recoveries), violations %d",
+		c.seeds, b.String(), c.points, c.states, c.nested, c.violations)
 }

@@ -24,13 +24,16 @@ type store struct {
 }
 
 // newRand gives each run its own luck, and says how to have it again.
-func newRand(t testing.TB) *rand.Rand {
-	seed := rand.Uint64()
+func newRand(t testing.TB) *rand.Rand { return rand.New(rand.NewPCG(newSeed(t), 1)) }
+
+// newSeed is JOURNAL_SEED, or another one each time.
+func newSeed(t testing.TB) uint64 {
+	seed := rand.Uint64N(1 << 40)
 	if s := os.Getenv("JOURNAL_SEED"); s != "" {
 		seed, _ = strconv.ParseUint(s, 10, 64)
 	}
 	t.Logf("JOURNAL_SEED=%d", seed)
-	return rand.New(rand.NewPCG(seed, 1))
+	return seed
 }
 
 // reopen opens dir; visit may be nil.

@@ -3,151 +3,176 @@ package journal
 import (
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
 )
 
-// refs is a naive model of a store: every record ever written, and where.
-type refs struct {
-	records []modelled
-	live    map[int]Segment // things and the segment that keeps them
-}
+// refs is a naive model of which segments a store needs.
+type refs map[Segment]map[Segment]bool // segments by those whose endings refer to them
 
-type modelled struct {
-	seg    Segment
-	begins int // thing, or 0
-	ends   int
-	endSeg Segment
+func (m refs) add(id Segment, a Account) {
+	if m[id] == nil {
+		m[id] = map[Segment]bool{}
+	}
+	for _, e := range a.Ends {
+		m[id][e.Segment] = true
+	}
+	for _, to := range a.Again {
+		m[id][to] = true
+	}
 }
 
 // needed works the rule of deletion out from scratch: what holds something alive stays, and what ends something in a segment that stays.
-func (m *refs) needed(current Segment) map[Segment]bool {
+func (m refs) needed(current Segment, st state) map[Segment]bool {
 	stay := map[Segment]bool{current: true}
-	for _, seg := range m.live {
-		stay[seg] = true
+	for _, at := range st.alive {
+		stay[at.Segment] = true
 	}
 	for again := true; again; {
 		again = false
-		for _, r := range m.records {
-			if r.ends != 0 && r.endSeg != r.seg && stay[r.endSeg] && !stay[r.seg] {
-				stay[r.seg] = true
-				again = true
+		for id, to := range m {
+			for seg := range to {
+				if seg != id && stay[seg] && !stay[id] {
+					stay[id], again = true, true
+				}
 			}
 		}
 	}
 	return stay
 }
 
-// TestDeletionModel appends and ends at random, reopens at random, and compares what is alive with the model after each reopening, and the files
-// with the rule: none stays that could go, none goes that is needed, nothing that was ended comes back.
-func TestDeletionModel(t *testing.T) {
+// drawn lets rapid make, and shrink, the choices of an actor.
+type drawn struct{ *rapid.T }
+
+func (d drawn) Uint64() uint64 { return rapid.Uint64().Draw(d.T, "choice") }
+
+// TestModel does at random what a broker may do, reopens at random, and compares the things, where they lie and what Read returns with the model after
+// each reopening, and the files with the rule: none stays that could go, none goes that is needed, nothing that was ended comes back.
+func TestModel(t *testing.T) {
 	base := quickDir(t)
-	runs, deleted, reopened := 0, uint64(0), 0
+	total := map[string]int{}
 	rapid.Check(t, func(rt *rapid.T) {
-		runs++
-		m := &machine{rt: rt, t: t, dir: filepath.Join(base, fmt.Sprint(runs)), refs: refs{live: map[int]Segment{}}}
+		total["runs"]++
+		m := &machine{rt: rt, t: t, dir: filepath.Join(base, fmt.Sprint(total["runs"])), total: total, refs: refs{}}
+		m.a = newActor(rand.New(drawn{rt}))
 		defer os.RemoveAll(m.dir)
 		m.open()
-		defer func() { m.s.Close() }()
+		defer func() { m.a.s.Close() }()
 		rt.Repeat(map[string]func(*rapid.T){
-			"begin":  m.begin,
-			"end":    m.end,
-			"end2":   m.end,
-			"burst":  func(rt *rapid.T) { m.burst() },
-			"reopen": func(rt *rapid.T) { m.reopen(); reopened++ },
-			"":       func(rt *rapid.T) {},
+			"begin": m.do(func(a *actor) { a.put(a.begin()) }),
+			"burst": m.do(func(a *actor) {
+				for range 12 {
+					a.put(a.begin())
+				}
+			}),
+			"end":      m.do((*actor).endAny),
+			"ends":     m.do(func(a *actor) { a.endAny(); a.endAny(); a.endAny() }),
+			"group":    m.do((*actor).group),
+			"evacuate": m.do((*actor).evacuate),
+			"empty": m.do(func(a *actor) {
+				for n := a.evacuated; n == a.evacuated && len(a.s.sealed()) > 0; {
+					a.evacuate()
+				}
+			}),
+			"read":   m.do(func(a *actor) { a.settle(); a.read() }),
+			"reopen": func(*rapid.T) { m.reopen() },
+			"":       func(*rapid.T) {},
 		})
 		m.reopen()
-		deleted += m.deleted
+		m.count()
 	})
-	t.Logf("%d runs, %d reopened, %d segments deleted", runs, reopened, deleted)
-	if deleted == 0 {
-		t.Error("no segment was ever deleted")
+	t.Logf("%v; lost, resurrected, misplaced: 0", total)
+	if total["deleted"] == 0 || total["emptied"] == 0 {
+		t.Error("no segment was ever deleted, or emptied")
 	}
 }
 
+func (a *actor) endAny() {
+	if len(a.state.alive) > 0 {
+		a.put(a.end(a.any()))
+	}
+}
+
+// machine holds a journal against the model.
 type machine struct {
 	refs
 	rt      *rapid.T
 	t       *testing.T
 	dir     string
-	s       *store
-	things  int
+	a       *actor
+	total   map[string]int
 	deleted uint64
 }
 
+// do has the actor do something and books what it appended.
+func (m *machine) do(what func(*actor)) func(*rapid.T) {
+	return func(rt *rapid.T) {
+		m.a.rng = rand.New(drawn{rt})
+		n := len(m.a.log)
+		what(m.a)
+		if m.a.failed != nil {
+			rt.Fatal(m.a.failed)
+		}
+		for _, r := range m.a.log[n:] {
+			m.add(r.Segment, r.means)
+		}
+	}
+}
+
 func (m *machine) open() {
-	live := map[int]bool{}
-	s, err := reopen(m.t, m.dir, Options{SegmentBytes: 8 << 10}, func(r Record) (Account, error) {
-		return apply(live, string(r.Payload)), nil
+	st, rebuilt := newState(), refs{}
+	s, err := reopen(m.t, m.dir, Options{SegmentBytes: 8 << 10, Head: m.a.head}, func(r Record) (Account, error) {
+		a, err := st.apply(r)
+		rebuilt.add(r.Segment, a)
+		return a, err
 	})
 	if err != nil {
 		m.rt.Fatal(err)
 	}
-	m.s = s
-	want := map[int]bool{}
-	for k := range m.live {
-		want[k] = true
+	m.refs = rebuilt
+	m.a.s, m.a.moving = s, nil
+	if !st.equal(m.a.state) {
+		m.rt.Fatalf("recovered %+v, want %+v", st, m.a.state)
 	}
-	if !maps.Equal(live, want) {
-		m.rt.Fatalf("alive %v, want %v", slices.Sorted(maps.Keys(live)), slices.Sorted(maps.Keys(want)))
+	for id, at := range st.alive {
+		r, err := s.Read(at, nil)
+		if err == nil {
+			err = r.holds(id)
+		}
+		if err != nil {
+			m.rt.Fatal(err)
+		}
 	}
 }
 
 func (m *machine) reopen() {
 	m.compare()
-	m.deleted += m.s.Stats().Deleted
-	m.s.Close()
+	m.total["reopened"]++
+	m.total["deleted"] += int(m.a.s.Stats().Deleted)
+	m.a.s.Close()
 	m.open()
 	m.compare()
 }
 
-func (m *machine) put(e Entry, r modelled) Segment {
-	at, err := m.s.Append(e)
-	lsn, seg := at.LSN, at.Segment
-	if err != nil {
-		m.rt.Fatal(err)
-	}
-	m.s.durable(lsn)
-	r.seg = seg
-	m.records = append(m.records, r)
-	return seg
-}
-
-func (m *machine) begin(rt *rapid.T) {
-	m.things++
-	size := rapid.IntRange(0, 2500).Draw(rt, "size")
-	e := Entry{Type: 1, Payload: fmt.Appendf(nil, "+%d:%s", m.things, strings.Repeat("x", size)), Account: Account{Live: 1}}
-	m.live[m.things] = m.put(e, modelled{begins: m.things})
-}
-
-func (m *machine) burst() {
-	for range 4 {
-		m.begin(m.rt)
-	}
-}
-
-func (m *machine) end(rt *rapid.T) {
-	if len(m.live) == 0 {
-		rt.Skip("nothing is alive")
-	}
-	k := rapid.SampledFrom(slices.Sorted(maps.Keys(m.live))).Draw(rt, "thing")
-	seg := m.live[k]
-	delete(m.live, k)
-	e := Entry{Type: 1, Payload: fmt.Appendf(nil, "-%d:%d", k, seg), Account: Account{Ends: []Ending{{Segment: seg}}}}
-	m.put(e, modelled{ends: k, endSeg: seg})
+func (m *machine) count() {
+	m.total["records"] += len(m.a.log)
+	m.total["emptied"] += m.a.evacuated
+	m.total["moved"] += m.a.moves
+	m.total["told again"] += m.a.again
+	m.total["reads"] += m.a.reads
 }
 
 // compare waits until the journal has nothing left to do, then looks at what it kept.
 func (m *machine) compare() {
-	m.s.idle()
-	j := m.s.Journal
+	m.a.settle()
+	m.a.s.idle()
+	j := m.a.s.Journal
 	j.mu.Lock()
 	current, room := j.cur.id, j.cur.limit-j.cur.off
 	got := map[Segment]bool{}
@@ -155,7 +180,7 @@ func (m *machine) compare() {
 		got[a.id] = true
 	}
 	j.mu.Unlock()
-	want := m.needed(current)
+	want := m.needed(current, m.a.state)
 	for id := range want {
 		if !got[id] {
 			m.rt.Fatalf("segment %d is needed and gone; have %v, want %v", id, got, want)
@@ -166,7 +191,7 @@ func (m *machine) compare() {
 	}
 	list, _ := filepath.Glob(filepath.Join(m.dir, "seg-*"))
 	for _, path := range list {
-		if p, ok := parsePlace(filepath.Base(path)); !ok || !got[p.id] && p.id <= current {
+		if p, ok := parsePlace(filepath.Base(path)); ok && !got[p.id] && p.id <= current {
 			m.rt.Fatalf("%s is still there; the log needs %v", path, got)
 		}
 	}

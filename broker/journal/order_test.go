@@ -3,21 +3,8 @@ package journal
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 )
-
-// at is the first event from on of that kind whose file's name begins so, or -1.
-func (tp *tape) at(from int, kind opKind, prefix string) int {
-	tp.mu.Lock()
-	defer tp.mu.Unlock()
-	for i := from; i < len(tp.list); i++ {
-		if e := tp.list[i]; e.acked == 0 && e.kind == kind && strings.HasPrefix(e.name, prefix) {
-			return i
-		}
-	}
-	return -1
-}
 
 // Open makes its epoch durable before it looks into any segment, and removes nothing before its own segment is durable and its epoch was found
 // to be the highest after that: the mark is written when it was.
