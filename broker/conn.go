@@ -16,6 +16,8 @@ type conn struct {
 	srv *Server
 	nc  net.Conn
 
+	outlet *outlet // the writer's
+
 	// Owned by the reader.
 	parser   frame.Parser
 	decoder  decoder
@@ -51,7 +53,7 @@ var (
 
 func newConn(srv *Server, nc net.Conn) *conn {
 	c := &conn{srv: srv, nc: nc, toWriter: make(chan struct{}, 1), toReader: make(chan struct{}, 1), buf: make([]byte, firstRead)}
-	c.peer.conn = c
+	c.peer.conn, c.outlet = c, newOutlet(nc, srv.ours)
 	c.parser.Limits = srv.cfg.Limits
 	return c
 }

@@ -24,6 +24,7 @@ type peer struct {
 	starved  bool   // a subscription was refused credit because out was full
 	stalled  bool   // the reader waits
 	touched  bool   // is in store.wake
+	withheld bool   // is in Server.withheld
 	quit     bool   // has said DISCONNECT: nothing more is taken from it
 	closing  bool   // nothing more is said to it; it ends when out is written
 	dead     bool   // ends at once

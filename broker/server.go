@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/understudy-mq/understudy/broker/journal"
@@ -29,6 +30,9 @@ type Server struct {
 	ended  error         // why nothing is accepted any more
 	synced chan struct{} // closed when everything is durable; nil unless somebody waits
 	served sync.WaitGroup
+
+	withheld []*conn                          // wait until the store is known to be ours; see guard.go
+	checked  atomic.Pointer[func() time.Time] // when the journal began its last look for a higher epoch; nil until active
 }
 
 // New checks cfg and returns a Server; Run must be called for it to do anything, the listener's backlog excepted.
@@ -140,20 +144,19 @@ func (s *Server) own(ctx context.Context) (err error) {
 	for {
 		select {
 		case <-ctx.Done():
-			s.drain()
+			if err := s.drain(); err != nil {
+				return s.lost(err)
+			}
 			return nil
 		case err := <-s.failed:
-			s.lock()
-			st.err = err
-			s.unlock()
-			s.expel(fenced(err))
-			return fmt.Errorf("store %s: %w", s.cfg.DataDir, err)
+			return s.lost(err)
 		case <-tick.C:
 			s.lock()
 			if len(st.waiting) > 0 {
 				st.tick()
 			}
 			st.expireMessages(maxLooks)
+			s.letGo()
 			st.flush()
 			s.unlock()
 		}
@@ -175,6 +178,7 @@ func (s *Server) open(ctx context.Context, st *store) (*journal.Journal, error) 
 		},
 		Durable: s.durable,
 		Failed: func(err error) {
+			s.fail(err)
 			select {
 			case s.failed <- err:
 			default:
@@ -198,6 +202,8 @@ func (s *Server) open(ctx context.Context, st *store) (*journal.Journal, error) 
 		return nil, err
 	}
 	st.log, st.uuid, st.epoch, st.now = log, log.Store(), log.Epoch(), time.Now()
+	checked := log.Checked
+	s.checked.Store(&checked)
 	rc.finish()
 	took := time.Since(began)
 	s.activate(st, rc, took)
@@ -256,8 +262,16 @@ const syncTimeout = 5 * time.Second
 
 var errStopped = errors.New("server is stopped")
 
-// drain is the orderly end: nothing more is taken from clients, what was taken becomes durable and is answered, then they are told to leave.
-func (s *Server) drain() {
+// lost is the other end: what was read and not answered is in doubt.
+func (s *Server) lost(err error) error {
+	s.fail(err)
+	s.expel(fenced(err))
+	return fmt.Errorf("store %s: %w", s.cfg.DataDir, err)
+}
+
+// drain is the orderly end: nothing more is taken from clients, what was taken becomes durable and is answered, then they are told to leave. It
+// returns what ended the journal, if that came in between.
+func (s *Server) drain() error {
 	s.lock()
 	s.ended = errStopped
 	st := s.store
@@ -272,17 +286,43 @@ func (s *Server) drain() {
 	s.unlock()
 	select {
 	case <-synced:
+	case err := <-s.failed:
+		return err
 	case <-time.After(syncTimeout):
 		s.cfg.Logger.Warn("journal did not sync in time", "timeout", syncTimeout.String())
 	}
 	f := faultf("server stops", "everything before this was answered: connect again")
 	f.header = frame.HeaderMoved + ":" + st.uuid + "\n"
 	s.expel(f)
+	return nil
 }
 
 // expel ends all connections, with an ERROR if why is not nil, and waits for them. A direct client is not told what only a sidecar can use.
 func (s *Server) expel(why *fault) {
 	s.lock()
+	s.dismiss(why)
+	s.unlock()
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		s.served.Wait()
+	}()
+	tick := time.NewTicker(guardAge / 5)
+	defer tick.Stop()
+	for {
+		select {
+		case <-gone:
+			return
+		case <-tick.C:
+			s.lock()
+			s.letGo()
+			s.unlock()
+		}
+	}
+}
+
+// dismiss is expel under the mutex, without the wait.
+func (s *Server) dismiss(why *fault) {
 	s.ended = errStopped
 	for c := range s.conns {
 		p := &c.peer
@@ -298,8 +338,6 @@ func (s *Server) expel(why *fault) {
 		c.kick()
 		_ = c.nc.SetReadDeadline(time.Unix(1, 0))
 	}
-	s.unlock()
-	s.served.Wait()
 }
 
 // acceptLoop only accepts. It ends when the listener is closed.

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"net"
 	"time"
 )
@@ -20,25 +21,19 @@ func (c *conn) writeLoop() {
 			due = true
 		}
 		for {
-			c.srv.lock()
-			p := &c.peer
-			if st := c.srv.store; st != nil && p.session != nil {
-				out = st.takeOut(p, out)
-				st.flush()
-			} else {
-				out, p.out = p.out, nil
-			}
-			closing, dead := p.closing && len(p.out) == 0, p.dead
-			c.srv.unlock()
+			var closing, free, dead bool
+			out, closing, free, dead = c.collect(out)
 			if dead {
 				c.nc.Close()
 				return
 			}
 			if len(out) == 0 && due {
-				out = append(out, '\n')
+				out, free = append(out, '\n'), true // a heart-beat says nothing of the store
 			}
 			if len(out) > 0 {
-				if _, err := c.nc.Write(out); err != nil {
+				if err := c.write(out, free); errors.Is(err, errVoid) {
+					continue
+				} else if err != nil {
 					c.broken()
 					return
 				}
@@ -57,6 +52,63 @@ func (c *conn) writeLoop() {
 			}
 		}
 		c.rearm(beat)
+	}
+}
+
+// collect takes what the client is to be told; done is the buffer before. closing says that nothing will follow, free that it may leave whoever
+// owns the store.
+func (c *conn) collect(done []byte) (out []byte, closing, free, dead bool) {
+	c.srv.lock()
+	defer c.srv.unlock()
+	p, st := &c.peer, c.srv.store
+	switch {
+	case len(p.out) > 0 && c.srv.withhold(c):
+		out = done[:0]
+	case st != nil && p.session != nil:
+		out = st.takeOut(p, done)
+		st.flush()
+	default:
+		out, p.out = p.out, nil
+	}
+	return out, p.closing && len(p.out) == 0, st == nil || st.err != nil, p.dead
+}
+
+// write writes whole frames. Unless they are free it stops as long as the store may have another owner, and does not go on if it has: errVoid says that
+// nothing was written, other errors that the connection is at an end.
+func (c *conn) write(out []byte, free bool) error {
+	c.outlet.free = free
+	for whole := len(out); len(out) > 0; {
+		n, err := c.outlet.write(out)
+		out = out[n:]
+		if errors.Is(err, errWithheld) {
+			err = c.await()
+			if errors.Is(err, errVoid) && len(out) < whole {
+				err = net.ErrClosed // in the middle of a frame nothing else can be said
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// await waits until the store is known to be ours, or to be lost.
+func (c *conn) await() error {
+	for {
+		c.srv.lock()
+		lost, dead := c.srv.store.err != nil, c.peer.dead
+		withheld := c.srv.withhold(c)
+		c.srv.unlock()
+		switch {
+		case dead:
+			return net.ErrClosed
+		case lost:
+			return errVoid
+		case !withheld:
+			return nil
+		}
+		<-c.toWriter
 	}
 }
 

@@ -1,0 +1,185 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/understudy-mq/understudy/broker/journal"
+)
+
+// standStill makes the journal's looks for a higher epoch old, as they are when a process that was stopped goes on.
+func (s *testServer) standStill() (goOn func()) {
+	real, old := s.checked.Load(), func() time.Time { return time.Now().Add(-2 * guardAge) }
+	s.checked.Store(&old)
+	return func() { s.checked.Store(real) }
+}
+
+// everything is what a server may say that needs no sync, set up so far that one frame more of each client brings it: of a queue, a browser, a topic, a
+// sidecar, and of what is acknowledged.
+type everything struct {
+	queue, browser, topic, producer, sidecar, beating *client
+	ack                                               string
+}
+
+func (s *testServer) everything() *everything {
+	s.t.Helper()
+	e := &everything{producer: s.connected("1.2"), beating: s.dial()}
+	for _, body := range []string{"one", "two"} {
+		e.producer.sent("/queue/a", body)
+	}
+	e.producer.sent("/queue/b", strings.Repeat("b", 1000))
+	e.beating.connect("1.2", "heart-beat:0,20")
+	e.queue = s.subscriber("/queue/a", "client-individual", "prefetch-count:1")
+	e.ack = "id:" + e.queue.message("one").headers["ack"]
+	e.topic = s.subscriber("/topic/t", "auto")
+	e.browser = s.connected("1.2")
+	e.sidecar, _ = s.sidecar(sessionX, 1)
+	e.sidecar.effect(1, "SEND", "destination:/queue/c", "=x")
+	return e
+}
+
+// go on makes the server want to say all of it.
+func (e *everything) provoke() {
+	e.queue.send("ACK", e.ack, "receipt:a")
+	e.browser.send("SUBSCRIBE", "id:b", "destination:/queue/b", "browser:true", "receipt:b")
+	e.producer.send("SEND", "destination:/topic/t", "=news", "receipt:t")
+	e.producer.send("BEGIN", "transaction:t", "receipt:begin")
+	e.sidecar.send("SEND", "understudy-effect:1", "destination:/queue/c", "=x") // confirmed again
+}
+
+func TestNothingIsSaidUntilTheEpochWasChecked(t *testing.T) {
+	s := serving(t, func(c *Config) { c.HeartBeat.Min = 20 * time.Millisecond })
+	e := s.everything()
+	goOn := s.standStill()
+	e.provoke()
+	for _, c := range []*client{e.queue, e.browser, e.topic, e.producer, e.sidecar} {
+		c.quiet()
+	}
+	if n, err := e.beating.nc.Read(make([]byte, 1)); n != 1 {
+		t.Fatalf("no heart-beat while the rest is withheld: %v", err)
+	}
+	goOn()
+	for range 2 {
+		if r := e.queue.expectAny("RECEIPT", "MESSAGE"); r.command == "MESSAGE" && r.body != "two" {
+			t.Fatalf("got %v", r)
+		}
+	}
+	e.browser.expect("RECEIPT", "receipt-id", "b")
+	e.browser.message(strings.Repeat("b", 1000))
+	e.browser.expect("MESSAGE", "browser", "end")
+	e.topic.message("news")
+	e.producer.expect("RECEIPT", "receipt-id", "t")
+	e.producer.expect("RECEIPT", "receipt-id", "begin")
+	e.sidecar.cursor(1)
+	if n := s.count.withheld.Get(); n < 5 {
+		t.Errorf("%d connections were withheld, want 5", n)
+	}
+}
+
+// What was decided while nobody knew whose the store is, is never said if it turns out to be another's.
+func TestNothingIsSaidOnceTheStoreIsLost(t *testing.T) {
+	s := serving(t)
+	e := s.everything()
+	s.standStill()
+	e.provoke()
+	e.queue.quiet()
+	if err := os.WriteFile(filepath.Join(s.cfg.DataDir, "epoch-00000002"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []*client{e.queue, e.browser, e.topic, e.producer, e.sidecar} {
+		c.refused("store lost")
+	}
+	s.cancel = nil
+	if err := <-s.ended; !errors.Is(err, journal.ErrFenced) {
+		t.Fatalf("got %v, want ErrFenced", err)
+	}
+}
+
+// A write that waits for a slow client goes on only if the store is still ours. What the kernel has it keeps.
+func TestWriteInProgressIsWithheld(t *testing.T) {
+	const body, number = 64 << 10, 200
+	for _, lost := range []bool{false, true} {
+		t.Run(fmt.Sprint("lost=", lost), func(t *testing.T) {
+			s := serving(t, func(c *Config) { c.MaxOut = 64 << 20 }) // all in one write
+			p := s.connected("1.2")
+			for range number - 1 {
+				p.sent2("/queue/a", strings.Repeat("x", body))
+			}
+			p.sent("/queue/a", strings.Repeat("x", body))
+			c := s.dial()
+			_ = c.nc.(*net.TCPConn).SetReadBuffer(64 << 10)
+			c.connect("1.2")
+			c.send("SUBSCRIBE", "id:s", "destination:/queue/a", "ack:client")
+			out := s.count.out
+			var before uint64
+			eventually(t, "the writer waits for the client", func() bool {
+				time.Sleep(20 * time.Millisecond)
+				stands := out.Get() == before && before > 0
+				before = out.Get()
+				return stands
+			})
+			goOn := s.standStill()
+			taken := c.drain(t, 150*time.Millisecond)
+			if taken >= int(before)*body {
+				t.Fatalf("all %d octets arrived, though nobody knew whose the store is", taken)
+			}
+			if lost {
+				if err := os.WriteFile(filepath.Join(s.cfg.DataDir, "epoch-00000002"), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if more := c.drain(t, patience); more > 1000 {
+					t.Fatalf("%d octets more after the store was lost", more)
+				}
+				s.cancel = nil
+				if err := <-s.ended; !errors.Is(err, journal.ErrFenced) {
+					t.Fatalf("got %v, want ErrFenced", err)
+				}
+				return
+			}
+			goOn()
+			for taken < number*body {
+				n := c.drain(t, 500*time.Millisecond)
+				if n == 0 {
+					t.Fatalf("%d octets arrived, want %d and headers", taken, number*body)
+				}
+				taken += n
+			}
+		})
+	}
+}
+
+// drain reads until nothing has come for a while, or the connection has ended, and returns how much that was.
+func (c *client) drain(t *testing.T, quiet time.Duration) (octets int) {
+	t.Helper()
+	buf := make([]byte, 256<<10)
+	for {
+		_ = c.nc.SetReadDeadline(time.Now().Add(quiet))
+		n, err := c.nc.Read(buf)
+		octets += n
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, os.ErrDeadlineExceeded):
+			return octets
+		case err != nil:
+			return octets // reset: the connection was cut in the middle of a frame
+		}
+	}
+}
+
+func TestRecent(t *testing.T) {
+	now := time.Now()
+	for age, want := range map[time.Duration]bool{-time.Hour: true, 0: true, guardAge: true, guardAge + 1: false, time.Hour: false} {
+		if got := recent(now.Add(-age), now); got != want {
+			t.Errorf("checked %v ago: %v", age, got)
+		}
+	}
+	if recent(time.Time{}, now) {
+		t.Error("never checked counts")
+	}
+}
