@@ -80,12 +80,12 @@ func buildActiveMQ(ctx context.Context, c *cluster, database int) error {
 		}
 		config := filepath.Join(dir, "activemq.xml")
 		err = render("activemq.xml", config, map[string]any{
-			"Name": n.name, "Addr": n.Addr(), "Data": dir, "Store": filepath.Join(c.dir, "store"), "Database": database,
+			"Name": n.name, "Addr": n.Addr(), "Data": dir, "Store": filepath.Join(c.dir, "store"), "Database": database, "Full": c.opt.Full,
 		})
 		if err != nil {
 			return err
 		}
-		args := append(jvm(), "-Djava.util.logging.config.file="+logging, "-Dactivemq.home="+dir, "-Dactivemq.base="+dir, "-Dactivemq.conf="+dir,
+		args := append(c.opt.jvm(), "-Djava.util.logging.config.file="+logging, "-Dactivemq.home="+dir, "-Dactivemq.base="+dir, "-Dactivemq.conf="+dir,
 			"-Dactivemq.data="+dir, "-cp", strings.Join(jars, ":"), "org.apache.activemq.console.Main", "start", "xbean:file:"+config+"?validate=false")
 		n.standsBy = "now in slave mode"
 		if database != 0 {

@@ -80,7 +80,7 @@ func buildArtemis(ctx context.Context, c *cluster) error {
 				return err
 			}
 		}
-		args := append(jvm(), "-Djava.security.auth.login.config="+filepath.Join(etc, "login.config"), "-Dlog4j2.disableJmx=true",
+		args := append(c.opt.jvm(), "-Djava.security.auth.login.config="+filepath.Join(etc, "login.config"), "-Dlog4j2.disableJmx=true",
 			"-Dartemis.home="+home, "-Dartemis.instance="+dir, "-cp", filepath.Join(home, "lib", "artemis-boot.jar"),
 			"org.apache.activemq.artemis.boot.Artemis", "run")
 		n.standsBy = "AMQ221031" // "backup announced", which a primary says too that finds its backup serving

@@ -67,6 +67,9 @@ type Options struct {
 	Args []string
 	// Nodes is the number of nodes; 0 means what the kind is made for, which is two, or three for RabbitMQ.
 	Nodes int
+	// Full gives brokers what their makers' own start scripts and samples do: heap, collector, compiler, threads and limits. For measurements: without
+	// it they are kept small, so that several fit a test machine.
+	Full bool
 	// Logf gets a line for what happens to the processes; nil for none.
 	Logf func(format string, args ...any)
 }

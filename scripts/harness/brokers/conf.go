@@ -49,7 +49,10 @@ func lackingProgram(name string) []string {
 }
 
 // jvm are arguments for a broker that has little to do: a small heap, and neither threads nor time for the collector and the compiler that
-// a server would be given.
-func jvm() []string {
+// a server would be given, unless Full is asked for.
+func (opt Options) jvm() []string {
+	if opt.Full {
+		return []string{"-Xms64m", "-Xmx1g"} // as bin/env of ActiveMQ says
+	}
 	return []string{"-Xms32m", "-Xmx192m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"}
 }

@@ -102,6 +102,10 @@ func rabbitmqFiles(n *node, dir, name, seed string) ([]string, error) {
 		}
 	}
 	under := func(file string) string { return filepath.Join(dir, file) }
+	erlang := "-kernel inet_dist_use_interface {127,0,0,1}"
+	if !n.cluster.opt.Full {
+		erlang += " +S 2:2" // with one scheduler for each core the nodes together would fight for them
+	}
 	return append(env,
 		"RUNNING_UNDER_SYSTEMD=1", // makes the script exec the Erlang machine, so that our child is the broker
 		"ERL_EPMD_ADDRESS=127.0.0.1",
@@ -111,7 +115,6 @@ func rabbitmqFiles(n *node, dir, name, seed string) ([]string, error) {
 		"RABBITMQ_ADVANCED_CONFIG_FILE="+under("advanced.config"), "RABBITMQ_CONF_ENV_FILE=/dev/null",
 		"RABBITMQ_ENABLED_PLUGINS_FILE="+under("enabled_plugins"), "RABBITMQ_PID_FILE="+under("pid"),
 		"RABBITMQ_GENERATED_CONFIG_DIR="+under("generated"),
-		// Two schedulers: with one for each core the nodes together would fight for them.
-		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1} +S 2:2",
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+erlang,
 	), nil
 }
