@@ -10,11 +10,12 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 const (
-	window      = 1000             // SENDs without RECEIPT, or MESSAGEs without ACK, of one connection
+	window      = 1000             // SENDs without RECEIPT, or MESSAGEs without ACK, of one connection, unless its load says otherwise
 	readBuffer  = 64 << 10         // octets
 	patience    = 60 * time.Second // beyond the time that a load is meant to take, before it counts as hung
 	connectWait = 60 * time.Second // a crowd on a busy machine is let in slowly
@@ -36,27 +37,43 @@ type client struct {
 	f    stompFrame
 	out  []byte // reused for what is written
 
-	perWrite int // frames in one write at most
+	perWrite int    // frames in one write at most
+	window   int    // SENDs without RECEIPT
+	sends    string // header lines that each SEND has beside the usual ones
+
+	timed bool            // pipeline notes how long each receipt took
+	took  []time.Duration // from before the SEND was written
 }
+
+// door is where a broker is entered, and how.
+type door struct{ addr, host, login, passcode string }
 
 // connect logs in at addr with the version that most libraries ask for.
 func connect(ctx context.Context, addr string, buffer int) (*client, error) {
+	return door{addr: addr, host: "bench"}.connect(ctx, buffer)
+}
+
+func (d door) connect(ctx context.Context, buffer int) (*client, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectWait)
 	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", d.addr)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
-	c := &client{conn: conn, br: bufio.NewReaderSize(conn, buffer), perWrite: 1}
+	c := &client{conn: conn, br: bufio.NewReaderSize(conn, buffer), perWrite: 1, window: window}
 	deadline, _ := ctx.Deadline()
 	_ = conn.SetDeadline(deadline)
-	err = c.write("CONNECT\naccept-version:1.2\nhost:bench\nheart-beat:0,0\n\n\x00")
+	login := ""
+	if d.login != "" {
+		login = "login:" + d.login + "\npasscode:" + d.passcode + "\n"
+	}
+	err = c.write("CONNECT\naccept-version:1.2\nhost:" + d.host + "\n" + login + "heart-beat:0,0\n\n\x00")
 	if err == nil {
 		err = c.expect("CONNECTED")
 	}
 	if err != nil {
 		_ = conn.Close()
-		return nil, fmt.Errorf("log in at %s: %w", addr, err)
+		return nil, fmt.Errorf("log in at %s: %w", d.addr, err)
 	}
 	return c, conn.SetDeadline(time.Time{})
 }
@@ -90,11 +107,13 @@ func (c *client) receipt(n int) error {
 	return nil
 }
 
-// appendSend adds a SEND with receipt n.
-func appendSend(b []byte, destination string, n int) []byte {
+// appendSend adds a SEND with receipt n, and with header lines more, each with its end.
+func appendSend(b []byte, destination, more string, n int) []byte {
 	b = append(b, "SEND\ndestination:"...)
 	b = append(b, destination...)
-	b = append(b, "\ncontent-type:text/plain\nreceipt:"...)
+	b = append(b, '\n')
+	b = append(b, more...)
+	b = append(b, "content-type:text/plain\nreceipt:"...)
 	b = strconv.AppendInt(b, int64(n), 10)
 	b = append(b, "\ncontent-length:"...)
 	b = strconv.AppendInt(b, bodyBytes, 10)
@@ -107,12 +126,13 @@ func appendSend(b []byte, destination string, n int) []byte {
 type credit struct {
 	mu                 sync.Mutex
 	changed            *sync.Cond
+	window             int
 	sent, confirmed    int
 	finished, readerIs bool // nothing more is sent; the reader has ended
 }
 
-func newCredit() *credit {
-	c := &credit{}
+func newCredit(window int) *credit {
+	c := &credit{window: window}
 	c.changed = sync.NewCond(&c.mu)
 	return c
 }
@@ -121,13 +141,13 @@ func newCredit() *credit {
 func (c *credit) take(most int) (first, n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.sent-c.confirmed >= window && !c.readerIs {
+	for c.sent-c.confirmed >= c.window && !c.readerIs {
 		c.changed.Wait()
 	}
 	if c.readerIs {
 		return 0, 0
 	}
-	n = min(most, window-(c.sent-c.confirmed))
+	n = min(most, c.window-(c.sent-c.confirmed))
 	first = c.sent
 	c.sent += n
 	return first, n
@@ -156,14 +176,28 @@ func (c *credit) readerEnded() {
 	c.changed.Signal()
 }
 
-// pipeline sends for d, but no more than most, each SEND with a receipt and at most window of them unconfirmed, and waits for the last receipt. It
+// stamps are when the SENDs of a window were written, by number. The writer overwrites one only after its receipt was counted.
+type stamps struct {
+	start time.Time
+	at    []atomic.Int64 // nanoseconds since start
+}
+
+func newStamps(window int) *stamps { return &stamps{time.Now(), make([]atomic.Int64, window)} }
+
+func (s *stamps) put(n int) { s.at[n%len(s.at)].Store(int64(time.Since(s.start))) }
+
+func (s *stamps) since(n int) time.Duration {
+	return time.Since(s.start) - time.Duration(s.at[n%len(s.at)].Load())
+}
+
+// pipeline sends for d, but no more than most, each SEND with a receipt and at most c.window of them unconfirmed, and waits for the last receipt. It
 // returns how many there were.
 func (c *client) pipeline(destination string, d time.Duration, most int) (int, error) {
 	_ = c.conn.SetDeadline(time.Now().Add(d + patience))
-	cr := newCredit()
+	cr, st := newCredit(c.window), newStamps(c.window)
 	readErr := make(chan error, 1)
 	go func() {
-		err := c.receipts(cr)
+		err := c.receipts(cr, st)
 		cr.readerEnded()
 		readErr <- err
 	}()
@@ -176,7 +210,10 @@ func (c *client) pipeline(destination string, d time.Duration, most int) (int, e
 		sent += n
 		c.out = c.out[:0]
 		for i := range n {
-			c.out = appendSend(c.out, destination, first+i)
+			c.out = appendSend(c.out, destination, c.sends, first+i)
+			if c.timed {
+				st.put(first + i)
+			}
 		}
 		_, err = c.conn.Write(c.out)
 	}
@@ -194,7 +231,7 @@ func (c *client) pipeline(destination string, d time.Duration, most int) (int, e
 }
 
 // receipts counts RECEIPTs, which must come in order, until the last one of all was there or the connection fails.
-func (c *client) receipts(cr *credit) error {
+func (c *client) receipts(cr *credit, st *stamps) error {
 	next, told := 0, 0
 	for {
 		if drained(c.br) && next > told {
@@ -209,6 +246,9 @@ func (c *client) receipts(cr *credit) error {
 				cr.confirm(next - told)
 			}
 			return err
+		}
+		if c.timed {
+			c.took = append(c.took, st.since(next))
 		}
 		next++
 	}
@@ -263,12 +303,25 @@ func (c *client) consume(destination string, count int, d time.Duration) (int, e
 	}
 }
 
+// leave says DISCONNECT, and returns when the broker has done all before it. No more messages may come.
+func (c *client) leave() error {
+	_ = c.conn.SetDeadline(time.Now().Add(patience))
+	err := c.write("DISCONNECT\nreceipt:0\n\n\x00")
+	if err == nil {
+		err = c.receipt(0)
+	}
+	if err != nil {
+		return fmt.Errorf("disconnect a consumer: %w", err)
+	}
+	return nil
+}
+
 // pingPong sends one SEND at a time, for d, and returns how long each receipt took, in order of size.
 func (c *client) pingPong(destination string, d time.Duration) ([]time.Duration, error) {
 	_ = c.conn.SetDeadline(time.Now().Add(d + patience))
 	var took []time.Duration
 	for end, start := time.Now().Add(d), time.Now(); start.Before(end); {
-		c.out = appendSend(c.out[:0], destination, len(took))
+		c.out = appendSend(c.out[:0], destination, c.sends, len(took))
 		if _, err := c.conn.Write(c.out); err != nil {
 			return nil, fmt.Errorf("send: %w", err)
 		}
@@ -284,6 +337,10 @@ func (c *client) pingPong(destination string, d time.Duration) ([]time.Duration,
 
 // each runs f for n connections to addr at once, all logged in before the first begins, and measures from then to the end of the last.
 func each(ctx context.Context, addr string, n, perWrite int, f func(i int, c *client) error) (time.Duration, error) {
+	return door{addr: addr, host: "bench"}.each(ctx, n, perWrite, f)
+}
+
+func (d door) each(ctx context.Context, n, perWrite int, f func(i int, c *client) error) (time.Duration, error) {
 	clients := make([]*client, 0, n)
 	defer func() {
 		for _, c := range clients {
@@ -291,7 +348,7 @@ func each(ctx context.Context, addr string, n, perWrite int, f func(i int, c *cl
 		}
 	}()
 	for range n {
-		c, err := connect(ctx, addr, readBuffer)
+		c, err := d.connect(ctx, readBuffer)
 		if err != nil {
 			return 0, err
 		}

@@ -1,7 +1,10 @@
-// Package bench measures what the sidecar costs: the same STOMP load through a direct connection, HAProxy in TCP mode and understudy sidecar,
-// in alternating rounds of one run, against the same peers.
+// Package bench measures the product against what else could be in its place: the same load in alternating rounds of one run, as ratios.
 //
-// There are three peers. The paired broker is the product's, as users run it; its own work hides much of a proxy's. Two answering peers do
+// RunBroker compares the paired broker with single ActiveMQ and RabbitMQ brokers that hold durable messages on the same disk, and with the bare loop: what
+// that disk and a group commit allow when nothing else is done.
+//
+// Run measures what the sidecar costs: the same STOMP load through a direct connection, HAProxy in TCP mode and understudy sidecar, against the same
+// peers. There are three. The paired broker is the product's, as users run it; its own work hides much of a proxy's. Two answering peers do
 // as good as nothing for a frame and touch no disk, so that what is seen is the proxy: one is a broker unknown to the sidecar, which
 // answers every receipt, the other speaks the paired contract to it, one RECEIPT with a cursor for all that it has read. Whatever the peer,
 // the client sees a RECEIPT for every SEND that asks for one, in every case.
@@ -10,5 +13,5 @@
 // together with its answer: SEND and RECEIPT, or MESSAGE and ACK. A ratio is the median of the ratios of the single rounds, because a
 // machine that is busy with other things is so for the neighbours in a round, too.
 //
-// The package knows the product by its binary only.
+// The package knows sidecar and broker by their binary only.
 package bench

@@ -120,7 +120,7 @@ func (w *crowd) giveMessages() (map[int][]string, error) {
 		_ = c.conn.SetDeadline(time.Now().Add(patience))
 		c.out = c.out[:0]
 		for k := range unackedEach {
-			c.out = appendSend(c.out, crowdQueue(i), k+1)
+			c.out = appendSend(c.out, crowdQueue(i), "", k+1)
 		}
 		if _, err := c.conn.Write(c.out); err != nil {
 			return fmt.Errorf("send: %w", err)
@@ -179,7 +179,7 @@ func (w *crowd) comeBack(acks map[int][]string) (half, all time.Duration, err er
 	for i, c := range w.clients {
 		wg.Go(func() {
 			_ = c.conn.SetDeadline(start.Add(2 * patience))
-			out := appendSend(nil, "/queue/bench-back", 1)
+			out := appendSend(nil, "/queue/bench-back", "", 1)
 			for k, id := range acks[i] {
 				out = fmt.Appendf(out, "ACK\nid:%s\nreceipt:%d\n\n\x00", id, k+2)
 			}

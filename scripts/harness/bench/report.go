@@ -1,12 +1,10 @@
 package bench
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -46,7 +44,7 @@ type Line struct {
 // About is the same for all lines of a run.
 type About struct {
 	Go       string `json:"go"`
-	HAProxy  string `json:"haproxy"`
+	HAProxy  string `json:"haproxy,omitempty"`
 	CPUs     int    `json:"cpus"`
 	LoadFrom string `json:"load_average_before"`
 	LoadTo   string `json:"load_average_after"`
@@ -222,7 +220,7 @@ func heldLines(r Held) []Line {
 }
 
 // WriteJSON prints one object for each line.
-func WriteJSON(out io.Writer, lines []Line) error {
+func WriteJSON[L any](out io.Writer, lines []L) error {
 	e := json.NewEncoder(out)
 	e.SetEscapeHTML(false)
 	for _, l := range lines {
@@ -255,14 +253,7 @@ func WriteTable(out io.Writer, about About, lines []Line) error {
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("print the report: %w", err)
 	}
-	var settings []string
-	for _, l := range lines {
-		if s := l.Case + ": " + l.Setting; !slices.Contains(settings, s) {
-			settings = append(settings, s)
-		}
-	}
-	_, err := fmt.Fprintf(out, "\n%s\n", strings.Join(settings, "\n"))
-	return cmp.Or(err, nil)
+	return writeSettings(out, lines, func(l Line) string { return l.Case + ": " + l.Setting })
 }
 
 func times(r *float64) string {
@@ -282,12 +273,17 @@ func short(f float64) string {
 	return fmt.Sprintf("%.2f", f)
 }
 
+// Judged is a line that may have a bar.
+type Judged interface{ judged() *Bar }
+
+func (l Line) judged() *Bar { return l.Bar }
+
 // Missed counts the bars that were not met.
-func Missed(lines []Line) (missed, of int) {
+func Missed[L Judged](lines []L) (missed, of int) {
 	for _, l := range lines {
-		if l.Bar != nil {
+		if b := l.judged(); b != nil {
 			of++
-			if !l.Bar.Met {
+			if !b.Met {
 				missed++
 			}
 		}

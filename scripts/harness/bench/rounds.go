@@ -70,6 +70,15 @@ type sample struct {
 	took     time.Duration
 	cpu      cpuTime // the proxy's
 	p50, p99 time.Duration
+	out      int // messages that consumers had acknowledged when the last one was confirmed
+}
+
+// latencies counts frames by how long each took.
+func (s *sample) latencies(took []time.Duration) {
+	slices.Sort(took)
+	if s.frames = len(took); s.frames > 0 {
+		s.p50, s.p99 = took[len(took)/2], took[len(took)*99/100]
+	}
 }
 
 func (s sample) rate() float64 { return float64(s.frames) / s.took.Seconds() }
@@ -213,9 +222,7 @@ func (w *field) pingPong(ctx context.Context, k key, p *peer, d time.Duration) e
 	err := w.measure(ctx, k, p, func(s *sample) (err error) {
 		s.took, err = each(ctx, p.addr[k.via], 1, 1, func(_ int, c *client) error {
 			took, err := c.pingPong(pingPongQueue, d)
-			if s.frames = len(took); s.frames > 0 {
-				s.p50, s.p99 = took[len(took)/2], took[len(took)*99/100]
-			}
+			s.latencies(took)
 			return err
 		})
 		pings = s.frames
