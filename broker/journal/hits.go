@@ -2,6 +2,8 @@ package journal
 
 import (
 	"cmp"
+	"errors"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -71,4 +73,33 @@ func (h Hits) clause() string {
 		b.WriteString(hit.Name)
 	}
 	return b.String()
+}
+
+// blame adds whom it hits to an error that names damage. It reads one segment beyond the damage for it; the store is refused anyway, and an operator must
+// decide about it.
+func (r *recovery) blame(err error) error {
+	var d *DamageError
+	if r.concerns == nil || !errors.As(err, &d) {
+		return err
+	}
+	p, ok := parsePlace(filepath.Base(d.File))
+	if !ok {
+		return err
+	}
+	var bound *sealed
+	if i := slices.IndexFunc(r.end.manifest, func(s sealed) bool { return s.place == p }); i >= 0 {
+		bound = &r.end.manifest[i]
+	}
+	e, failed := r.examine(p, bound, 0, nil)
+	if failed != nil {
+		return err
+	}
+	for _, g := range e.gaps {
+		if g.from <= d.To && d.From <= g.to {
+			for _, hit := range g.hits {
+				d.Hits.add(hit.Known, hit.Name)
+			}
+		}
+	}
+	return err
 }

@@ -81,10 +81,13 @@ type Options struct {
 	// Waiting is called once per change while Open waits for the lock: with what is known of the owner. A change is another owner, one that
 	// fell silent (again each time the silence has doubled), one that shows life again.
 	Waiting func(o Owner)
-	Logger  *slog.Logger // none
-	Metrics *Metrics     // none
-	before  func(op) error
-	noLock  bool // tests: claim the epoch without the lock
+	// Concerns names whom a record concerns (its destinations), so that a DamageError can say whom it hits. It is called only when Open fails. The record
+	// may be damaged, and its payload only its beginning: it says what it can make out, and nothing where it cannot.
+	Concerns func(Record) []string
+	Logger   *slog.Logger // none
+	Metrics  *Metrics     // none
+	before   func(op) error
+	noLock   bool // tests: claim the epoch without the lock
 }
 
 // Takeover says what a candidate may do about an owner that holds the lock and shows no life.

@@ -60,13 +60,13 @@ func (j *Journal) start(visit func(Record) (Account, error)) error {
 		return err
 	}
 	claimed := time.Now()
-	r := &recovery{disk: j.disk, log: j.log, store: j.store, ours: j.epoch, visit: visit}
+	r := &recovery{disk: j.disk, log: j.log, store: j.store, ours: j.epoch, visit: visit, concerns: j.opt.Concerns}
 	if r.mark, err = lastMark(j.disk, j.epoch); err != nil {
 		return err
 	}
 	r.exact = j.lock.witnessed(r.mark.epoch)
 	if err := r.run(); err != nil {
-		return err
+		return r.blame(err)
 	}
 	replayed := time.Now()
 	if err := j.takeOver(r); err != nil {

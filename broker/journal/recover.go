@@ -30,15 +30,16 @@ func (e *DamageError) Unwrap() error { return ErrDamaged }
 
 // recovery finds the log among the files of a store and replays it. It changes nothing there but the quarantine, so it can be interrupted anywhere.
 type recovery struct {
-	disk  *disk
-	log   *slog.Logger
-	store uuid
-	ours  uint64 // epoch
-	mark  mark
-	exact bool // nothing beyond mark was acknowledged
-	look  bool // change nothing, not even the quarantine
-	visit func(Record) (Account, error)
-	buf   []byte
+	disk     *disk
+	log      *slog.Logger
+	store    uuid
+	ours     uint64 // epoch
+	mark     mark
+	exact    bool // nothing beyond mark was acknowledged
+	look     bool // change nothing, not even the quarantine
+	visit    func(Record) (Account, error)
+	buf      []byte
+	concerns func(Record) []string // may be nil
 
 	// what it finds
 	ledger  ledger

@@ -23,6 +23,12 @@ const (
 // errTorn says that a header was never wholly written, or is damaged.
 var errTorn = errors.New("the segment's header is unreadable")
 
+// A header may be whole, and not one that belongs here.
+var (
+	errForeign = errors.New("the segment's header is another one's")
+	errVersion = errors.New("the segment was written by a newer version")
+)
+
 var segmentMagic = [8]byte{'U', 'S', 'J', 'O', 'U', 'R', 'N', 'L'}
 
 // place names a segment file: the epoch that wrote it and its number.
@@ -97,16 +103,16 @@ func parseOpening(b []byte, store uuid, p place) (o opening, err error) {
 		return o, errTorn
 	}
 	if v := binary.LittleEndian.Uint32(b[8:]); v != segmentVersion {
-		return o, fmt.Errorf("format version %d, this program reads %d", v, segmentVersion)
+		return o, fmt.Errorf("%w: format version %d, this program reads %d", errVersion, v, segmentVersion)
 	}
 	v := func(i int) uint64 { return binary.LittleEndian.Uint64(b[32+8*i:]) }
 	o = opening{store: uuid(b[16:32]), place: place{v(0), Segment(v(1))}, first: LSN(v(2))}
 	o.prev = sealed{place: place{v(3), Segment(v(4))}, end: int64(v(5)), last: LSN(v(6))}
 	if o.store != store {
-		return o, fmt.Errorf("it belongs to store %s, this is %s", o.store, store)
+		return o, fmt.Errorf("%w: it belongs to store %s, this is %s", errForeign, o.store, store)
 	}
 	if o.place != p {
-		return o, fmt.Errorf("header says %s", o.name())
+		return o, fmt.Errorf("%w: it says %s", errForeign, o.name())
 	}
 	return o, nil
 }

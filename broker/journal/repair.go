@@ -1,0 +1,5 @@
+package journal
+
+const quarantineName = "quarantine"
+
+const typeLost = 0x8f
