@@ -21,7 +21,7 @@ var full = flag.Bool("full", false, "run the full tier of the proofs: every stat
 // state that the workload went through, at or behind the last acknowledgement: acknowledged ⊆ recovered ⊆ attempted, transactions whole, nothing that
 // was acknowledged as ended comes back. Then the recovery itself is crashed at each of its changes, and recovered from.
 func TestCrashEverywhere(t *testing.T) {
-	c := crasher{t: t, tally: map[string]int{}, every: 3, nest: 150, again: 10}
+	c := crasher{t: t, every: 3, nest: 150, again: 10}
 	limit := time.Time{}
 	if *full {
 		c.every, c.nest, c.again = 1, 8, 8
@@ -51,7 +51,6 @@ type crasher struct {
 	acked LSN
 
 	seeds, points, states, nested, violations int
-	tally                                     map[string]int
 	work                                      map[string]int
 }
 
@@ -124,21 +123,25 @@ func (c *crasher) count(what string, n int) {
 func (c *crasher) crash(w *world, all bool) {
 	c.points++
 	if !all {
-		c.recover(w.survive(c.rng, fate(c.rng.IntN(int(fates)))))
+		c.recover(w, fate(c.rng.IntN(int(fates))))
 		return
 	}
 	for how := range fates {
-		c.tally[how.String()]++
-		c.recover(w.survive(c.rng, how))
+		c.recover(w, how)
 	}
 }
 
 // recover opens what is left, and now and then crashes that.
-func (c *crasher) recover(left remains) {
+func (c *crasher) recover(w *world, how fate) {
+	left := w.survive(c.rng, how)
 	dir, done := c.dir(left)
 	defer done()
 	if c.rng.IntN(c.nest) == 0 {
-		c.crashRecovery(left, dir)
+		next := newWorld(left)
+		if how == died { // the kernel lives and still holds what is not on the disk
+			next = w.clone()
+		}
+		c.crashRecovery(next, dir)
 		return
 	}
 	got := c.open(dir, nil)
@@ -284,7 +287,7 @@ func (c *crasher) goOn(got recovered, dir string) {
 }
 
 // crashRecovery crashes a recovery before each of its changes to the disk. What it had shown to its owner is found again, whatever happens.
-func (c *crasher) crashRecovery(left remains, dir string) {
+func (c *crasher) crashRecovery(w *world, dir string) {
 	outer := c.where
 	defer func() { c.where = outer }()
 	tp := &tape{}
@@ -293,8 +296,6 @@ func (c *crasher) crashRecovery(left remains, dir string) {
 	if first.err != nil {
 		return
 	}
-	w := newWorld(left)
-	w.claim = 0
 	for i, e := range append(tp.take(), event{}) {
 		c.where = fmt.Sprintf("%s, recovery crashed before its change %d (%v)", outer, i, e.op)
 		least := c.acked

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -115,6 +116,25 @@ func newWorld(im remains) *world {
 	delete(w.files, lockName) // not written through the disk: survive adds it
 	w.synced = maps.Clone(w.files)
 	return w
+}
+
+// clone is the same world, to go on in another way.
+func (w *world) clone() *world {
+	c := &world{files: map[string]*inode{}, synced: map[string]*inode{}}
+	known := map[*inode]*inode{}
+	same := func(f *inode) *inode {
+		if known[f] == nil {
+			known[f] = &inode{synced: f.synced, current: bytes.Clone(f.current), pending: slices.Clone(f.pending)}
+		}
+		return known[f]
+	}
+	for name, f := range w.files {
+		c.files[name] = same(f)
+	}
+	for name, f := range w.synced {
+		c.synced[name] = same(f)
+	}
+	return c
 }
 
 func grow(b []byte, n int64) []byte {
