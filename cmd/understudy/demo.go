@@ -25,7 +25,9 @@ func demoCommand() *cli.Command {
 			number("rate", 2000, "Messages per second offered by all producers together."),
 			number("producers", 8, "How many producers; each has one connection, and one unconfirmed SEND or transaction at a time."),
 			number("consumers", 2, "How many consumers compete for the queue."),
-			number("payload", 512, "Octets of a message's body."),
+			number("payload", 512, "Octets of a message's body; 1024 with --backlog unless given."),
+			number("backlog", 0, "Kill on after that many messages were put into a queue that nobody consumes, and say what difference they make."),
+			octets("max-memory", 0, "The brokers' --max-memory; 0 means theirs."),
 			duration("interval", time.Second, "Least time between two kills; unused when messages are counted."),
 			text("ack", "client-individual", "How consumers acknowledge: client, client-individual or auto."),
 			yes("transactions", false, "Send, and acknowledge, in transactions of ten."),
@@ -49,6 +51,10 @@ func runDemo(c *cli.Context) error {
 		JSON: c.Bool("json"), Out: c.App.Writer, Logger: slog.New(slog.DiscardHandler),
 	}
 	v := values{c: c}
+	cfg.Backlog, cfg.MaxMemory = c.Int("backlog"), v.octets("max-memory", 0)
+	if cfg.Backlog > 0 && !c.IsSet("payload") {
+		cfg.Payload = 0 // the demo's own
+	}
 	cfg.Interval = v.positive("interval")
 	for _, n := range []string{"rate", "producers", "consumers", "payload"} {
 		v.count(n, 1)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -103,6 +104,9 @@ func (c *cluster) tryBroker(ctx context.Context, m *member, listen string) error
 		"--gossip-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--addr-file", file}
 	if m.front != nil {
 		args = append(args, "--advertise", m.front.addr())
+	}
+	if c.cfg.MaxMemory > 0 {
+		args = append(args, "--max-memory", strconv.FormatInt(c.cfg.MaxMemory, 10))
 	}
 	for _, other := range c.members {
 		if other != nil && other != m && other.gossip != "" {

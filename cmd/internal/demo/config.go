@@ -28,9 +28,11 @@ type Config struct {
 	Producers    int           // 8; the library lets each have one unconfirmed SEND (or transaction) at a time
 	Consumers    int           // 2
 	Rate         int           // offered messages per second, all producers together; 2000
-	Payload      int           // octets of a body, at least 20; 512
+	Payload      int           // octets of a body, at least 20; 512, or 1024 with a backlog
 	Messages     int           // to send in all; 0 = until the faults are done
 	Kills        int           // faults; 0 = none
+	Backlog      int           // messages that nobody consumes: after Kills faults they are put into a queue of their own, and Kills more follow; 0 = none
+	MaxMemory    int64         // --max-memory of the brokers, octets; 0 = theirs
 	Interval     time.Duration // from one fault being over to the next, at least; 1 s
 	Ack          string        // client, client-individual, auto; client-individual
 	Transactions bool          // send and acknowledge in transactions of ten
@@ -54,6 +56,9 @@ func (c Config) withDefaults() Config {
 	set(&c.Producers, 8)
 	set(&c.Consumers, 2)
 	set(&c.Rate, 2000)
+	if c.Backlog > 0 {
+		set(&c.Payload, 1024)
+	}
 	set(&c.Payload, 512)
 	set(&c.Interval, time.Second)
 	set(&c.Ack, "client-individual")
@@ -77,6 +82,7 @@ const (
 	maxMessages = 10_000_000
 	maxKills    = 10_000
 	maxPayload  = 1 << 20
+	maxBacklog  = 10_000_000
 )
 
 // FieldError says which setting of a Config is wrong, in the words of its flag.
@@ -93,6 +99,7 @@ func (c Config) Validate() error {
 	}{
 		{"producers", c.Producers, 1, maxClients}, {"consumers", c.Consumers, 1, maxClients}, {"rate", c.Rate, 1, 1_000_000},
 		{"payload", c.Payload, bodyHead, maxPayload}, {"messages", c.Messages, 0, maxMessages}, {"kills", c.Kills, 0, maxKills},
+		{"backlog", c.Backlog, 0, maxBacklog},
 	} {
 		if n.value < n.low || n.value > n.high {
 			return &FieldError{n.flag, fmt.Sprint(n.value), fmt.Sprintf("must be from %d to %d", n.low, n.high)}
@@ -100,6 +107,9 @@ func (c Config) Validate() error {
 	}
 	if c.Messages == 0 && c.Kills == 0 {
 		return &FieldError{"kills", "0", "needs --messages, or the run would have no end"}
+	}
+	if c.Backlog > 0 && (c.Messages > 0 || c.Kills == 0 || c.Fault != FaultKill || c.Direct) {
+		return &FieldError{"backlog", fmt.Sprint(c.Backlog), "needs kills, and goes neither with --messages nor with --direct: brokers are killed first without it, then with it"}
 	}
 	switch c.Ack {
 	case "client", "client-individual", "auto":

@@ -34,6 +34,7 @@ func (r *run) fault(ctx context.Context) error {
 	} else {
 		pid := victim.process.pid()
 		_ = victim.process.cmd.Process.Kill()
+		r.memory.roles(nil, heir.process)
 		sends, unacked = r.ledger.still(before)
 		<-victim.process.gone
 		dead := time.Now()
@@ -41,6 +42,7 @@ func (r *run) fault(ctx context.Context) error {
 		r.say("KILL   %s (pid %d, SIGKILL): %d sends unconfirmed, %d messages unacknowledged", victim.host, pid, sends, unacked)
 		if r.epoch, claimed, err = r.cluster.awaitActive(ctx, heir); err == nil {
 			r.active = 1 - r.active
+			r.memory.roles(heir.process, nil)
 			r.serving("%s epoch %d", heir.host, r.epoch)
 			r.say("ACTIVE %s, epoch %d, %.1f ms after the kill", heir.host, r.epoch, milliseconds(claimed.Sub(at)))
 		}
@@ -138,6 +140,7 @@ func (r *run) revive(ctx context.Context, m *member) error {
 		return err == nil && state.Role == "standby", m.process.ended()
 	})
 	if err == nil {
+		r.memory.roles(r.cluster.members[r.active].process, m.process)
 		r.say("BACK   %s stands by (pid %d)", m.host, m.process.pid())
 	}
 	return err

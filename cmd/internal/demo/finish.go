@@ -212,8 +212,12 @@ func (r *run) conclude(ctx context.Context, err error, dir string) {
 	case err != nil && !errors.Is(err, errClients):
 		r.problem(err.Error())
 	}
-	if res.Kills < r.cfg.Kills && err == nil {
-		r.problem(fmt.Sprintf("only %d of %d faults were brought about", res.Kills, r.cfg.Kills))
+	wanted := r.cfg.Kills
+	if r.cfg.Backlog > 0 {
+		wanted *= 2
+	}
+	if res.Kills < wanted && err == nil {
+		r.problem(fmt.Sprintf("only %d of %d faults were brought about", res.Kills, wanted))
 	}
 	for _, odd := range r.ledger.oddities() {
 		r.problem(odd)
@@ -224,6 +228,9 @@ func (r *run) conclude(ctx context.Context, err error, dir string) {
 		r.problem(fmt.Sprintf("%d messages were sent and never confirmed: their producers cannot know what became of them", unsettled))
 	}
 	res.Epoch, res.DurationMS = r.epoch, time.Since(r.timeline.start).Milliseconds()
+	if res.Backlog != nil {
+		r.memory.into(res.Backlog)
+	}
 	res.fill(r.cfg, sum, lost, r.silences)
 	res.text(r.cfg.Out)
 	r.cleanUp(ctx, dir)

@@ -34,12 +34,16 @@ type Result struct {
 	RatePerSecond      float64  `json:"rate_per_second"`     // messages sent per second of the sending phase
 	DurationMS         int64    `json:"duration_ms"`
 	Problems           []string `json:"problems,omitempty"`
-	Config             struct {
+	// Backlog is there if the run had one. What is lost, doubled, or wrong of it counts there, and above as well.
+	Backlog *backlogResult `json:"backlog,omitempty"`
+	Config  struct {
 		Producers    int    `json:"producers"`
 		Consumers    int    `json:"consumers"`
 		Rate         int    `json:"rate"`
 		Payload      int    `json:"payload"`
 		Messages     int    `json:"messages"`
+		Backlog      int    `json:"backlog"`
+		MaxMemory    int64  `json:"max_memory"`
 		Ack          string `json:"ack"`
 		Transactions bool   `json:"transactions"`
 		Receipts     bool   `json:"receipts"`
@@ -58,10 +62,15 @@ func (r *Result) Clean() bool {
 func (r *Result) fill(cfg Config, sum counts, lost int, silences []time.Duration) {
 	r.Sent, r.Confirmed, r.Received = sum.sent, sum.confirmed, sum.received
 	r.Lost, r.Duplicated, r.Reordered, r.Phantom = lost, sum.duplicated, sum.reordered, sum.phantom
+	if b := r.Backlog; b != nil {
+		r.Lost, r.Duplicated, r.Reordered, r.Phantom = r.Lost+b.Lost, r.Duplicated+b.Duplicated, r.Reordered+b.Reordered, r.Phantom+b.Phantom
+		b.judge()
+	}
 	p50, most := spread(silences)
 	r.Silence.P50, r.Silence.Max = milliseconds(p50), milliseconds(most)
 	c := &r.Config
 	c.Producers, c.Consumers, c.Rate, c.Payload, c.Messages = cfg.Producers, cfg.Consumers, cfg.Rate, cfg.Payload, cfg.Messages
+	c.Backlog, c.MaxMemory = cfg.Backlog, cfg.MaxMemory
 	c.Ack, c.Transactions, c.Receipts, c.Fault, c.Direct, c.Seed = cfg.Ack, cfg.Transactions, cfg.Receipts, cfg.Fault, cfg.Direct, cfg.Seed
 	if r.Verdict = "failed"; r.Clean() {
 		r.Verdict = "clean"
@@ -92,6 +101,9 @@ func (r *Result) text(w io.Writer) {
 		b.WriteString("  silence      without end: no client heard anything after the fault\n")
 	} else {
 		fmt.Fprintf(&b, "  silence      p50 %.1f ms, max %.1f ms, over every client and every fault\n", r.Silence.P50, r.Silence.Max)
+	}
+	if r.Backlog != nil {
+		r.Backlog.text(&b)
 	}
 	fmt.Fprintf(&b, "  hidden work  %d sends played again, %d redeliveries not shown to clients\n", r.Resends, r.RedeliveriesHidden)
 	fmt.Fprintf(&b, "  connections  %d of %d clients lost theirs\n", r.ClientsReconnected, r.Config.Producers+r.Config.Consumers)

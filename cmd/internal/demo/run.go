@@ -28,6 +28,7 @@ type run struct {
 	timeline  timeline
 	ledger    *ledger
 	silence   silence
+	memory    memoryWatch
 	cluster   cluster
 	producers []*producer
 	consumers []*consumer
@@ -108,10 +109,18 @@ func (r *run) play(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
+	watching, stopWatch := context.WithCancel(ctx)
+	defer stopWatch()
+	if r.cfg.Backlog > 0 {
+		r.working.Go(func() { r.memory.run(watching) })
+	}
 	reporting, stopReports := context.WithCancel(ctx)
 	var reports sync.WaitGroup
 	reports.Go(func() { r.report(reporting) })
 	err = r.faults(ctx)
+	if err == nil && r.cfg.Backlog > 0 {
+		err = r.faultsWithBacklog(ctx)
+	}
 	r.endProduction(ctx, err)
 	r.result.RatePerSecond = float64(r.ledger.totals().sent) / time.Since(began).Seconds()
 	stopReports()
@@ -123,6 +132,9 @@ func (r *run) play(ctx context.Context) error {
 		err = r.sweep(ctx, addr)
 	}
 	r.disconnect()
+	if err == nil && r.cfg.Backlog > 0 {
+		err = r.take(ctx)
+	}
 	if !r.cfg.Direct && ctx.Err() == nil {
 		err = errors.Join(err, r.readSidecar(ctx))
 	}

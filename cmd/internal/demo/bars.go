@@ -1,0 +1,54 @@
+package demo
+
+import (
+	"fmt"
+	"io"
+)
+
+// What a take-over with a backlog should come to. A bar that is missed is said and is no failure: machines differ.
+const (
+	barSilence   = 50.0 // ms, the median
+	barLongest   = 250.0
+	barRatio     = 2.0 // of the medians, with and without a backlog
+	barResident  = 256 << 20
+	octetsPerMiB = 1 << 20
+)
+
+// barResult is one of them.
+type barResult struct {
+	Want   string  `json:"want"`
+	Figure float64 `json:"figure"`
+	Met    bool    `json:"met"`
+}
+
+// judge fills in what follows from the figures.
+func (b *backlogResult) judge() {
+	if b.Empty.P50 > 0 {
+		b.Ratio = b.Silence.P50 / b.Empty.P50
+	}
+	most := func(what, unit string, figure, limit float64) {
+		b.Bars = append(b.Bars, barResult{fmt.Sprintf("%s at most %g%s", what, limit, unit), figure, figure > 0 && figure <= limit})
+	}
+	most("silence p50 with the backlog", " ms", b.Silence.P50, barSilence)
+	most("silence max with the backlog", " ms", b.Silence.Max, barLongest)
+	most("silence p50 with the backlog", " × that without", b.Ratio, barRatio)
+	if b.Memory.Peak > 0 {
+		most("resident memory of a broker", " MiB", float64(b.Memory.Peak)/octetsPerMiB, barResident/octetsPerMiB)
+	}
+}
+
+// text is the backlog's part of the verdict.
+func (b *backlogResult) text(w io.Writer) {
+	fmt.Fprintf(w, "  backlog      %d messages that nobody consumed, put there in %.1f s; in the end %d of them were taken in %.1f s, octet by octet as they were sent: "+
+		"lost %d, duplicated %d, reordered %d\n", b.Messages, b.FillSeconds, b.Received, b.TakeSeconds, b.Lost, b.Duplicated, b.Reordered)
+	fmt.Fprintf(w, "  … silence    p50 %.1f ms, max %.1f ms without it; p50 %.1f ms, max %.1f ms with it\n", b.Empty.P50, b.Empty.Max, b.Silence.P50, b.Silence.Max)
+	if b.Memory.Peak > 0 {
+		fmt.Fprintf(w, "  … resident   owner at most %d MiB, standby at most %d MiB; peak of a process %d MiB\n", b.Memory.Owner/octetsPerMiB, b.Memory.Standby/octetsPerMiB,
+			b.Memory.Peak/octetsPerMiB)
+	} else {
+		io.WriteString(w, "  … resident   not known: this system has no /proc\n")
+	}
+	for _, bar := range b.Bars {
+		fmt.Fprintf(w, "  … bar        %s: %s (%.1f)\n", map[bool]string{true: "met", false: "MISSED"}[bar.Met], bar.Want, bar.Figure)
+	}
+}
