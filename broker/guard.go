@@ -75,8 +75,8 @@ func (s *Server) fail(err error) {
 	void := errors.Is(err, journal.ErrFenced) || !s.ours(st.now)
 	st.err = err
 	for c := range s.conns {
-		if void {
-			c.peer.out = nil
+		if void { // what it was to end with, too: the loss of the store may have been met before it was told here
+			c.peer.out, c.peer.closing = nil, false
 		}
 	}
 	s.dismiss(fenced(err))

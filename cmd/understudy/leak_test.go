@@ -9,8 +9,14 @@ import (
 	"time"
 )
 
-// TestMain fails the package when goroutines are left after its tests.
+// childEnv makes the test binary be the program itself, to be stopped and killed as only a process of its own can be.
+const childEnv = "UNDERSTUDY_TEST_CHILD"
+
+// TestMain fails the package when goroutines are left after its tests. It also lets the test binary be the program.
 func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) != "" {
+		main()
+	}
 	watch := make(chan os.Signal, 1)
 	signal.Notify(watch, os.Interrupt) // starts a goroutine of os/signal that never ends
 	signal.Stop(watch)

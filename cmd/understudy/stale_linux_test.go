@@ -1,0 +1,217 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+var staleTrials = flag.Int("stale", 20, "owners to be stopped, replaced and woken")
+
+// stale is an owner with clients that is stopped, with more from them in its sockets, while another takes its store.
+type stale struct {
+	t             *testing.T
+	dir           string
+	owner, heir   *child
+	clients       map[string]*talker
+	stored        []string // in /queue/a, and nobody has acknowledged it
+	before, since map[string]string
+}
+
+// newStale starts an owner whose clients have set up all that a server may say without another sync.
+func newStale(t *testing.T) *stale {
+	s := &stale{t: t, dir: t.TempDir(), clients: map[string]*talker{}, before: map[string]string{}, since: map[string]string{}}
+	s.owner = launchBroker(t, s.dir, "--name", "owner").serves()
+	for _, name := range []string{"producer", "consumer", "browser", "subscriber", "slow"} {
+		s.clients[name] = talk(t, s.owner.addrs["listen"])
+	}
+	p := s.clients["producer"]
+	for i := range 5 {
+		body := fmt.Sprint("stored ", i)
+		p.sent("/queue/a", body)
+		s.stored = append(s.stored, body)
+	}
+	p.sent("/queue/looked-at", "looked at")
+	s.clients["subscriber"].subscribe("s", "/topic/t", "auto")
+	s.clients["consumer"].subscribe("s", "/queue/a", "client-individual", "prefetch-count:1")
+	return s
+}
+
+// stuff has the writer of one client in the middle of a write, and the owner stopped there.
+func (s *stale) stuff() {
+	p, slow := s.clients["producer"], s.clients["slow"]
+	for range 200 {
+		p.send("SEND", "destination:/queue/large", "="+strings.Repeat("x", 64<<10))
+	}
+	p.sent("/queue/large", "last")
+	slow.send("SUBSCRIBE", "id:s", "destination:/queue/large", "ack:client")
+	time.Sleep(50 * time.Millisecond) // until the sockets are full
+}
+
+// replace stops the owner, leaves in its sockets what makes it want to speak, and has another take the store.
+func (s *stale) replace() {
+	s.t.Helper()
+	first := s.clients["consumer"].expect("MESSAGE")
+	if first.body != s.stored[0] {
+		s.t.Fatalf("got %v", first)
+	}
+	s.owner.stop()
+	stopped := time.Now()
+	s.clients["consumer"].send("ACK", "id:"+first.headers["ack"], "receipt:ack")
+	s.clients["browser"].send("SUBSCRIBE", "id:b", "destination:/queue/looked-at", "browser:true", "receipt:browse")
+	s.clients["producer"].send("SEND", "destination:/topic/t", "receipt:topic", "=news")
+	s.clients["producer"].send("BEGIN", "transaction:t", "receipt:begin")
+	s.clients["producer"].send("SEND", "destination:/queue/a", "receipt:late", "=late")
+	for name, c := range s.clients {
+		s.before[name] = strings.Trim(c.rest(20*time.Millisecond), "\n") // what its kernel had, but for what follows a frame's NUL
+	}
+	// The lock is the owner's as long as it lives, stopped or not. Who has it is decided by the file: without it the next one makes another.
+	if err := os.Remove(filepath.Join(s.dir, "LOCK")); err != nil {
+		s.t.Fatal(err)
+	}
+	s.heir = launchBroker(s.t, s.dir, "--name", "heir").serves()
+	if early := 300*time.Millisecond - time.Since(stopped); early > 0 {
+		time.Sleep(early)
+	}
+}
+
+// wake has the owner go on, and reads what it says to its end.
+func (s *stale) wake() {
+	s.t.Helper()
+	s.owner.signal(syscall.SIGCONT)
+	for name, c := range s.clients {
+		s.since[name] = c.rest(patience)
+		c.nc.Close()
+	}
+	if code := s.owner.exit(); code != exitFailed {
+		s.t.Errorf("the owner ended with %d, want %d", code, exitFailed)
+	}
+}
+
+// A woken owner acknowledges, dispatches and deletes nothing: its clients hear that the store is lost, or nothing.
+func TestWokenOwnerSaysNothing(t *testing.T) {
+	trials := *staleTrials
+	if testing.Short() {
+		trials = min(trials, 4)
+	}
+	for i := range trials {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			s := newStale(t)
+			if i%5 == 0 {
+				s.stuff()
+			}
+			s.replace()
+			names := segments(t, s.dir)
+			s.wake()
+			for name, text := range s.since {
+				if name == "slow" && i%5 == 0 {
+					if text != "" { // in the middle of a frame there is nothing to be said
+						t.Errorf("%s heard %d octets more", name, len(text))
+					}
+				} else if !strings.HasPrefix(text, "ERROR\n") || !strings.Contains(text, "message:store lost\n") || strings.Count(text, "\x00") != 1 {
+					t.Errorf("%s heard %.200q", name, text)
+				}
+			}
+			if s.before["consumer"] != "" || s.before["producer"] != "" || s.before["browser"] != "" || s.before["subscriber"] != "" {
+				t.Errorf("heard before the owner was woken: %.200q", s.before)
+			}
+			if now := segments(t, s.dir); !contains(now, names) {
+				t.Errorf("segments were %v, now %v", names, now)
+			}
+			s.heir.signal(syscall.SIGKILL)
+			s.heir.exit()
+			last := launchBroker(t, s.dir).serves() // reads all of it again
+			c := talk(t, last.addrs["listen"])
+			c.subscribe("s", "/queue/a", "client-individual")
+			if got := c.bodies(100 * time.Millisecond); !slices.Equal(got, s.stored) {
+				t.Errorf("the store has %q, want %q", got, s.stored)
+			}
+			c.nc.Close()
+			last.signal(syscall.SIGTERM)
+			last.exit()
+		})
+	}
+}
+
+// The same under load: what the owner has confirmed, before it was stopped or with what was under way, its heir has.
+func TestWokenOwnerConfirmedOnlyWhatIsStored(t *testing.T) {
+	trials := *staleTrials / 4
+	if testing.Short() {
+		trials = min(trials, 2)
+	}
+	for i := range trials {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			dir := t.TempDir()
+			owner := launchBroker(t, dir).serves()
+			c := talk(t, owner.addrs["listen"])
+			sent := make(chan int)
+			go func() {
+				n := 0
+				for ; c.trySend("SEND", "destination:/queue/a", fmt.Sprint("receipt:", n), fmt.Sprint("=", n)) == nil; n++ {
+					if n%32 == 0 {
+						time.Sleep(time.Millisecond)
+					}
+				}
+				sent <- n
+			}()
+			confirmed := map[string]bool{}
+			for range 200 + 37*i {
+				confirmed[c.expect("RECEIPT").headers["receipt-id"]] = true
+			}
+			owner.stop()
+			if err := os.Remove(filepath.Join(dir, "LOCK")); err != nil {
+				t.Fatal(err)
+			}
+			heir := launchBroker(t, dir).serves()
+			time.Sleep(300 * time.Millisecond)
+			owner.signal(syscall.SIGCONT)
+			for {
+				h, err := c.read(patience)
+				if err != nil || h.command == "ERROR" {
+					break
+				}
+				confirmed[h.headers["receipt-id"]] = true
+			}
+			c.nc.Close()
+			if n, code := <-sent, owner.exit(); n <= len(confirmed) || code != exitFailed {
+				t.Errorf("%d sent, %d confirmed, exit code %d", n, len(confirmed), code)
+			}
+			d := talk(t, heir.addrs["listen"])
+			d.subscribe("s", "/queue/a", "client-individual", "prefetch-count:10000")
+			for _, body := range d.bodies(200 * time.Millisecond) {
+				delete(confirmed, body)
+			}
+			if len(confirmed) > 0 {
+				t.Errorf("confirmed and not there: %v", confirmed)
+			}
+		})
+	}
+}
+
+// segments are the files of a store's log.
+func segments(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func contains(all, some []string) bool {
+	for _, name := range some {
+		if !slices.Contains(all, name) {
+			return false
+		}
+	}
+	return true
+}
