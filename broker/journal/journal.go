@@ -68,6 +68,17 @@ type Options struct {
 	Rank          int    // candidates with a higher rank wait Rank x 5 ms after the lock was seen free
 	Node          string // who we are, for LOCK and logs; at most 128 octets are kept
 
+	// Follow keeps a warm copy: while Open waits for the lock it calls visit for what the owner makes durable, so that little is left to read when the
+	// lock is won. The price is the processor's time for each record, and a poll of the owner's mark.
+	Follow bool
+	// Reset says, while Open waits or recovers: forget all that was visited, it is no state of this log; visit will be called from the beginning again.
+	// Follow needs it.
+	Reset func()
+	// Copied is called while Open waits, at most ten times a second, when the warm copy has moved.
+	Copied func(Copy)
+	// Won is called once, when Open has the lock and begins to recover. Like Reset and Copied it is called in Open's goroutine.
+	Won func()
+
 	// Head returns the entries that every segment must begin with (session snapshots), so that older segments can go. It is called
 	// under Append, in the caller's goroutine, whenever an Append starts a new segment, and once by Open for the first. It must not call
 	// Append. A segment's head and the record whose Append started it are recovered together or not at all, so it does not matter
@@ -224,6 +235,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Waiting == nil {
 		o.Waiting = func(Owner) {}
+	}
+	if o.Copied == nil {
+		o.Copied = func(Copy) {}
+	}
+	if o.Won == nil {
+		o.Won = func() {}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -27,17 +27,18 @@ type lockFile struct {
 	epoch  *markFile
 }
 
-// acquire polls for the lock until it has it or ctx ends. Polling, because a blocked wait for a lock can neither be cancelled nor ranked.
-func acquire(ctx context.Context, d *disk, opt Options, log *slog.Logger) (*lockFile, error) {
+// acquire polls for the lock until it has it or ctx ends. Polling, because a blocked wait for a lock can neither be cancelled nor ranked. Meanwhile
+// it follows the log with f, for no more than half of the time: so the lock is looked at as often as without.
+func acquire(ctx context.Context, d *disk, opt Options, log *slog.Logger, f *follower) (*lockFile, error) {
 	me, err := selfPulse(opt.Node)
 	if err != nil && opt.Takeover == Kill {
 		return nil, fmt.Errorf("take over by kill: %w", err)
 	}
-	f, err := openLock(d)
+	file, err := openLock(d)
 	if err != nil {
 		return nil, err
 	}
-	c := candidate{disk: d, opt: opt, log: log, me: me, file: f, watch: watch{after: opt.TakeoverAfter, looked: time.Now()}}
+	c := candidate{disk: d, opt: opt, log: log, me: me, file: file, follow: f, watch: watch{after: opt.TakeoverAfter, looked: time.Now()}}
 	if err := c.wait(ctx); err != nil {
 		c.file.Close()
 		return nil, err
@@ -69,6 +70,7 @@ type candidate struct {
 	log    *slog.Logger
 	me     pulse
 	file   *os.File
+	follow *follower // may be nil
 	watch  watch
 	killed pulse
 }
@@ -91,6 +93,7 @@ func (c *candidate) wait(ctx context.Context) error {
 		if c.opt.Takeover == Kill && c.watch.frozen() {
 			c.end()
 		}
+		c.follow.poll()
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for %s: %w", c.disk.at(lockName), context.Cause(ctx))

@@ -64,6 +64,8 @@ type Stats struct {
 	Epoch     uint64
 	Durable   LSN    // the last record that may be acknowledged
 	Recovered uint64 // records that Open visited
+	Copied    uint64 // of those, before the lock was won
+	Cold      string // why none were, if none were
 	Batches   uint64 // written by this owner, as the next three
 	Records   uint64
 	Bytes     uint64

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 )
@@ -20,23 +21,38 @@ func Open(ctx context.Context, dir string, opt Options, visit func(Record) (Acco
 			return Account{}, errors.New("there is a record, and nobody to visit it")
 		}
 	}
+	if opt.Follow && opt.Reset == nil {
+		return nil, errors.New("open journal: Follow without Reset")
+	}
 	d, err := openDisk(dir, opt.before)
 	if err != nil {
 		return nil, err
 	}
 	log := opt.Logger.With("store", dir)
-	lock, err := acquire(ctx, d, opt, log)
+	var f *follower
+	if opt.Follow {
+		f = newFollower(d, opt, log, visit)
+	}
+	lock, err := acquire(ctx, d, opt, log, f)
 	if err != nil {
+		f.close()
 		d.close()
 		return nil, err
 	}
+	warm, cold := f.finish()
+	opt.Won()
+	return own(d, lock, opt, log, visit, warm, cold)
+}
+
+// own goes from the lock to a running journal, or gives the lock back.
+func own(d *disk, lock *lockFile, opt Options, log *slog.Logger, visit func(Record) (Account, error), c *copied, cold string) (*Journal, error) {
 	j := &Journal{opt: opt, log: log, disk: d, lock: lock, down: make(chan struct{}), quit: make(chan struct{})}
 	j.stopBeat = sync.OnceFunc(func() { close(j.quit) })
 	j.work.L, j.chores.L, j.ready.L = &j.mu, &j.mu, &j.mu
 	j.jan.made = map[Segment]made{}
 	j.workers.Add(1)
 	go j.beatLoop() // from here on: recovery may take longer than others are patient
-	if err := j.start(visit); err != nil {
+	if err := j.start(visit, c, cold); err != nil {
 		close(j.down)
 		return nil, j.stop(err)
 	}
@@ -44,9 +60,9 @@ func Open(ctx context.Context, dir string, opt Options, visit func(Record) (Acco
 }
 
 // start goes from the lock to a running journal.
-func (j *Journal) start(visit func(Record) (Account, error)) error {
+func (j *Journal) start(visit func(Record) (Account, error), c *copied, cold string) error {
 	begin := time.Now()
-	top, used, err := j.survey()
+	top, used, err := claims(j.disk)
 	if err != nil {
 		return err
 	}
@@ -60,13 +76,9 @@ func (j *Journal) start(visit func(Record) (Account, error)) error {
 		return err
 	}
 	claimed := time.Now()
-	r := &recovery{disk: j.disk, log: j.log, store: j.store, ours: j.epoch, visit: visit, concerns: j.opt.Concerns}
-	if r.mark, err = lastMark(j.disk, j.epoch); err != nil {
+	r, err := j.recover(visit, c, cold)
+	if err != nil {
 		return err
-	}
-	r.exact = j.lock.witnessed(r.mark.epoch)
-	if err := r.run(); err != nil {
-		return r.blame(err)
 	}
 	replayed := time.Now()
 	if err := j.takeOver(r); err != nil {
@@ -75,14 +87,43 @@ func (j *Journal) start(visit func(Record) (Account, error)) error {
 	for range r.cuts {
 		j.opt.Metrics.cut()
 	}
-	j.log.Info("journal is open", "uuid", j.store, "epoch", j.epoch, "records", r.records, "segments", j.stats.Segments, "next", j.cur.next,
-		"claim", claimed.Sub(begin), "replay", replayed.Sub(claimed), "begin", time.Since(replayed))
+	j.log.Info("journal is open", "uuid", j.store, "epoch", j.epoch, "records", r.records, "copied", j.stats.Copied, "cold", j.stats.Cold,
+		"segments", j.stats.Segments, "next", j.cur.next, "claim", claimed.Sub(begin), "replay", replayed.Sub(claimed), "begin", time.Since(replayed))
 	return nil
 }
 
-// survey looks at names only: what is in the files may be read after the claim, not before.
-func (j *Journal) survey() (top uint64, used bool, err error) {
-	names, err := j.disk.list()
+// recover reads the log behind the copy, or all of it where there is none or where it does not fit.
+func (j *Journal) recover(visit func(Record) (Account, error), c *copied, cold string) (*recovery, error) {
+	last, err := lastMark(j.disk, j.epoch)
+	if err != nil {
+		return nil, err
+	}
+	begin := func() *recovery {
+		return &recovery{disk: j.disk, log: j.log, store: j.store, ours: j.epoch, mark: last, exact: j.lock.witnessed(last.epoch), visit: visit,
+			concerns: j.opt.Concerns}
+	}
+	r := begin()
+	r.copy = c
+	err = r.run()
+	if err != nil && c != nil { // whatever it was, all of the log has the last word
+		c, cold = nil, err.Error()
+		j.log.Warn("the warm copy is of no use", "why", cold)
+		j.opt.Reset()
+		r = begin()
+		err = r.run()
+	}
+	if err != nil {
+		return nil, r.blame(err)
+	}
+	if j.stats.Cold = cold; c != nil {
+		j.stats.Copied = c.records
+	}
+	return r, nil
+}
+
+// claims looks at names only: what is in the files may be relied on after the claim, not before.
+func claims(d *disk) (top uint64, used bool, err error) {
+	names, err := d.list()
 	if err != nil {
 		return 0, false, fmt.Errorf("list store: %w", err)
 	}

@@ -38,6 +38,7 @@ type recovery struct {
 	exact    bool // nothing beyond mark was acknowledged
 	look     bool // change nothing, not even the quarantine
 	visit    func(Record) (Account, error)
+	copy     *copied // what was visited before; nil: nothing
 	buf      []byte
 	concerns func(Record) []string // may be nil
 
@@ -68,14 +69,19 @@ func (r *recovery) run() error {
 		return err
 	}
 	r.end, r.above = end, above
+	chain, err := r.chain(end, places)
+	if err != nil {
+		return err
+	}
+	if r.copy != nil {
+		if chain, err = r.resume(chain, end); err != nil {
+			return err
+		}
+	}
 	if !r.look {
 		if err := r.secure(end, above); err != nil {
 			return err
 		}
-	}
-	chain, err := r.chain(end, places)
-	if err != nil {
-		return err
 	}
 	for _, s := range chain {
 		if err := r.replay(s); err != nil {
@@ -167,7 +173,7 @@ func (r *recovery) secure(end found, above []found) error {
 
 // chain lists the segments of the log, in order, and finds what else lies about.
 func (r *recovery) chain(end found, places []place) ([]sealed, error) {
-	list := slices.DeleteFunc(end.manifest, func(s sealed) bool { return slices.Contains(end.drops, s.id) })
+	list := slices.DeleteFunc(slices.Clone(end.manifest), func(s sealed) bool { return slices.Contains(end.drops, s.id) })
 	if end.begun {
 		list = append(list, sealed{place: end.place, first: end.opening.first, last: end.last, end: end.end})
 	}

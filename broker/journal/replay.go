@@ -41,7 +41,14 @@ func (r *recovery) inspect(p place) (found, error) {
 	}
 	defer f.Close()
 	defer func() { r.buf = sc.buf }()
-	if err := c.open(sc, r.store); err != nil {
+	if known := r.copy; known != nil && known.at.place == p { // what was read once is not read again
+		c = known.at
+		sc.off, sc.next = known.off, known.next
+		err = c.read(sc)
+	} else {
+		err = c.open(sc, r.store)
+	}
+	if err != nil {
 		return c, r.unreadable(sc, err)
 	}
 	from := int64(0)
@@ -102,6 +109,11 @@ func (c *found) open(sc *scanner, store uuid) error {
 	}
 	c.last, c.proof = c.opening.first-1, c.opening.first-1
 	sc.next = c.opening.first
+	return c.read(sc)
+}
+
+// read reads records up to the first that is not whole and in its place.
+func (c *found) read(sc *scanner) error {
 	for {
 		h, payload, ok, err := sc.step()
 		if err != nil || !ok {
@@ -157,7 +169,11 @@ func (r *recovery) replay(s sealed) error {
 	if o.first != s.first {
 		return bad("header and manifest differ")
 	}
-	r.ledger.begin(s.place, s.first)
+	if known := r.copy; known != nil && known.at.place == s.place {
+		sc.off, sc.next = known.off, known.next
+	} else {
+		r.ledger.begin(s.place, s.first)
+	}
 	for sc.off < s.end { // what a stale owner added behind is no part of the log
 		at := sc.off
 		h, payload, ok, err := sc.step()

@@ -38,24 +38,30 @@ func parseUUID(s string) (u uuid, err error) {
 
 // loadStore reads the UUID of the store, or makes it where the directory holds no log yet. The caller has the lock.
 func loadStore(d *disk, used bool) (uuid, error) {
-	b, err := os.ReadFile(d.at(storeFile))
-	if err == nil {
-		u, err := parseUUID(strings.TrimSpace(string(b)))
-		if err != nil {
-			return u, fmt.Errorf("%w: %s: %w", ErrDamaged, d.at(storeFile), err)
-		}
-		return u, nil
-	}
+	u, err := readStore(d)
 	if !errors.Is(err, fs.ErrNotExist) {
-		return uuid{}, fmt.Errorf("read store name: %w", err)
+		return u, err
 	}
 	if used {
 		return uuid{}, fmt.Errorf("%w: %s is missing, yet there are epochs or segments; restore it (a segment header holds the UUID)",
 			ErrDamaged, d.at(storeFile))
 	}
-	u := newUUID()
+	u = newUUID()
 	if err := d.replace(storeFile, []byte(u.String()+"\n")); err != nil {
 		return u, fmt.Errorf("name the store: %w", err)
+	}
+	return u, nil
+}
+
+// readStore reads the UUID of the store.
+func readStore(d *disk) (uuid, error) {
+	b, err := os.ReadFile(d.at(storeFile))
+	if err != nil {
+		return uuid{}, fmt.Errorf("read store name: %w", err)
+	}
+	u, err := parseUUID(strings.TrimSpace(string(b)))
+	if err != nil {
+		return u, fmt.Errorf("%w: %s: %w", ErrDamaged, d.at(storeFile), err)
 	}
 	return u, nil
 }

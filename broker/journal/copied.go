@@ -1,0 +1,79 @@
+package journal
+
+import (
+	"fmt"
+	"slices"
+)
+
+// copied is a warm copy as a follower leaves it to recovery.
+type copied struct {
+	ledger  ledger
+	records uint64
+	at      found    // the segment that was being read, as far as it was
+	off     int64    // where to read on in it
+	next    LSN      // and what
+	rest    []sealed // segments that were to come, in order; where the last one ends was not settled
+}
+
+// resume compares the log, as it was found behind the claimed epoch, with the copy, and returns what is left to visit. The log must begin with
+// what was visited: every segment of it that was visited is known here with the same extent, the one that was being read goes at least as far, and behind it comes
+// what was to come and then one record after the other. What was deleted since is forgotten; where that was not visited to its end, the copy is
+// no state that the log was in.
+func (r *recovery) resume(list []sealed, end found) ([]sealed, error) {
+	c := r.copy
+	n, there := slices.BinarySearchFunc(list, c.at.place, func(s sealed, p place) int { return s.less(p) })
+	cut, todo := end.opening.prev, list[n:]
+	later := todo
+	if there {
+		cut, later = todo[0], todo[1:]
+	} else {
+		cut.first = c.at.opening.first
+	}
+	switch {
+	case cut.place != c.at.place || cut.first != c.at.opening.first:
+		return nil, fmt.Errorf("%w: %s is not part of it", errStale, c.at.name())
+	case !there && (len(c.rest) > 0 || c.off != cut.end):
+		return nil, fmt.Errorf("%w: %s was deleted before it was visited", errStale, c.at.name())
+	case c.off > cut.end || c.next > cut.last+1 || (c.off == cut.end) != (c.next == cut.last+1):
+		return nil, fmt.Errorf("%w: %s was cut behind record %d, and record %d was visited", errStale, c.at.name(), cut.last, c.next-1)
+	}
+	last := cut.last
+	for i, s := range c.rest {
+		if i >= len(later) || later[i].place != s.place || later[i].first != s.first || i < len(c.rest)-1 && later[i] != s {
+			return nil, fmt.Errorf("%w: %s was deleted before it was visited", errStale, s.name())
+		}
+		last = later[i].last
+	}
+	if err := contiguous(last, later[len(c.rest):]); err != nil {
+		return nil, err
+	}
+	r.ledger, r.records = c.ledger, c.records
+	if err := r.ledger.reduce(list[:n], c.at.place); err != nil {
+		return nil, err
+	}
+	if !there {
+		r.ledger.without(func(a *account) bool { return a.place == c.at.place })
+	}
+	return todo, nil
+}
+
+// reduce compares the segments before p with a later list of them and forgets those that it does not name any more.
+func (l *ledger) reduce(list []sealed, p place) error {
+	for _, s := range list {
+		if a := l.find(s.id); a == nil || a.sealed != s {
+			return fmt.Errorf("%w: it holds %s, records %d to %d", errStale, s.name(), s.first, s.last)
+		}
+	}
+	l.without(func(a *account) bool {
+		_, ok := slices.BinarySearchFunc(list, a.place, func(s sealed, p place) int { return s.less(p) })
+		return !ok && a.less(p) < 0
+	})
+	return nil
+}
+
+// without forgets segments that were deleted.
+func (l *ledger) without(gone func(*account) bool) {
+	n := len(l.list)
+	l.list = slices.DeleteFunc(l.list, gone)
+	l.dirty = l.dirty || len(l.list) < n
+}
