@@ -50,9 +50,10 @@ func (j *Journal) Append(e Entry) (Position, error) {
 }
 
 // mustRoll says whether the current segment has no room left for size octets of payload. A segment takes at least one record after its head,
-// however large.
+// however large. Some room at the end is left for drop records: without it, dead segments would stay until somebody appends again, which with
+// a full disk is for ever.
 func (j *Journal) mustRoll(size int) bool {
-	return j.cur.off+int64(recordSize(size)) > j.cur.limit && j.cur.next-1 > j.cur.headEnd
+	return j.cur.off+int64(recordSize(size)) > j.cur.limit-dropRoom && j.cur.next-1 > j.cur.headEnd
 }
 
 // head asks the caller for the head of a new segment. The lock is let go meanwhile: the caller's code must not run under it. Appends are
@@ -81,7 +82,7 @@ func (j *Journal) head() ([]Entry, error) {
 // opening group; all of it is one batch, and until that is whole on disk the segment was never begun.
 func (j *Journal) roll(head []Entry) {
 	old := j.ledger.list[len(j.ledger.list)-1]
-	j.ledger.seal(j.cur.next-1, j.cur.off)
+	j.ledger.seal(j.cur.next-1, j.cur.off, j.opt.SegmentBytes)
 	gone := j.ledger.dead() // the new head replaces what was in theirs, and says so by leaving them out of its manifest
 	j.ledger.remove(gone)
 	j.sealFill()
@@ -104,6 +105,7 @@ func (j *Journal) begin(p place, prev sealed, head []Entry) {
 		j.put(e.Type, 0, e.Payload)
 		j.ledger.note(p.id, len(e.Payload), e.Account)
 	}
+	j.ledger.opened(j.cur.off)
 	j.cur.limit = max(j.opt.SegmentBytes, 2*j.cur.off)
 }
 

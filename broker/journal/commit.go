@@ -116,15 +116,18 @@ func (j *Journal) settle(b *batch) {
 	j.show()
 }
 
-// drop records which segments are not needed any more. Where the record does not fit, the manifest of the next segment says the same.
+// drop records which segments are not needed any more. What does not fit waits for the manifest of the next segment, which says the same.
 func (j *Journal) drop() {
 	gone := j.ledger.dead()
 	if len(gone) == 0 {
 		return
 	}
-	if j.cur.off+int64(recordSize(8*len(gone))) > j.cur.limit {
+	if fit := (j.cur.limit - j.cur.off - recordHeader) / 8; int64(len(gone)) > fit {
 		j.ledger.dirty = true
-		return
+		if fit <= 0 {
+			return
+		}
+		gone = gone[:fit]
 	}
 	ids := make([]Segment, len(gone))
 	for i, a := range gone {

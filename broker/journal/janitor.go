@@ -14,14 +14,16 @@ type janitor struct {
 	made   map[Segment]made
 	urgent bool // the commit goroutine is waiting: reserve the space and leave the zeros
 	doomed []doomed
-	litter []string
-	busy   bool // removing
+	litter []doomed
+	going  int64 // octets of those that are doomed, litter or being removed, as far as they are known
+	busy   bool  // removing
 	stop   bool
 }
 
 // made is a file that waits for its segment to begin, or why there is none.
 type made struct {
 	file *file
+	size int64
 	err  error
 }
 
@@ -29,6 +31,16 @@ type made struct {
 type doomed struct {
 	lsn  LSN
 	name string
+	size int64
+}
+
+// bytes is what files take that are not part of the log. The journal's mu is held.
+func (jan *janitor) bytes() int64 {
+	sum := jan.going
+	for _, m := range jan.made {
+		sum += m.size
+	}
+	return sum
 }
 
 // ask orders the file of a segment. The caller holds mu.
@@ -42,7 +54,8 @@ func (j *Journal) ask(id Segment) {
 // unlinkAfter books the deletion of segments. The caller holds mu.
 func (j *Journal) unlinkAfter(lsn LSN, gone []*account) {
 	for _, a := range gone {
-		j.jan.doomed = append(j.jan.doomed, doomed{lsn, a.name()})
+		j.jan.doomed = append(j.jan.doomed, doomed{lsn, a.name(), a.size})
+		j.jan.going += a.size
 	}
 	j.stats.Deleted += uint64(len(gone))
 	j.reading.forget(gone)
@@ -52,7 +65,7 @@ func (j *Journal) unlinkAfter(lsn LSN, gone []*account) {
 func (j *Journal) release(durable LSN) {
 	n := 0
 	for n < len(j.jan.doomed) && j.jan.doomed[n].lsn <= durable {
-		j.jan.litter = append(j.jan.litter, j.jan.doomed[n].name)
+		j.jan.litter = append(j.jan.litter, j.jan.doomed[n])
 		n++
 	}
 	if n > 0 {
@@ -73,15 +86,24 @@ func (j *Journal) janitorLoop() {
 			f, err := j.prepare(id, true)
 			j.mu.Lock()
 			j.jan.asks = append(j.jan.asks[:0], j.jan.asks[1:]...)
-			j.jan.made[id] = made{f, err}
+			m := made{file: f, err: err}
+			if err == nil {
+				m.size = j.opt.SegmentBytes
+			}
+			j.jan.made[id] = m
+			j.show()
 			j.ready.Signal()
 		case len(j.jan.litter) > 0:
-			names := j.jan.litter
+			list := j.jan.litter
 			j.jan.litter, j.jan.busy = nil, true
 			j.mu.Unlock()
-			err := j.unlink(names)
+			err := j.unlink(list)
 			j.mu.Lock()
 			j.jan.busy = false
+			for _, d := range list {
+				j.jan.going -= d.size
+			}
+			j.show()
 			if err != nil {
 				j.setTrouble(fmt.Errorf("delete segments: %w", err))
 			}
@@ -102,9 +124,9 @@ func (j *Journal) setTrouble(err error) {
 }
 
 // unlink removes files that the log does not need, as a durable record of it says.
-func (j *Journal) unlink(names []string) error {
-	for _, name := range names {
-		if err := j.disk.remove(name); err != nil {
+func (j *Journal) unlink(list []doomed) error {
+	for _, d := range list {
+		if err := j.disk.remove(d.name); err != nil {
 			return err
 		}
 	}

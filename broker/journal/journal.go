@@ -137,6 +137,7 @@ const (
 	beatEvery      = 50 * time.Millisecond
 	rankDelay      = 5 * time.Millisecond
 	maxNode        = 128
+	dropRoom       = 256     // octets at the end of a segment for records of what can be deleted
 	maxBatch       = 4 << 20 // a batch is one pwrite; only a segment's head or one large record may exceed it
 )
 

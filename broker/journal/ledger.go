@@ -1,14 +1,28 @@
 package journal
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // account is what the ledger knows of a segment.
 type account struct {
-	sealed           // end and last count once it is closed
-	closed bool      // a later segment was begun
-	live   int       // things in it that nothing has ended
-	bytes  int64     // octets of those
-	refs   []Segment // other segments that its endings refer to and that existed then; sorted
+	sealed       // end and last count once it is closed
+	closed bool  // a later segment was begun
+	live   int   // things in it that nothing has ended
+	bytes  int64 // octets of those
+	start  int64 // where the records behind the head begin: what can be had back if the rest is moved elsewhere
+	size   int64 // of its files
+	refs   []ref // sorted by segment
+	// emptied: the caller has moved and told again what is in it, and then so many things were left, which it should not have missed.
+	emptied bool
+	left    int
+}
+
+// ref says that a segment holds so many endings of things in another one, which existed then.
+type ref struct {
+	to Segment
+	n  int
 }
 
 // ledger decides which segments can be deleted. It is pure. Segments are in LSN order and the last is the current one.
@@ -18,17 +32,21 @@ type account struct {
 // together with all that follow.
 type ledger struct {
 	list  []*account
-	dirty bool // something changed that may let a segment go
+	bytes int64 // octets of what is live in all of them
+	dirty bool  // something changed that may let a segment go
 }
 
 func (l *ledger) begin(p place, first LSN) {
-	l.list = append(l.list, &account{sealed: sealed{place: p, first: first}})
+	l.list = append(l.list, &account{sealed: sealed{place: p, first: first}, start: segmentHeader})
 }
 
-// seal closes the current segment.
-func (l *ledger) seal(last LSN, end int64) {
+// opened says where the records behind the head of the current segment begin.
+func (l *ledger) opened(off int64) { l.list[len(l.list)-1].start = off }
+
+// seal closes the current segment, whose file has size octets, or as many as its log if they are more.
+func (l *ledger) seal(last LSN, end, size int64) {
 	a := l.list[len(l.list)-1]
-	a.last, a.end, a.closed = last, end, true
+	a.last, a.end, a.size, a.closed = last, end, max(end, size), true
 	l.dirty = true
 }
 
@@ -37,15 +55,7 @@ func (l *ledger) find(id Segment) *account {
 	if n := len(l.list); n > 0 && l.list[n-1].id == id {
 		return l.list[n-1]
 	}
-	i, ok := slices.BinarySearchFunc(l.list, id, func(a *account, id Segment) int {
-		switch {
-		case a.id < id:
-			return -1
-		case a.id > id:
-			return 1
-		}
-		return 0
-	})
+	i, ok := slices.BinarySearchFunc(l.list, id, func(a *account, id Segment) int { return cmp.Compare(a.id, id) })
 	if !ok {
 		return nil
 	}
@@ -61,6 +71,7 @@ func (l *ledger) note(id Segment, size int, a Account) {
 		}
 		own.live += a.Live
 		own.bytes += a.Bytes
+		l.bytes += a.Bytes
 	}
 	for _, end := range a.Ends {
 		s := l.find(end.Segment)
@@ -68,10 +79,12 @@ func (l *ledger) note(id Segment, size int, a Account) {
 			continue // deleted already: cannot come back
 		}
 		s.live--
-		s.bytes -= end.Bytes
+		gone := end.Bytes
 		if s.live == 0 {
-			s.bytes, l.dirty = 0, true
+			gone, l.dirty = s.bytes, true // whoever tells no octets with an ending leaves them to the last one
 		}
+		s.bytes -= gone
+		l.bytes -= gone
 		if s != own {
 			own.refer(end.Segment)
 		}
@@ -84,12 +97,15 @@ func (l *ledger) note(id Segment, size int, a Account) {
 }
 
 func (a *account) refer(id Segment) {
-	if n := len(a.refs); n > 0 && a.refs[n-1] == id {
-		return
+	i := len(a.refs) - 1
+	if i < 0 || a.refs[i].to != id {
+		var ok bool
+		i, ok = slices.BinarySearchFunc(a.refs, id, func(r ref, id Segment) int { return cmp.Compare(r.to, id) })
+		if !ok {
+			a.refs = slices.Insert(a.refs, i, ref{to: id})
+		}
 	}
-	if i, ok := slices.BinarySearch(a.refs, id); !ok {
-		a.refs = slices.Insert(a.refs, i, id)
-	}
+	a.refs[i].n++
 }
 
 // dead lists the segments that can go together, oldest first. The caller makes that decision durable before it touches a file, and tells remove.
@@ -98,26 +114,39 @@ func (l *ledger) dead() []*account {
 		return nil
 	}
 	l.dirty = false
-	var out []*account
+	going := l.free()
+	out := make([]*account, 0, len(going))
+	for _, a := range l.list {
+		if going[a.id] {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// free is what dead lists, in no order.
+func (l *ledger) free() map[Segment]bool {
+	var going map[Segment]bool
 	for again := true; again; { // endings refer backwards, so one pass finds nearly all
 		again = false
 		for _, a := range l.list {
-			if !a.closed || a.live != 0 || slices.Contains(out, a) {
+			if !a.closed || a.live != 0 || going[a.id] {
 				continue
 			}
-			if !slices.ContainsFunc(a.refs, func(id Segment) bool { return l.stays(id, out) }) {
-				out = append(out, a)
+			if !slices.ContainsFunc(a.refs, func(r ref) bool { return l.stays(r.to, going) }) {
+				if going == nil {
+					going = map[Segment]bool{}
+				}
+				going[a.id] = true
 				again = len(a.refs) > 0 || again
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b *account) int { return a.less(b.place) })
-	return out
+	return going
 }
 
-func (l *ledger) stays(id Segment, going []*account) bool {
-	s := l.find(id)
-	return s != nil && !slices.Contains(going, s)
+func (l *ledger) stays(id Segment, going map[Segment]bool) bool {
+	return l.find(id) != nil && !going[id]
 }
 
 func (l *ledger) remove(gone []*account) {

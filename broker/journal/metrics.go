@@ -13,6 +13,8 @@ type Metrics struct {
 	batches, records, bytes *metrics.Counter
 	cuts, deleted           *metrics.Counter
 	segments, disk, epoch   *metrics.Gauge
+	live                    *metrics.Gauge
+	emptied, emptiedBytes   *metrics.Counter
 }
 
 // NewMetrics registers the metrics of the store with that name (a label) in set. The same name gives the same metrics again, so that a store
@@ -29,6 +31,10 @@ func NewMetrics(set *metrics.Set, store string) *Metrics {
 		segments: set.GetOrCreateGauge(name("segments"), nil),
 		disk:     set.GetOrCreateGauge(name("disk_bytes"), nil),
 		epoch:    set.GetOrCreateGauge(name("epoch"), nil),
+		live:     set.GetOrCreateGauge(name("live_bytes"), nil),
+
+		emptied:      set.GetOrCreateCounter(name("segments_evacuated_total")),
+		emptiedBytes: set.GetOrCreateCounter(name("evacuated_bytes_total")),
 	}
 }
 
@@ -40,6 +46,19 @@ func (m *Metrics) batch(sync time.Duration, records, bytes int) {
 	m.batches.Inc()
 	m.records.Add(records)
 	m.bytes.Add(bytes)
+}
+
+func (m *Metrics) evacuated(bytes int64) {
+	if m != nil {
+		m.emptied.Inc()
+		m.emptiedBytes.Add(int(bytes))
+	}
+}
+
+func (m *Metrics) alive(bytes int64) {
+	if m != nil {
+		m.live.Set(float64(bytes))
+	}
 }
 
 func (m *Metrics) cut() {
@@ -70,9 +89,12 @@ type Stats struct {
 	Records   uint64
 	Bytes     uint64
 	Segments  int   // that the log needs now
-	DiskBytes int64 // in them
+	DiskBytes int64 // of all segment files: those, prepared ones, and those that are about to be removed
+	LiveBytes int64 // of what is live, as Account.Bytes tells
 	Deleted   uint64
-	CutBytes  int64 // of a torn tail, that Open moved to quarantine
+	// Evacuated counts segments that went because the caller emptied them, EvacuatedBytes the octets of their files.
+	Evacuated, EvacuatedBytes uint64
+	CutBytes                  int64 // of a torn tail, that Open moved to quarantine
 }
 
 // Stats may be called at any time.
@@ -81,23 +103,27 @@ func (j *Journal) Stats() Stats {
 	defer j.mu.Unlock()
 	s := j.stats
 	s.Epoch, s.Durable = j.epoch, LSN(j.durable.Load())
-	s.Segments, s.DiskBytes = len(j.ledger.list), j.diskBytes()
+	s.Segments, s.DiskBytes, s.LiveBytes = len(j.ledger.list), j.diskBytes(), j.ledger.bytes
 	return s
 }
 
-// show publishes what changes with the set of segments, when it changed. The caller holds mu.
+// show publishes what a store holds now, where that changed. The caller holds mu.
 func (j *Journal) show() {
-	if j.stats.Segments == len(j.ledger.list) && j.shown == j.stats.Deleted {
-		return
+	j.opt.Metrics.alive(j.ledger.bytes)
+	if disk := j.diskBytes(); j.stats.DiskBytes != disk || j.shown != j.stats.Deleted {
+		j.opt.Metrics.state(j.epoch, len(j.ledger.list), disk, int(j.stats.Deleted-j.shown))
+		j.stats.DiskBytes, j.shown = disk, j.stats.Deleted
 	}
-	j.opt.Metrics.state(j.epoch, len(j.ledger.list), j.diskBytes(), int(j.stats.Deleted-j.shown))
-	j.stats.Segments, j.shown = len(j.ledger.list), j.stats.Deleted
 }
 
-// diskBytes adds up the files of the log. The caller holds mu.
+// diskBytes adds up the files of segments. The caller holds mu.
 func (j *Journal) diskBytes() (sum int64) {
 	for _, a := range j.ledger.list {
-		sum += max(a.end, j.opt.SegmentBytes)
+		if a.closed {
+			sum += a.size
+		} else {
+			sum += max(j.cur.off, j.opt.SegmentBytes)
+		}
 	}
-	return sum
+	return sum + j.jan.bytes()
 }

@@ -166,7 +166,9 @@ func (j *Journal) takeOver(r *recovery) error {
 	if err != nil {
 		return err
 	}
-	j.jan.litter = append(j.jan.litter, r.litter...)
+	for _, name := range r.litter {
+		j.jan.litter = append(j.jan.litter, doomed{name: name})
+	}
 	j.settle(b)
 	j.workers.Add(1)
 	go j.janitorLoop()
@@ -252,6 +254,7 @@ func (j *Journal) stop(failed error) error {
 	}
 	j.reading.close()
 	j.opt.Metrics.state(0, 0, 0, 0)
+	j.opt.Metrics.alive(0)
 	err := j.lock.release(errors.Is(failed, ErrFenced))
 	j.disk.close()
 	return errors.Join(failed, err)

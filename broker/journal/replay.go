@@ -183,6 +183,9 @@ func (r *recovery) replay(s sealed) error {
 		if !ok {
 			return bad("a record is unreadable")
 		}
+		if h.flags&flagOpens != 0 {
+			r.ledger.opened(at)
+		}
 		if err := r.deliver(s, at, h, payload); err != nil {
 			return err
 		}
@@ -190,7 +193,7 @@ func (r *recovery) replay(s sealed) error {
 	if sc.next != s.last+1 {
 		return bad("records are missing at the end")
 	}
-	r.ledger.seal(s.last, s.end)
+	r.ledger.seal(s.last, s.end, sc.size)
 	return nil
 }
 
