@@ -202,8 +202,11 @@ func (a *actor) head() []Entry {
 
 // put appends a record that says all this.
 func (a *actor) put(items ...item) (Position, bool) {
-	a.count++
-	items = append(items, item{op: '#', id: a.count})
+	effect := len(items) > 0 && items[0].op == '+' && len(items) > 1 // a transaction; so that in most segments only the head knows the count
+	if effect {
+		a.count++
+		items = append(items, item{op: '#', id: a.count})
+	}
 	payload, front := payloadOf(items)
 	r := Record{Type: 1, Size: len(payload), Payload: payload}
 	dry := a.state.clone()
@@ -213,7 +216,9 @@ func (a *actor) put(items ...item) (Position, bool) {
 	}
 	r.Position, err = a.s.Append(Entry{Type: 1, Payload: payload, Account: account})
 	if err != nil {
-		a.count--
+		if effect {
+			a.count--
+		}
 		a.failed = err
 		return r.Position, false
 	}

@@ -252,7 +252,11 @@ func (c *crasher) violation(dir, format string, args ...any) {
 // goOn uses a recovered store: what it appends comes behind what was there.
 func (c *crasher) goOn(got recovered, dir string) {
 	st, a := newState(), newActor(c.rng)
-	s, err := reopen(c.t, dir, Options{SegmentBytes: crashSegment, Head: a.head}, func(r Record) (Account, error) { return st.apply(r) })
+	s, err := reopen(c.t, dir, Options{SegmentBytes: crashSegment, Head: a.head}, func(r Record) (Account, error) {
+		acc, err := st.apply(r)
+		a.count = st.count
+		return acc, err
+	})
 	if err != nil {
 		c.violation(dir, "second opening: %v", err)
 		return
