@@ -5,6 +5,15 @@ import (
 	"slices"
 )
 
+// Copy says how far a warm copy is.
+type Copy struct {
+	Epoch   uint64 // whose log is followed
+	Applied LSN    // the last record that was visited
+	Proved  LSN    // the last that its owner is known to have acknowledged
+	Records uint64 // visited
+	Cold    string // why there is no copy; "" where there is one
+}
+
 // copied is a warm copy as a follower leaves it to recovery.
 type copied struct {
 	ledger  ledger
@@ -13,6 +22,15 @@ type copied struct {
 	off     int64    // where to read on in it
 	next    LSN      // and what
 	rest    []sealed // segments that were to come, in order; where the last one ends was not settled
+}
+
+func (f *follower) snapshot() *copied {
+	s := f.trail[0]
+	c := &copied{ledger: f.r.ledger, records: f.r.records, at: f.at, off: s.sc.off, next: s.sc.next}
+	for _, s := range f.trail[1:] {
+		c.rest = append(c.rest, s.sealed)
+	}
+	return c
 }
 
 // resume compares the log, as it was found behind the claimed epoch, with the copy, and returns what is left to visit. The log must begin with
@@ -74,6 +92,12 @@ func (l *ledger) reduce(list []sealed, p place) error {
 // without forgets segments that were deleted.
 func (l *ledger) without(gone func(*account) bool) {
 	n := len(l.list)
-	l.list = slices.DeleteFunc(l.list, gone)
+	l.list = slices.DeleteFunc(l.list, func(a *account) bool {
+		if !gone(a) {
+			return false
+		}
+		l.bytes -= a.bytes
+		return true
+	})
 	l.dirty = l.dirty || len(l.list) < n
 }

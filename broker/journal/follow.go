@@ -3,7 +3,6 @@ package journal
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -68,22 +67,6 @@ type follower struct {
 	showed time.Time
 }
 
-// Copy says how far a warm copy is.
-type Copy struct {
-	Epoch   uint64 // whose log is followed
-	Applied LSN    // the last record that was visited
-	Proved  LSN    // the last that its owner is known to have acknowledged
-	Records uint64 // visited
-	Cold    string // why there is no copy; "" where there is one
-}
-
-// stretch is a segment, as far as it may be read. The end of the last one moves with the mark.
-type stretch struct {
-	sealed
-	file *os.File
-	sc   *scanner // once it is being read
-}
-
 const (
 	copyPause    = time.Second // before a copy is begun again; twice as long each time
 	copyPauseMax = time.Minute
@@ -93,11 +76,6 @@ const (
 	idleEvery    = 50 * time.Millisecond // where there is no log yet
 	tellEvery    = 100 * time.Millisecond
 	lookClock    = 32 // records between two looks at the clock
-)
-
-var (
-	errNotYet = errors.New("the log does not show what its mark proves")
-	errStale  = errors.New("the log is another than the one that was followed")
 )
 
 // visitorError is one of the caller's: to begin again would not help.
@@ -179,56 +157,6 @@ func (f *follower) begin(now time.Time) error {
 	return f.enter()
 }
 
-// sealed is the segment of the mark as far as the mark goes.
-func (k mark) sealed() sealed {
-	return sealed{place: place{k.epoch, k.segment}, last: k.lsn, end: k.end}
-}
-
-// watch opens the mark of an epoch.
-func (f *follower) watch(epoch uint64) error {
-	file, err := os.Open(f.disk.at(epochName(epoch)))
-	if err != nil {
-		return fmt.Errorf("open epoch: %w", err)
-	}
-	if f.marks != nil {
-		f.marks.Close()
-	}
-	f.epoch, f.marks = epoch, file
-	return nil
-}
-
-func (f *follower) open(s sealed) (*stretch, error) {
-	file, err := os.Open(f.disk.at(s.name()))
-	if err != nil {
-		return nil, fmt.Errorf("open segment: %w", err)
-	}
-	return &stretch{sealed: s, file: file}, nil
-}
-
-// read begins to read a stretch. Nothing beyond its end is ever looked at: what lies there is not proved, and may still change.
-func (s *stretch) read(store uuid, buf []byte) (o opening, err error) {
-	s.sc = newScanner(s.file, s.end, s.place, buf)
-	b, err := s.sc.at(0, sectorSize)
-	if err != nil {
-		return o, err
-	}
-	if len(b) < sectorSize {
-		return o, fmt.Errorf("%w: %s ends in its header", errStale, s.name())
-	}
-	o, err = parseOpening(b, store, s.place)
-	if errors.Is(err, errTorn) {
-		return o, fmt.Errorf("%w: %s: %w", errNotYet, s.name(), err)
-	}
-	if err != nil {
-		return o, fmt.Errorf("%s: %w", s.name(), err)
-	}
-	if s.first != 0 && s.first != o.first {
-		return o, fmt.Errorf("%w: %s begins with record %d, not %d", errStale, s.name(), o.first, s.first)
-	}
-	s.first, s.sc.next = o.first, o.first
-	return o, nil
-}
-
 // enter begins to read the first stretch.
 func (f *follower) enter() error {
 	s := f.trail[0]
@@ -290,6 +218,9 @@ func (f *follower) record(s *stretch) error {
 	if f.first {
 		return nil
 	}
+	if h.flags&flagOpens != 0 {
+		f.r.ledger.opened(off)
+	}
 	switch h.typ {
 	case typeManifest:
 		return f.agree(s)
@@ -329,7 +260,11 @@ func (f *follower) chain() error {
 // turn goes on to the next stretch.
 func (f *follower) turn() error {
 	s := f.trail[0]
-	f.r.ledger.seal(s.last, s.end)
+	st, err := s.file.Stat()
+	if err != nil {
+		return err
+	}
+	f.r.ledger.seal(s.last, s.end, st.Size())
 	f.r.buf = s.sc.buf
 	s.file.Close()
 	f.trail = f.trail[1:]
@@ -343,160 +278,6 @@ func (f *follower) agree(s *stretch) error {
 		return nil
 	}
 	return f.r.ledger.reduce(f.at.manifest, s.place)
-}
-
-// look looks for what was proved since.
-func (f *follower) look(now time.Time) error {
-	k, err := f.mark()
-	if err != nil {
-		return err
-	}
-	if k.lsn > f.proof.lsn {
-		return f.prove(k)
-	}
-	if now.Before(f.heir) {
-		return nil
-	}
-	f.heir = now.Add(heirEvery)
-	top := f.epoch
-	for {
-		yes, err := f.disk.exists(epochName(top + 1))
-		if err != nil {
-			return fmt.Errorf("look for a later epoch: %w", err)
-		}
-		if !yes {
-			break
-		}
-		top++
-	}
-	if top == f.epoch {
-		return nil
-	}
-	if k, err = lastMark(f.disk, top+1); err != nil || k.epoch <= f.epoch {
-		return err
-	}
-	return f.prove(k)
-}
-
-// mark reads the mark of the epoch that is followed.
-func (f *follower) mark() (mark, error) {
-	var b [markSlots * sectorSize]byte
-	n, err := f.marks.ReadAt(b[:], 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return mark{}, fmt.Errorf("read mark: %w", err)
-	}
-	return parseMark(b[:n], f.epoch), nil
-}
-
-// prove takes in a newer mark.
-func (f *follower) prove(k mark) error {
-	tip := f.trail[len(f.trail)-1]
-	if (place{k.epoch, k.segment}) != tip.place {
-		if err := f.extend(tip, k); err != nil {
-			return err
-		}
-	} else {
-		if k.end < tip.end {
-			return fmt.Errorf("%w: %s grew shorter", errStale, tip.name())
-		}
-		tip.cut(k.sealed())
-	}
-	f.proof = k
-	return nil
-}
-
-// cut moves the end.
-func (s *stretch) cut(to sealed) {
-	s.last, s.end = to.last, to.end
-	if s.sc != nil {
-		s.sc.size = to.end
-	}
-}
-
-// extend adds the segments up to the one in which the mark lies. That one says where tip ended and what came between. It may be of another epoch.
-func (f *follower) extend(tip *stretch, k mark) (err error) {
-	end, err := f.open(k.sealed())
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %w", errNotYet, err)
-	}
-	if err != nil {
-		return err
-	}
-	list := []*stretch{end}
-	defer func() {
-		if err != nil {
-			closeAll(list)
-		}
-	}()
-	o, err := end.read(f.r.store, nil)
-	if err != nil {
-		return err
-	}
-	h, payload, ok, err := end.sc.step()
-	if err != nil {
-		return err
-	}
-	if !ok || h.typ != typeManifest {
-		return fmt.Errorf("%w: %s does not begin with a manifest", errNotYet, end.name())
-	}
-	manifest, err := parseManifest(payload)
-	if err != nil {
-		return err
-	}
-	cut, between, err := f.since(tip, o, manifest)
-	if err != nil {
-		return err
-	}
-	for i, s := range between {
-		m, err := f.open(s)
-		if err != nil {
-			return err
-		}
-		list = slices.Insert(list, i, m)
-	}
-	if k.epoch != f.epoch {
-		if err := f.watch(k.epoch); err != nil {
-			return err
-		}
-		f.log.Info("the log goes on in a later epoch", "epoch", k.epoch, "cut", cut.last)
-	}
-	end.sc = nil // read again in its turn
-	tip.cut(cut)
-	f.trail = append(f.trail, list...)
-	return nil
-}
-
-// since finds where a later segment says that tip ended, and which segments came between. A deletion among those leaves a gap: it may have held the end of
-// what was visited.
-func (f *follower) since(tip *stretch, o opening, manifest []sealed) (cut sealed, between []sealed, err error) {
-	i, ok := slices.BinarySearchFunc(manifest, tip.place, func(s sealed, p place) int { return s.less(p) })
-	switch {
-	case ok:
-		cut, between = manifest[i], manifest[i+1:]
-	case o.prev.place == tip.place:
-		cut, between = o.prev, manifest[i:]
-		cut.first = tip.first
-	default:
-		return cut, nil, fmt.Errorf("%w: %s does not say where %s ended", errStale, o.name(), tip.name())
-	}
-	if cut.first != tip.first {
-		return cut, nil, fmt.Errorf("%w: %s began with record %d, not %d", errStale, tip.name(), cut.first, tip.first)
-	}
-	if tip.sc != nil && (tip.sc.off > cut.end || tip.sc.next > cut.last+1) {
-		return cut, nil, fmt.Errorf("%w: %s was cut behind record %d, and record %d was visited", errStale, tip.name(), cut.last, tip.sc.next-1)
-	}
-	return cut, between, contiguous(cut.last, append(slices.Clone(between), sealed{place: o.place, first: o.first}))
-}
-
-// contiguous says whether no record is missing behind last.
-func contiguous(last LSN, list []sealed) error {
-	for _, s := range list {
-		if s.first != last+1 {
-			return fmt.Errorf("%w: records %d to %d were deleted before they were visited", errStale, last+1, s.first-1)
-		}
-		last = s.last
-	}
-	return nil
 }
 
 // discard throws the copy away.
@@ -558,15 +339,6 @@ func (f *follower) finish() (*copied, string) {
 	return nil, f.cold
 }
 
-func (f *follower) snapshot() *copied {
-	s := f.trail[0]
-	c := &copied{ledger: f.r.ledger, records: f.r.records, at: f.at, off: s.sc.off, next: s.sc.next}
-	for _, s := range f.trail[1:] {
-		c.rest = append(c.rest, s.sealed)
-	}
-	return c
-}
-
 func (f *follower) close() {
 	if f == nil {
 		return
@@ -576,10 +348,4 @@ func (f *follower) close() {
 		f.marks.Close()
 	}
 	f.r, f.trail, f.marks = nil, nil, nil
-}
-
-func closeAll(list []*stretch) {
-	for _, s := range list {
-		s.file.Close()
-	}
 }

@@ -269,7 +269,7 @@ func (w *following) takeOver(c *crasher, left remains) {
 // segmentsOf is what the ledger holds of segments before the current one.
 func segmentsOf(j *Journal) (list []string) {
 	for _, a := range j.ledger.list[:len(j.ledger.list)-1] {
-		list = append(list, fmt.Sprintf("%+v: %d live", a.sealed, a.live))
+		list = append(list, fmt.Sprintf("%+v: %d live, %d octets, from %d, file %d", a.sealed, a.live, a.bytes, a.start, a.size))
 	}
 	return list
 }
