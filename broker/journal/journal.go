@@ -27,15 +27,20 @@ type Position struct {
 type Record struct {
 	Position
 	Epoch   uint64
-	Type    byte // the caller's, 1..127
-	Size    int  // octets of the whole payload
-	Payload []byte
+	Type    byte   // the caller's, 1..127
+	Size    int    // octets of the whole payload
+	Payload []byte // all of it; from recovery of a sealed segment it may be only its front (Entry.Front)
 }
 
 // Entry is one record to append.
 type Entry struct {
 	Type    byte // the caller's, 1..127; anything else is a programming error and panics
 	Payload []byte
+	// Front is how many octets of the payload recovery needs; 0 means all of them. Of a sealed segment, Open may show no more of the record than that.
+	Front int
+	// Reserve lets a record that brings something live use the space that is kept for a full disk, as every record may that brings nothing: it is one
+	// by which space will come free, such as a move.
+	Reserve bool
 	Account
 }
 
@@ -89,6 +94,10 @@ type Options struct {
 	Durable func(through LSN)
 	// Failed is called once, when the journal can never acknowledge again: fenced by a higher epoch (ErrFenced), or an I/O error. It may call Close.
 	Failed func(err error)
+	// Space is called when the disk became full (no file for a further segment could be made) and when that is over. While it is full Append returns
+	// ErrFull for records that bring something live, once the current segment has no room for them. It is called without locks, in order, and
+	// may call Append, not Close.
+	Space func(full bool)
 	// Waiting is called once per change while Open waits for the lock: with what is known of the owner. A change is another owner, one that
 	// fell silent (again each time the silence has doubled), one that shows life again.
 	Waiting func(o Owner)
@@ -124,6 +133,7 @@ var (
 	ErrDamaged = errors.New("journal is damaged")
 	ErrClosed  = errors.New("journal is closed")
 	ErrTooBig  = errors.New("record exceeds the limit")
+	ErrFull    = errors.New("disk is full")
 )
 
 // Limits and periods that are no options.
@@ -233,6 +243,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Failed == nil {
 		o.Failed = func(error) {}
+	}
+	if o.Space == nil {
+		o.Space = func(bool) {}
 	}
 	if o.Waiting == nil {
 		o.Waiting = func(Owner) {}
