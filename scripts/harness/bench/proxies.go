@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -139,9 +140,9 @@ func startUnderstudy(ctx context.Context, binary, dir, command string, args ...s
 }
 
 // startBroker serves the store in dir at listen and waits until it does.
-func startBroker(ctx context.Context, binary, logs, dir, listen string, most int) (*understudy, error) {
-	b, err := startUnderstudy(ctx, binary, logs, "broker", "--data-dir", dir, "--listen", listen, "--max-connections", strconv.Itoa(most),
-		"--max-memory", brokerMemory)
+func startBroker(ctx context.Context, binary, logs, dir, listen string, most int, more ...string) (*understudy, error) {
+	b, err := startUnderstudy(ctx, binary, logs, "broker", append([]string{"--data-dir", dir, "--listen", listen, "--max-connections", strconv.Itoa(most),
+		"--max-memory", brokerMemory}, more...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -168,17 +169,37 @@ const maxMetrics = 1 << 20 // octets
 
 // sessions is how many the sidecar has in a state.
 func (u *understudy) sessions(state string) (int, error) {
+	n, told, err := u.metric("understudy_sidecar_sessions", `state="`+state+`"`)
+	if err == nil && !told {
+		err = fmt.Errorf("the sidecar's metrics do not say how many sessions are in state %s", state)
+	}
+	return int(n), err
+}
+
+// metric is the sum of the series of that name that have all the labels; told is false if there is none.
+func (u *understudy) metric(name string, labels ...string) (sum float64, told bool, err error) {
 	client := http.Client{Timeout: 10 * time.Second}
 	answer, err := client.Get("http://" + u.admin + "/metrics")
 	if err != nil {
-		return 0, fmt.Errorf("ask the sidecar for its metrics: %w", err)
+		return 0, false, fmt.Errorf("ask a process for its metrics: %w", err)
 	}
 	defer answer.Body.Close()
-	lines := bufio.NewScanner(io.LimitReader(answer.Body, maxMetrics))
+	return sumSeries(io.LimitReader(answer.Body, maxMetrics), name, labels...)
+}
+
+func sumSeries(text io.Reader, name string, labels ...string) (sum float64, told bool, err error) {
+	lines := bufio.NewScanner(text)
 	for lines.Scan() {
-		if l := lines.Text(); strings.HasPrefix(l, "understudy_sidecar_sessions{") && strings.Contains(l, `state="`+state+`"`) {
-			return strconv.Atoi(l[strings.LastIndexByte(l, ' ')+1:])
+		series, value, _ := strings.Cut(lines.Text(), " ")
+		of, has, _ := strings.Cut(series, "{")
+		if of != name || slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(has, l) }) {
+			continue
 		}
+		n, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			return 0, false, fmt.Errorf("read the metric %s: %w", name, err)
+		}
+		sum, told = sum+n, true
 	}
-	return 0, fmt.Errorf("the sidecar's metrics do not say how many sessions are in state %s: %w", state, lines.Err())
+	return sum, told, lines.Err()
 }

@@ -48,6 +48,7 @@ type subject interface {
 var subjects = map[string]func() subject{
 	"sidecar": func() subject { return &sidecar{} },
 	"broker":  func() subject { return &broker{} },
+	"journal": func() subject { return &journal{} },
 }
 
 func run(ctx context.Context, args []string, out, errs io.Writer) int {
