@@ -75,6 +75,7 @@ func (s *store) openGate(sub *subscription) {
 	sub.gate = false
 	q := sub.queue
 	if q.gates--; q.gates == 0 {
+		q.assigning = true
 		s.assign(q)
 	}
 	s.soil(q)
@@ -98,12 +99,13 @@ func (s *store) claim(sub *subscription, all []claim) {
 			s.count.claimsGranted.Inc()
 		}
 	}
+	found := sub.queue.search(claims)
 	for _, c := range all {
 		if _, open := claims[c.id]; !open {
 			continue
 		}
 		delete(claims, c.id)
-		if s.grant(sub, c) {
+		if s.grant(sub, c, found[c.id]) {
 			s.count.claimsGranted.Inc()
 		} else {
 			sub.refused = append(sub.refused, c.id)
@@ -112,12 +114,7 @@ func (s *store) claim(sub *subscription, all []claim) {
 }
 
 // grant gives a message to the subscription that claims it, if it may.
-func (s *store) grant(sub *subscription, c claim) bool {
-	q := sub.queue
-	if q.index == nil {
-		s.indexed = append(s.indexed, q)
-	}
-	m := q.find(c.id)
+func (s *store) grant(sub *subscription, c claim, m *message) bool {
 	if m == nil || m.state == done || m.hold != nil && !c.basis.above(m.hold.basis) {
 		return false
 	}
@@ -154,12 +151,6 @@ func (s *store) tick() {
 		case c.peer == nil && !s.now.Before(c.absent.Add(c.hold+expiryMargin)):
 			s.expire(c)
 		}
-	}
-	if len(s.waiting) == 0 {
-		for _, q := range s.indexed {
-			q.index = nil
-		}
-		s.indexed = nil
 	}
 }
 

@@ -111,18 +111,18 @@ func TestWindowOfASubscriptionThatIsNotRenewed(t *testing.T) {
 	p, _ = m.connect(2)
 	q := m.s.queues["/queue/a"]
 	m.at(1900 * time.Millisecond)
-	if q.peek() != nil {
+	if q.first() != nil {
 		t.Fatal("the message went back within the window")
 	}
 	m.at(2 * time.Second)
-	if got := q.peek(); got == nil || !got.redelivered {
+	if got := q.first(); got == nil || !got.redelivered {
 		t.Fatalf("got %v, want the message back in its queue", got)
 	}
 	if len(m.s.waiting) != 0 {
 		t.Fatal("the clock still looks after a session that is there")
 	}
 	m.say(p, text("SUBSCRIBE", "id:s", "destination:/queue/a", "ack:client-individual"))
-	if q.peek() != nil {
+	if q.first() != nil {
 		t.Fatal("the message is not delivered to the renewed subscription")
 	}
 }

@@ -82,7 +82,7 @@ func BenchmarkSend(b *testing.B) {
 			if s.messages > 10000 {
 				b.StopTimer()
 				q := s.queues["/queue/bench"]
-				for m := q.peek(); m != nil; m = q.peek() {
+				for m := q.first(); m != nil; m = q.first() {
 					m.state = done
 					s.remove(m)
 				}
@@ -255,7 +255,7 @@ func BenchmarkRecover(b *testing.B) {
 		s, _ := benchStore()
 		rc := newRecovery(s)
 		var payload []byte
-		q := newQueue("/queue/bench")
+		q := s.newQueue("/queue/bench")
 		for n := range uint64(50000) {
 			o := origin{kind: bySession, session: id, effect: 2*n + 1}
 			m.id = o.messageOf(1, 0, false)

@@ -75,6 +75,10 @@ func (s *store) look(sub *subscription) {
 		return
 	}
 	if b.queue != nil {
+		if b.queue.damage != nil {
+			s.refuseDamaged(p, nil, b.queue)
+			return
+		}
 		for _, l := range b.queue.lanes {
 			if !s.lookAlong(sub, l) {
 				return
@@ -103,9 +107,10 @@ func (s *store) lookAlong(sub *subscription, l *lane) bool {
 	default:
 		return true
 	}
-	for i := l.from(from); i < l.all.len(); i++ {
-		m := l.all.at(i)
-		if m.pos > b.end {
+	c := l.behind(from)
+	for at, ok := c.next(); ok; at, ok = c.next() {
+		place := at.page.pos(at.i)
+		if place > b.end {
 			break
 		}
 		if !p.room() {
@@ -116,7 +121,12 @@ func (s *store) lookAlong(sub *subscription, l *lane) bool {
 			s.touch(p)
 			return false
 		}
-		b.at = browsed{priority, m.pos}
+		m := at.message()
+		if m == nil || m.away && m.state != done {
+			s.want(at.page, sub)
+			return false
+		}
+		b.at = browsed{priority, place}
 		if m.state == done || s.expired(m) || !sub.wants(m) {
 			continue
 		}

@@ -125,7 +125,7 @@ func (s *store) attachable(p *peer, r *request, before *subscription) (*durable,
 		s.refuse(p, r.receipt, faultf("too many durable subscriptions", "this store has %d durable subscriptions, the limit", len(s.durables)))
 		return nil, false
 	}
-	d = &durable{durableKey: key, dest: string(r.dest), selector: r.selector, queue: newQueue(string(r.dest))}
+	d = &durable{durableKey: key, dest: string(r.dest), selector: r.selector, queue: s.newQueue(string(r.dest))}
 	s.scratch = appendDurable(s.scratch[:0], d)
 	at, err := s.append(journal.Entry{Type: recDurable, Payload: s.scratch}, pend{peer: p})
 	if err != nil {
@@ -207,11 +207,13 @@ func (s *store) erase(p *peer, r *request, d *durable, w pend) bool {
 // dissolve ends a queue with what is in it. What an open transaction has acknowledged goes when that ends.
 func (s *store) dissolve(q *queue) {
 	q.gone = true
-	q.each(func(m *message) {
-		if m.state == ready {
+	q.each(func(at slot) {
+		if m := at.message(); m != nil && m.state == ready {
 			s.discard(m)
 		}
 	})
+	s.paging.dissolving = append(s.paging.dissolving, q)
+	s.dissolveSome()
 }
 
 // discard ends a message that nobody will ever get. The journal learns of it with the automatic acknowledgements, and does not have to: a

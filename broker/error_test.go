@@ -175,7 +175,7 @@ func TestFullMemoryHoldsBackThenRefuses(t *testing.T) {
 	body := strings.Repeat("x", 10000)
 	c := s.connected("1.2")
 	for range 6 {
-		c.sent("/queue/a", body)
+		c.sent("/queue/a", body, "persistent:false") // what is in no journal can only be in memory
 	}
 	c.send("SEND", "destination:/queue/a", "receipt:r", "="+body)
 	c.quiet() // held back, not refused yet
@@ -183,7 +183,9 @@ func TestFullMemoryHoldsBackThenRefuses(t *testing.T) {
 	m := d.message(body)
 	d.send("ACK", "id:"+m.headers["ack"]) // makes room
 	c.expect("RECEIPT", "receipt-id", "r")
-	c.send("SEND", "destination:/queue/a", "receipt:r", "="+body)
+	c.send("SEND", "destination:/queue/a", "receipt:r", "persistent:false", "="+body)
+	c.expect("RECEIPT", "receipt-id", "r") // the durable one went out
+	c.send("SEND", "destination:/queue/a", "receipt:r", "persistent:false", "="+body)
 	c.refused("out of memory", "receipt-id", "r")
 }
 

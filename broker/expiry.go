@@ -17,7 +17,8 @@ import (
 type deadline struct {
 	at    time.Time
 	index int
-	msg   *message
+	msg   *message // or, of what is out in it:
+	page  *page
 }
 
 // deadlineOf reads an expires header; nil if the message does not expire.
@@ -54,8 +55,16 @@ func (s *store) unwatch(m *message) {
 func (s *store) expireMessages(limit int) {
 	for ; limit > 0 && len(s.deadlines) > 0 && !s.now.Before(s.deadlines[0].at); limit-- {
 		d := s.deadlines[0]
-		if m := d.msg; m.state == ready && !m.queue.gated(m) && s.bury(m) {
-			continue
+		if d.page != nil {
+			if q := d.page.lane.queue; !q.gated() && q.damage == nil {
+				s.want(d.page, nil)
+			}
+		} else if m := d.msg; m.state == ready && !(m.recovered && m.queue.gated()) {
+			if m.away {
+				s.want(m.page, nil)
+			} else if s.bury(m) {
+				continue
+			}
 		}
 		d.at = s.now.Add(recheck)
 		heap.Fix(&s.deadlines, d.index)

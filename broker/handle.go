@@ -130,6 +130,9 @@ func (s *store) admit(p *peer, r *request) bool {
 	if p.sidecar && r.tx == nil && r.effect <= p.session.accepted {
 		return true // it will only be confirmed
 	}
+	if s.evict(evictAtOnce); s.memory+r.message.size() <= s.cfg.MaxMemory {
+		return true
+	}
 	s.full = append(s.full, p)
 	return false
 }
@@ -212,6 +215,10 @@ func (s *store) send(p *peer, r *request) {
 		return
 	}
 	q := s.reach(r.dest)
+	if q != nil && q.damage != nil {
+		s.refuseDamaged(p, r.receipt, q)
+		return
+	}
 	if q == nil || m.transient || q.fleeting() {
 		if lsn, ok := s.nothing(p, r, false); ok {
 			m.transient = true
@@ -300,6 +307,10 @@ func (s *store) drain(sub *subscription) {
 	for h := sub.first; h != nil && sub.owed > 0 && sub.active; h = h.next {
 		if !h.owed {
 			continue
+		}
+		if h.msg.away {
+			s.want(h.msg.page, nil)
+			return
 		}
 		if sub.held-sub.owed-sub.inTx >= sub.prefetch || !sub.session.peer.room() {
 			return

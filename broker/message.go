@@ -127,9 +127,10 @@ type message struct {
 	id       msgID
 	dest     *destination
 	queue    *queue    // nil for a topic's
+	page     *page     // of the queue's lane
 	deadline *deadline // nil: it does not expire
 	hold     *hold     // while a subscription has it
-	data     []byte    // header lines, then the body
+	data     []byte    // header lines, then the body; nil if it is away
 	lsn      journal.LSN
 	home     journal.Position // of the record that has it
 	pos      uint64           // place in the queue
@@ -137,6 +138,7 @@ type message struct {
 	// message in its client's hands twice, refused and not refused.
 	notBefore journal.LSN
 	split     int32  // where in data the body begins
+	length    uint32 // of data, while it is away
 	prio      int8   // how far above the usual priority
 	index     uint32 // which message of its record
 	// ordinal counts the deliveries in this epoch.
@@ -146,6 +148,8 @@ type message struct {
 	recovered   bool // was there before this epoch
 	redelivered bool
 	unmet       bool // the queue has not come to it yet
+	away        bool // its octets are in the journal only
+	returned    bool // was given back: somebody may have a note of it
 	inBack      bool // the queue's heap of returned messages has it
 }
 
@@ -207,12 +211,20 @@ func (m *message) priority() int { return int(m.prio) + usualPriority }
 const storedOverhead = 64
 
 // messageOverhead is what a message costs in memory beside its octets.
-const messageOverhead = 160
+const messageOverhead = 192
+
+// octets is how long the header lines and the body are together.
+func (m *message) octets() int {
+	if m.away {
+		return int(m.length)
+	}
+	return len(m.data)
+}
 
 // stored is what a message counts for in the segment that has it.
-func (m *message) stored() int64 { return int64(len(m.data)) + storedOverhead }
+func (m *message) stored() int64 { return int64(m.octets()) + storedOverhead }
 
-// ending is what it means for its segment that the message goes. Its octets must still be there.
+// ending is what it means for its segment that the message goes.
 func (m *message) ending() journal.Ending {
 	return journal.Ending{Segment: m.home.Segment, Bytes: m.stored()}
 }

@@ -19,7 +19,7 @@ type counters struct {
 	in, out, receipts, errors, acks, nacks, commits          *tally
 	redelivered, claimsGranted, claimsGone, late, rolledBack *tally
 	repeated, resumed, evicted, dropped, connections         *tally
-	unreachable, expired, withheld                           *tally
+	unreachable, expired, withheld, damaged                  *tally
 }
 
 func newCounters(set *metricSet) *counters {
@@ -43,6 +43,7 @@ func newCounters(set *metricSet) *counters {
 		unreachable:   set.NewCounter("understudy_broker_unreachable_messages_total"),
 		expired:       set.NewCounter("understudy_broker_messages_expired_total"),
 		withheld:      set.NewCounter("understudy_broker_output_withheld_total"),
+		damaged:       set.NewCounter("understudy_broker_damaged_queues_total"),
 		connections:   set.NewCounter("understudy_broker_connections_accepted_total"),
 	}
 }

@@ -39,7 +39,7 @@ func (sub *subscription) wants(m *message) bool {
 
 // returned notes that m is ready again.
 func (p *pick) returned(m *message) {
-	if _, there := p.in[m]; there || m.pos > p.seen[m.priority()] || !p.selector.Matches(m) {
+	if _, there := p.in[m]; there || m.pos > p.seen[m.priority()] || !m.away && !p.selector.Matches(m) {
 		return
 	}
 	if p.in == nil {
@@ -57,19 +57,33 @@ const maxLooks = 4096
 func (s *store) next(q *queue, sub *subscription) (m *message, more bool) {
 	p := sub.pick
 	if p == nil {
-		return q.peek(), false
+		m, at := q.peek()
+		if m == nil && at.page != nil || m != nil && m.away {
+			s.wantNext(q, m, at)
+			return nil, false
+		}
+		return m, false
 	}
-	for len(p.back) > 0 && p.back[0].state != ready {
-		delete(p.in, p.back[0])
-		heap.Pop(&p.back)
-	}
+	p.tidy()
 	for _, l := range q.lanes {
 		if len(p.back) > 0 && p.back[0].prio == l.prio {
-			return p.back[0], false
+			if m = p.back[0]; m.away {
+				s.want(m.page, nil)
+				return nil, false
+			}
+			return m, false
 		}
 		seen := &p.seen[l.prio+usualPriority]
-		for i := l.from(*seen); i < l.all.len(); i++ {
-			if m = l.all.at(i); m.state == ready {
+		c := l.behind(*seen)
+		for at, ok := c.next(); ok; at, ok = c.next() {
+			m = at.message()
+			if m == nil || m.state == ready && m.away {
+				if m != nil || at.entry().flags&outRecovered == 0 || !q.gated() {
+					s.want(at.page, nil)
+				}
+				return nil, false
+			}
+			if m.state == ready {
 				if s.looks >= maxLooks {
 					return nil, true
 				}
@@ -82,6 +96,18 @@ func (s *store) next(q *queue, sub *subscription) (m *message, more bool) {
 		}
 	}
 	return nil, false
+}
+
+// tidy takes what is not ready, or turns out not to be wanted, from the front of what came back.
+func (p *pick) tidy() {
+	for len(p.back) > 0 {
+		m := p.back[0]
+		if m.state == ready && (m.away || p.selector.Matches(m)) {
+			return
+		}
+		delete(p.in, m)
+		heap.Pop(&p.back)
+	}
 }
 
 // dispatchSelected is dispatch where somebody has a selector: each in its turn takes the first message that it wants. Who finds none drops out

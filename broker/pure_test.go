@@ -2,7 +2,6 @@ package broker
 
 import (
 	"bytes"
-	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -24,81 +23,6 @@ func mustSession(t string) sessionID {
 		panic(t)
 	}
 	return id
-}
-
-// A queue hands out its ready messages by priority and in the order in which they came, whatever was taken, returned and removed in between.
-func TestQueueKeepsPlaces(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		q := newQueue("/queue/a")
-		var waiting, out []*message // the model: ready messages by place, and those in somebody's hands
-		insert := func(m *message) {
-			i, _ := slices.BinarySearchFunc(waiting, m, func(a, b *message) int {
-				return cmp.Or(int(b.prio)-int(a.prio), int(a.pos)-int(b.pos))
-			})
-			waiting = slices.Insert(waiting, i, m)
-		}
-		pick := func(list *[]*message) *message {
-			i := rapid.IntRange(0, len(*list)-1).Draw(t, "which")
-			m := (*list)[i]
-			*list = slices.Delete(*list, i, i+1)
-			return m
-		}
-		n := uint64(0)
-		indexed := false
-		t.Repeat(map[string]func(*rapid.T){
-			"push": func(*rapid.T) {
-				n++
-				m := &message{id: msgID{n: n}, prio: int8(rapid.SampledFrom([]int{0, 0, 0, 5, -4}).Draw(t, "priority"))}
-				q.push(m, 0)
-				insert(m)
-			},
-			"dispatch": func(*rapid.T) {
-				if m := q.peek(); m != nil {
-					m.state = held
-					waiting = waiting[1:]
-					out = append(out, m)
-				}
-			},
-			"claim": func(t *rapid.T) {
-				if len(waiting) > 0 {
-					m := pick(&waiting)
-					indexed = true
-					if got := q.find(m.id); got != m {
-						t.Fatalf("find returned %v, want %v", got, m)
-					}
-					m.state = held
-					out = append(out, m)
-				}
-			},
-			"put back": func(*rapid.T) {
-				if len(out) > 0 {
-					m := pick(&out)
-					q.putBack(m)
-					insert(m)
-				}
-			},
-			"acknowledge": func(*rapid.T) {
-				if len(out) > 0 {
-					q.remove(pick(&out))
-				}
-			},
-			"": func(t *rapid.T) {
-				if q.count != len(waiting)+len(out) {
-					t.Fatalf("count is %d, want %d", q.count, len(waiting)+len(out))
-				}
-				var want *message
-				if len(waiting) > 0 {
-					want = waiting[0]
-				}
-				if got := q.peek(); got != want {
-					t.Fatalf("next is %v, want %v", got, want)
-				}
-				if held := len(out); indexed && len(q.index) < len(waiting) || len(q.index) > len(waiting)+held {
-					t.Fatalf("%d messages are in the index, %d are ready", len(q.index), len(waiting))
-				}
-			},
-		})
-	})
 }
 
 func TestRingIsAQueue(t *testing.T) {
@@ -227,7 +151,7 @@ func testDurable() *durable {
 // FuzzRecover feeds recovery with records that nobody wrote: it may refuse them, not more.
 func FuzzRecover(f *testing.F) {
 	o := origin{kind: bySession, session: mustSession(sessionX), effect: 3}
-	m := &message{id: msgID{index: outsideTx}, data: []byte("a:b\nbody"), split: 4, lsn: 1, home: journal.Position{Segment: 1}, queue: newQueue("/queue/a")}
+	m := &message{id: msgID{index: outsideTx}, data: []byte("a:b\nbody"), split: 4, lsn: 1, home: journal.Position{Segment: 1}, queue: newPool().newQueue("/queue/a")}
 	sub := &subscription{id: "s", dest: "/queue/a", mode: ackEach, prefetch: 5}
 	c := &session{id: o.session, attempt: 2, accepted: 3, hold: time.Second, rolled: []uint64{2}, subs: map[string]*subscription{"s": sub},
 		temps: map[string]*queue{"t": nil}}
@@ -257,7 +181,7 @@ func FuzzRecover(f *testing.F) {
 // Every record that the store writes is read back whole; a shortened or lengthened one is an error.
 func TestRecordsOfTheWrongLengthAreRefused(t *testing.T) {
 	o := origin{kind: bySession, session: mustSession(sessionX), effect: 300}
-	m := &message{id: msgID{n: 1, index: fromDirect}, data: []byte("a:b\nbody"), split: 4, lsn: 200, home: journal.Position{Segment: 1}, index: 3, queue: newQueue("/queue/a")}
+	m := &message{id: msgID{n: 1, index: fromDirect}, data: []byte("a:b\nbody"), split: 4, lsn: 200, home: journal.Position{Segment: 1}, index: 3, queue: newPool().newQueue("/queue/a")}
 	acks, _ := appendAcks(appendOrigin(nil, o), nil, []*message{m})
 	commit, _ := appendCommit(nil, nil, o, []txSend{{msg: m, dest: "/queue/a"}}, []*message{m}, recCommit)
 	d := testDurable()

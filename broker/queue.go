@@ -3,7 +3,6 @@ package broker
 import (
 	"container/heap"
 	"slices"
-	"sort"
 
 	"github.com/understudy-mq/understudy/broker/journal"
 )
@@ -25,11 +24,14 @@ type queue struct {
 	dirty     bool                // waits for dispatch
 	owner     *session            // of a temporary one; nil otherwise
 	gone      bool                // with its owner; what is left of it is discarded when it is let go
-	// index finds messages by id while claims are expected; nil otherwise, for it costs on every message.
-	index map[msgID]*message
+	assigning bool                // recovered messages wait for assign
+	damage    *fault              // what was found where its messages lie: nothing goes out any more, nothing comes in
+	pool      *pool
 }
 
-func newQueue(name string) *queue { return &queue{destination: newDestination(name)} }
+func (pl *pool) newQueue(name string) *queue {
+	return &queue{destination: newDestination(name), pool: pl}
+}
 
 // placeBits is how many places a record has: no record holds more messages, for none is so short.
 const placeBits = 19
@@ -39,16 +41,13 @@ const placeBits = 19
 func (q *queue) push(m *message, after journal.LSN) {
 	q.places = max(q.places+1, uint64(after)<<placeBits|uint64(m.index))
 	m.pos, m.queue, m.dest, m.state, m.unmet = q.places, q, &q.destination, ready, true
-	q.lane(m.prio).all.push(m)
+	q.lane(m.prio).push(m)
 	q.count++
-	if q.index != nil {
-		q.index[m.id] = m
-	}
 }
 
 // putBack returns a held message to its old place.
 func (q *queue) putBack(m *message) {
-	m.state, m.redelivered = ready, true
+	m.state, m.redelivered, m.returned = ready, true, true
 	if !m.unmet && !m.inBack {
 		m.inBack = true
 		heap.Push(&q.back, m)
@@ -61,26 +60,32 @@ func (q *queue) putBack(m *message) {
 			}
 		}
 	}
-	if q.index != nil {
-		q.index[m.id] = m // its holder may have left the queue before the index was built
-	}
 }
 
-// peek returns the message that is next, or nil.
-func (q *queue) peek() *message {
+// peek returns the message that is next, or nil; or, if that has to be read first, where it is.
+func (q *queue) peek() (*message, slot) {
 	for len(q.back) > 0 && q.back[0].state != ready {
 		heap.Pop(&q.back).(*message).inBack = false
 	}
-	var first *message
 	for _, l := range q.lanes {
-		if first = l.peek(); first != nil {
+		m, at := l.peek()
+		if m == nil && at.page == nil {
+			continue
+		}
+		if len(q.back) > 0 && q.back[0].ahead(l.prio, at) {
 			break
 		}
+		return m, at
 	}
-	if len(q.back) > 0 && (first == nil || q.back[0].before(first)) {
-		return q.back[0]
+	if len(q.back) > 0 {
+		return q.back[0], slot{}
 	}
-	return first
+	return nil, slot{}
+}
+
+// ahead reports whether a returned message comes before what a lane has next.
+func (m *message) ahead(prio int8, next slot) bool {
+	return m.prio > prio || m.prio == prio && m.pos < next.page.pos(next.i)
 }
 
 // lane returns the one of a priority, made if there is none.
@@ -90,15 +95,15 @@ func (q *queue) lane(prio int8) *lane {
 		i++
 	}
 	if i == len(q.lanes) || q.lanes[i].prio != prio {
-		q.lanes = slices.Insert(q.lanes, i, &lane{prio: prio})
+		q.lanes = slices.Insert(q.lanes, i, &lane{prio: prio, queue: q})
 	}
 	return q.lanes[i]
 }
 
-// each calls f with every message, some of which are done.
-func (q *queue) each(f func(*message)) {
+// each calls f with every message that is not done.
+func (q *queue) each(f func(slot)) {
 	for _, l := range q.lanes {
-		l.all.each(f)
+		l.each(f)
 	}
 }
 
@@ -126,82 +131,65 @@ func (q *queue) offer(sub *subscription) bool {
 	return true
 }
 
-// gated reports whether m has to wait for sessions that are expected back.
-func (q *queue) gated(m *message) bool { return m.recovered && q.gates > 0 }
+// gated reports whether recovered messages have to wait for sessions that are expected back.
+func (q *queue) gated() bool { return q.gates > 0 || q.assigning }
+
+// listening reports whether a subscription has credit. Those at the front that have none drop out, as from turn.
+func (q *queue) listening() bool {
+	for q.turns.len() > 0 {
+		if sub := q.turns.front(); sub.inTurn && sub.credit() {
+			return true
+		}
+		q.turns.pop().inTurn = false
+	}
+	return false
+}
 
 // remove forgets an acknowledged message. Its mention, if any, goes when it is met.
 func (q *queue) remove(m *message) {
+	octets := int64(m.octets())
 	m.state, m.data, m.split = done, nil, 0
 	q.count--
-	q.lane(m.prio).trim(q.count)
-	if q.index != nil {
-		delete(q.index, m.id)
-	}
+	m.page.lane.remove(m, octets)
 }
 
-// find looks a message up by id, for claims. The first call builds the index.
-func (q *queue) find(id msgID) *message {
-	if q.index == nil {
-		q.index = make(map[msgID]*message, q.count)
-		add := func(m *message) {
-			if m.state != done {
-				q.index[m.id] = m
+// search finds messages by id, for claims. One that is out gets an object, which holds no octets: nothing has to be read.
+func (q *queue) search(want map[msgID]basis) map[msgID]*message {
+	if len(want) == 0 {
+		return nil
+	}
+	found := make(map[msgID]*message, len(want))
+	byHash := make(map[uint64]msgID, len(want))
+	var some [256]uint64 // a bit for each hash that is wanted: most entries need no more
+	for id := range want {
+		h := q.pool.hash(id)
+		byHash[h] = id
+		some[h>>6&255] |= 1 << (h & 63)
+	}
+	for _, l := range q.lanes {
+		c := l.behind(0)
+		for at, ok := c.next(); ok && len(found) < len(want); at, ok = c.next() {
+			if m := at.message(); m != nil {
+				if _, wanted := want[m.id]; wanted && m.state != done {
+					found[m.id] = m
+				}
+				continue
+			}
+			h := at.entry().hash
+			if some[h>>6&255]&(1<<(h&63)) == 0 {
+				continue
+			}
+			if id, wanted := byHash[h]; wanted {
+				found[id] = q.pool.revive(at, id)
 			}
 		}
-		q.each(add)
 	}
-	return q.index[id]
+	return found
 }
 
 // idle reports whether nothing would be lost if the queue were forgotten.
 func (q *queue) idle() bool {
-	return q.count == 0 && q.owner == nil && len(q.subs) == 0 && q.gates == 0 && !q.dirty
-}
-
-// lane is messages of one priority in the order of their places: those that are ready or held, and some that are done.
-type lane struct {
-	prio int8
-	all  ring[*message]
-	met  int // how many at the front peek has passed
-}
-
-// peek returns the first message that is ready and was never met, or nil.
-func (l *lane) peek() *message {
-	for ; l.met < l.all.len(); l.met++ {
-		m := l.all.at(l.met)
-		if m.state == ready {
-			return m
-		}
-		m.unmet = false
-	}
-	return nil
-}
-
-// from returns the index of the first message behind a place.
-func (l *lane) from(pos uint64) int {
-	return sort.Search(l.all.len(), func(i int) bool { return l.all.at(i).pos > pos })
-}
-
-// trim lets messages go that are done: at the front always, elsewhere when they are the most. kept is how many there should be.
-func (l *lane) trim(kept int) {
-	for l.all.len() > 0 && l.all.front().state == done {
-		l.all.pop()
-		l.met = max(0, l.met-1)
-	}
-	if l.all.len() <= 2*kept+1024 {
-		return
-	}
-	var rest ring[*message]
-	met := 0
-	for i := range l.all.len() {
-		if m := l.all.at(i); m.state != done {
-			rest.push(m)
-			if i < l.met {
-				met++
-			}
-		}
-	}
-	l.all, l.met = rest, met
+	return q.count == 0 && q.owner == nil && len(q.subs) == 0 && !q.gated() && !q.dirty && q.damage == nil
 }
 
 // byPlace is a heap of messages in the order of their queue.

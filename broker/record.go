@@ -225,6 +225,19 @@ func appendAcks(b []byte, ends []journal.Ending, acked []*message) ([]byte, []jo
 	return b, ends
 }
 
+// appendEnded is appendAcks for what is out of a page.
+func appendEnded(b []byte, ends []journal.Ending, p *page) ([]byte, []journal.Ending) {
+	b = appendQueue(append(b, 1), p.lane.queue)
+	b = binary.AppendUvarint(b, uint64(p.out))
+	for i := p.head; i < p.len(); i++ {
+		if e := p.ent(i); e != nil {
+			ends = append(ends, e.ending())
+			b = appendMention(b, place{e.lsn(), e.index()}, journal.Segment(e.segment))
+		}
+	}
+	return b, ends
+}
+
 // appendMention names a message of a queue that was named before.
 func appendMention(b []byte, at place, home journal.Segment) []byte {
 	b = binary.AppendUvarint(b, uint64(at.lsn))

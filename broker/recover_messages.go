@@ -140,7 +140,7 @@ func (rc *recovery) targets(rd *reader, dest []byte) []*queue {
 func (rc *recovery) durableQueue(number journal.LSN, dest string) *queue {
 	q := rc.queues[number]
 	if q == nil {
-		q = newQueue(dest)
+		q = rc.store.newQueue(dest)
 		q.gone = true // until its subscription is found
 		rc.queues[number] = q
 	}

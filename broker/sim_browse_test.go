@@ -34,7 +34,8 @@ func (a *actor) browse() {
 func (w *world) waiting(end uint64) map[string]bool {
 	all := map[string]bool{}
 	if q := w.store.queues["/queue/both"]; q != nil {
-		q.each(func(m *message) {
+		q.each(func(at slot) {
+			m := w.log.content(at)
 			if odd, _ := m.Header("odd"); m.state != done && m.pos <= end && string(odd) == "true" {
 				all[string(m.data[m.split:])] = true
 			}

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"time"
 
@@ -35,7 +36,7 @@ func (j *memory) Append(e journal.Entry) (journal.Position, error) {
 	}
 	j.put(e)
 	j.inSeg++
-	return journal.Position{LSN: j.next - 1, Segment: j.seg}, nil
+	return j.records[len(j.records)-1].Position, nil
 }
 
 func (j *memory) open() {
@@ -47,9 +48,47 @@ func (j *memory) open() {
 }
 
 func (j *memory) put(e journal.Entry) {
-	r := journal.Record{Position: journal.Position{LSN: j.next, Segment: j.seg}, Size: len(e.Payload), Epoch: j.epoch, Type: e.Type, Payload: bytes.Clone(e.Payload)}
+	r := journal.Record{Position: journal.Position{LSN: j.next, Segment: j.seg, Offset: int64(j.next) * blockBytes}, Size: len(e.Payload), Epoch: j.epoch, Type: e.Type, Payload: bytes.Clone(e.Payload)}
 	j.records = append(j.records, memoryRecord{r, journal.Account{Live: e.Live, Bytes: e.Bytes, Ends: slices.Clone(e.Ends)}})
 	j.next++
+}
+
+// Read is the journal's. The offsets are LSNs.
+func (j *memory) Read(at journal.Position, _ []byte) (journal.Record, error) {
+	for i := range j.records {
+		if r := &j.records[i]; r.Segment == at.Segment && r.Offset == at.Offset {
+			if r.LSN > j.durable {
+				j.t.Fatalf("record %d is read and not durable yet", r.LSN)
+			}
+			if at.LSN != 0 && at.LSN != r.LSN {
+				break
+			}
+			return r.Record, nil
+		}
+	}
+	return journal.Record{}, fmt.Errorf("nothing lies at %+v: %w", at, journal.ErrDamaged)
+}
+
+// content is a message as it would be if it was read.
+func (j *memory) content(at slot) *message {
+	m := at.message()
+	if m != nil && !m.away {
+		return m
+	}
+	e := at.page.readingOf(at.i)
+	for i := range j.records {
+		r := &j.records[i].Record
+		if r.Segment != e.at.Segment || r.Offset != e.at.Offset {
+			continue
+		}
+		c, err := contentOf(r, e.pos)
+		if err != nil {
+			j.t.Fatalf("message at %d: %v", e.pos, err)
+		}
+		return &message{id: c.id, pos: e.pos, data: c.data, split: c.split}
+	}
+	j.t.Fatalf("the message at %+v is nowhere", e)
+	return nil
 }
 
 // sync makes everything up to through durable, and deletes the segments that are dead then.

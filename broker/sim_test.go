@@ -135,7 +135,7 @@ func (w *world) settle() {
 				w.t.Logf("%s: effects %v, holds %v", a.session[:2], a.effects, a.unacked())
 			}
 			for _, q := range w.store.queues {
-				w.t.Logf("queue %s: %d messages, %d gates, next %+v", q.name, q.count, q.gates, q.peek())
+				w.t.Logf("queue %s: %d messages, %d gates, next %+v", q.name, q.count, q.gates, q.first())
 				for _, sub := range q.subs {
 					w.t.Logf("subscription %+v", *sub)
 				}

@@ -15,6 +15,7 @@ import (
 // State changes after the journal took the record, never before: a new segment begins with a snapshot of the sessions, made inside
 // Append, which must not contain what its own trigger is about to do.
 type store struct {
+	*pool
 	cfg   *Config
 	uuid  string
 	epoch uint64
@@ -23,15 +24,14 @@ type store struct {
 	count *counters
 	slog  *slog.Logger
 
-	queues    map[string]*queue
-	topics    map[string]*topic
-	durables  map[journal.LSN]*durable // by number
-	named     map[durableKey]*durable
-	sessions  map[sessionID]*session
-	waiting   map[*session]struct{} // those the clock has to look after
-	indexed   []*queue
-	deadlines deadlines // of messages in queues
-	returned  time.Time // when a session last claimed its place
+	queues   map[string]*queue
+	topics   map[string]*topic
+	durables map[journal.LSN]*durable // by number
+	named    map[durableKey]*durable
+	sessions map[sessionID]*session
+	waiting  map[*session]struct{} // those the clock has to look after
+	returned time.Time             // when a session last claimed its place
+	paging   paging
 
 	last    journal.LSN // appended
 	through journal.LSN // durable
@@ -43,10 +43,8 @@ type store struct {
 	looks   int     // at messages by selectors in this call
 	full    []*peer // wait for memory
 
-	conns    uint64 // numbers connections, never reused in an epoch
-	memory   int64  // octets of messages
-	messages int
-	err      error // set when the journal can promise nothing any more
+	conns uint64 // numbers connections, never reused in an epoch
+	err   error  // set when the journal can promise nothing any more
 
 	holds   *hold // free list
 	buffers [][]byte
@@ -78,9 +76,10 @@ type pend struct {
 
 func newStore(cfg *Config, count *counters) *store {
 	return &store{
-		cfg: cfg, count: count, slog: cfg.Logger,
+		pool: newPool(), cfg: cfg, count: count, slog: cfg.Logger,
 		queues: map[string]*queue{}, topics: map[string]*topic{}, durables: map[journal.LSN]*durable{}, named: map[durableKey]*durable{},
 		sessions: map[sessionID]*session{}, waiting: map[*session]struct{}{},
+		paging: paging{round: 1},
 	}
 }
 
@@ -115,7 +114,10 @@ func (s *store) when(lsn journal.LSN, w pend) {
 
 // advance is the journal's word that everything up to through counts.
 func (s *store) advance(through journal.LSN) {
-	s.through = max(s.through, through)
+	if through > s.through {
+		s.through = through
+		s.paging.another()
+	}
 	for s.pending.len() > 0 && s.pending.front().lsn <= s.through {
 		w := s.pending.pop()
 		s.settle(&w)
@@ -175,6 +177,10 @@ func (s *store) flush() {
 		s.dirty = s.dirty[:0]
 		s.acknowledgeAuto()
 	}
+	if len(s.paging.dissolving) > 0 {
+		s.dissolveSome()
+	}
+	s.evict(evictPages)
 	if len(s.full) > 0 && s.memory < s.cfg.MaxMemory {
 		for _, p := range s.full {
 			s.touch(p)
@@ -202,7 +208,7 @@ func (s *store) forget(q *queue) {
 func (s *store) queue(name []byte) *queue {
 	q := s.queues[string(name)]
 	if q == nil {
-		q = newQueue(string(name))
+		q = s.newQueue(string(name))
 		s.queues[q.name] = q
 	}
 	return q
@@ -210,12 +216,19 @@ func (s *store) queue(name []byte) *queue {
 
 // dispatch hands out what may be handed out: durable, not waiting for anybody's claim, to whoever has credit, in turns.
 func (s *store) dispatch(q *queue) {
-	if q.selecting > 0 {
+	switch {
+	case q.damage != nil, q.assigning && !s.assign(q):
+		return
+	case q.selecting > 0:
 		s.dispatchSelected(q)
 		return
 	}
 	for {
-		m := q.peek()
+		m, at := q.peek()
+		if m == nil && at.page != nil || m != nil && m.away {
+			s.wantNext(q, m, at)
+			return
+		}
 		if m == nil || !s.due(q, m) || s.expired(m) && !s.bury(m) {
 			return
 		}
@@ -230,9 +243,22 @@ func (s *store) dispatch(q *queue) {
 	}
 }
 
+// wantNext has what is next read if there is somebody to have it: m, or what is in the slot at.
+func (s *store) wantNext(q *queue, m *message, at slot) {
+	switch {
+	case m != nil && !s.due(q, m), m == nil && at.entry().flags&outRecovered != 0 && q.gated(), !q.listening():
+		return
+	case m != nil:
+		s.want(m.page, nil)
+	default:
+		s.want(at.page, nil)
+	}
+	s.ahead(q)
+}
+
 // due reports whether a message may be handed out as far as the disk and absent sessions are concerned.
 func (s *store) due(q *queue, m *message) bool {
-	return max(m.lsn, m.notBefore) <= s.through && !q.gated(m)
+	return max(m.lsn, m.notBefore) <= s.through && !(m.recovered && q.gated())
 }
 
 // deliver sends m to sub, whose connection is there. An automatic acknowledgement happens here: the message was handed to the writer.

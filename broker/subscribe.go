@@ -30,6 +30,10 @@ func (s *store) subscribe(p *peer, r *request) {
 		s.refuse(p, r.receipt, faultf("too many subscriptions", "this connection has %d subscriptions, the limit", len(c.subs)))
 		return
 	}
+	if q := s.queues[string(r.dest)]; q != nil && q.damage != nil {
+		s.refuseDamaged(p, r.receipt, q)
+		return
+	}
 	if r.browser {
 		s.browse(p, r, id, sub)
 		return
@@ -38,6 +42,10 @@ func (s *store) subscribe(p *peer, r *request) {
 	if r.durable != nil {
 		d, ok := s.attachable(p, r, sub)
 		if !ok {
+			return
+		}
+		if d.queue.damage != nil {
+			s.refuseDamaged(p, r.receipt, d.queue)
 			return
 		}
 		if sub != nil && sub.gone { // its durable subscription was made anew

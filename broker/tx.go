@@ -103,6 +103,12 @@ func (s *store) commit(p *peer, r *request) {
 			return
 		}
 	}
+	for i := range t.sends {
+		if q := s.queues[t.sends[i].dest]; q != nil && q.damage != nil {
+			s.refuseDamaged(p, r.receipt, q)
+			return
+		}
+	}
 	kind, live, octets := s.collect(t, r.effect, p)
 	var at journal.Position
 	if p.sidecar || live > 0 || len(s.ends) > 0 {
