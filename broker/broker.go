@@ -47,6 +47,9 @@ type Config struct {
 	TakeoverAfter time.Duration
 	// Rank delays this candidate behind others, in steps of the journal; 0.
 	Rank int
+	// Cold keeps a candidate of the first two ranks from following the owner's log. Following costs memory for the store's index and the processor's
+	// time for each record; without it a take-over reads the whole log.
+	Cold bool
 	// ReclaimWindow is how long the messages of a sidecar session that went away wait for it; 2 s. While other sessions are still
 	// coming back it stretches, to five times that at most.
 	ReclaimWindow time.Duration
@@ -109,14 +112,16 @@ type Status struct {
 	Store       string        // UUID; "" until recovered
 	Epoch       uint64        // 0 until recovered
 	Owner       journal.Owner // standby: what is known of who owns the store
+	Copy        journal.Copy  // standby: how far the warm copy is
 	Connections int           //
 	Sessions    int           // of sidecars: connected or expected back
 	Absent      int           // of those: expected back
 	Queues      int           //
 	Messages    int           // in queues, held ones included
 	Bytes       int64         // octets of messages
-	Recovery    time.Duration // from the first record read to serving
+	Recovery    time.Duration // from having the lock to serving
 	Recovered   int           // journal records it read
+	Copied      int           // of those: while it stood by
 	Err         error         // stopped: what ended it, nil for an orderly end
 }
 

@@ -125,8 +125,7 @@ func (s *Server) Run(ctx context.Context) error {
 // own is the time from standing by to letting go of the store. What must be undone is undone by its defers, last the lock.
 func (s *Server) own(ctx context.Context) (err error) {
 	defer s.expel(nil) // those that stood by with us
-	st := newStore(&s.cfg, s.count)
-	log, err := s.open(ctx, st)
+	log, st, err := s.open(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -163,18 +162,24 @@ func (s *Server) own(ctx context.Context) (err error) {
 	}
 }
 
-// open waits for the lock, recovers, and lets clients in.
-func (s *Server) open(ctx context.Context, st *store) (*journal.Journal, error) {
-	rc := newRecovery(st)
+// open waits for the lock, recovers, and lets clients in. While it waits it may fold the owner's log already; then little is left to do.
+func (s *Server) open(ctx context.Context) (*journal.Journal, *store, error) {
+	var st *store
+	var rc *recovery
+	reset := func() {
+		st = newStore(&s.cfg, s.count)
+		rc = newRecovery(st)
+	}
+	reset()
 	var began time.Time
 	opt := journal.Options{
 		SegmentBytes: s.cfg.SegmentBytes, MaxRecord: s.cfg.MaxRecord, Takeover: s.cfg.Takeover, TakeoverAfter: s.cfg.TakeoverAfter, Rank: s.cfg.Rank,
 		Node: s.cfg.Name, Logger: s.cfg.Logger, Metrics: newJournalMetrics(s.cfg.Metrics, s.cfg.StoreName),
-		Head: func() []journal.Entry {
-			if began.IsZero() {
-				began = time.Now()
-			}
-			return st.head()
+		Head:   func() []journal.Entry { return st.head() },
+		Follow: s.cfg.Rank < warmRanks && !s.cfg.Cold, Reset: reset, Copied: s.copied,
+		Won: func() {
+			began = time.Now()
+			s.become(Recovering, nil)
 		},
 		Durable: s.durable,
 		Failed: func(err error) {
@@ -191,27 +196,31 @@ func (s *Server) open(ctx context.Context, st *store) (*journal.Journal, error) 
 			s.cfg.Logger.Info("standing by: the store has an owner", "owner", o.Node, "pid", o.PID, "epoch", o.Epoch, "silent", o.Silent)
 		},
 	}
-	log, err := journal.Open(ctx, s.cfg.DataDir, opt, func(r journal.Record) (journal.Account, error) {
-		if began.IsZero() {
-			began = time.Now()
-			s.become(Recovering, nil)
-		}
-		return rc.visit(r)
-	})
+	log, err := journal.Open(ctx, s.cfg.DataDir, opt, func(r journal.Record) (journal.Account, error) { return rc.visit(r) })
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	st.log, st.uuid, st.epoch, st.now = log, log.Store(), log.Epoch(), time.Now()
 	checked := log.Checked
 	s.checked.Store(&checked)
 	rc.finish()
 	took := time.Since(began)
-	s.activate(st, rc, took)
-	return log, nil
+	s.activate(st, rc, log.Stats(), took)
+	return log, st, nil
+}
+
+// warmRanks of candidates keep a warm copy: the one that will most likely take over, and the next.
+const warmRanks = 2
+
+// copied is how far the warm copy is.
+func (s *Server) copied(c journal.Copy) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.Copy = c
 }
 
 // activate lets clients in.
-func (s *Server) activate(st *store, rc *recovery, took time.Duration) {
+func (s *Server) activate(st *store, rc *recovery, journaled journal.Stats, took time.Duration) {
 	s.mu.Lock()
 	s.store = st
 	s.mu.Unlock()
@@ -222,10 +231,14 @@ func (s *Server) activate(st *store, rc *recovery, took time.Duration) {
 	s.unlock()
 	s.become(Active, func(status *Status) {
 		status.Store, status.Epoch, status.Recovered, status.Recovery = st.uuid, st.epoch, rc.records, took
-		status.Owner = journal.Owner{}
+		status.Owner, status.Copy, status.Copied = journal.Owner{}, journal.Copy{}, int(journaled.Copied)
 	})
-	s.cfg.Logger.Info("store is ours", "store", st.uuid, "epoch", st.epoch, "records", rc.records, "messages", messages, "sessions", sessions,
-		"recovery", took.Round(time.Microsecond).String())
+	how := "warm"
+	if journaled.Cold != "" {
+		how = "cold: " + journaled.Cold
+	}
+	s.cfg.Logger.Info("store is ours", "store", st.uuid, "epoch", st.epoch, "copy", how, "copied", journaled.Copied,
+		"records", rc.records, "messages", messages, "sessions", sessions, "recovery", took.Round(time.Microsecond).String())
 }
 
 // durable is the journal's word; it comes from its commit goroutine.
