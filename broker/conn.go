@@ -122,33 +122,55 @@ func (c *conn) goodbye(err error) (more bool) {
 	return told && !p.dead
 }
 
-// linger keeps the client's side open, and ignores what it says, until the client has closed, or the last word was written the linger time
-// ago: a connection closed with unread octets is reset, and the client would lose that word.
+// linger keeps the client's side open, and ignores what it says, until the client has closed, or has had time to: a connection closed with unread
+// octets is reset, and so is one to which the client says something more; it could lose the last word then. Once the client's machine has
+// acknowledged that word, and the client has said nothing since for a while, that is not to be expected any more. The linger time bounds it all.
 func (c *conn) linger(written <-chan struct{}) {
-	patience := c.srv.cfg.LingerTimeout
-	var last time.Time
-	for open := true; last.IsZero() || time.Now().Before(last); {
+	var last, quiet time.Time // since when the last word is due, and since when it was said and nothing more is heard
+	for open := true; ; {
 		c.srv.lock()
 		closing, dead := c.peer.closing, c.peer.dead
 		c.srv.unlock()
+		now := time.Now()
 		if closing && last.IsZero() {
-			last = time.Now().Add(patience)
+			last = now
 		}
-		if dead {
+		all := said(written)
+		if all && (quiet.IsZero() || c.outlet.unacknowledged() > 0) {
+			quiet = now
+		}
+		switch {
+		case dead, all && !open, all && now.Sub(quiet) >= lingerQuiet, closing && now.Sub(last) >= c.srv.cfg.LingerTimeout:
 			return
-		}
-		if !open {
+		case !open:
 			select {
 			case <-written:
-				return
-			case <-time.After(patience):
+			case <-time.After(lingerStep):
 			}
 			continue
 		}
-		_ = c.nc.SetReadDeadline(time.Now().Add(patience))
-		if _, err := c.nc.Read(c.buf); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			open = false
+		_ = c.nc.SetReadDeadline(now.Add(lingerStep))
+		n, err := c.nc.Read(c.buf)
+		if n > 0 {
+			quiet = time.Time{}
 		}
+		open = err == nil || errors.Is(err, os.ErrDeadlineExceeded)
+	}
+}
+
+const (
+	// lingerQuiet is long enough for a client to hear the last word, and for us to hear what it had said until then.
+	lingerQuiet = 200 * time.Millisecond
+	lingerStep  = lingerQuiet / 4
+)
+
+// said reports whether the writer has ended.
+func said(written <-chan struct{}) bool {
+	select {
+	case <-written:
+		return true
+	default:
+		return false
 	}
 }
 
