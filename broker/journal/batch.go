@@ -7,6 +7,7 @@ type batch struct {
 	id      Segment
 	seed    uint32
 	off     int64 // of buf in the segment; 0 in the first batch, which holds the segment's header too
+	room    int64 // in the first batch: octets that the file must have
 	buf     []byte
 	first   LSN
 	last    LSN
@@ -16,7 +17,7 @@ type batch struct {
 }
 
 // Append copies e into the batch that is being filled and returns at once; Durable will say when it counts. Calls are serial: the caller holds
-// its own lock, so that LSN order is the order of its decisions. The only errors are ErrTooBig, ErrClosed and what Failed was told.
+// its own lock, so that LSN order is the order of its decisions. The only errors are ErrTooBig, ErrFull, ErrClosed and what Failed was told.
 func (j *Journal) Append(e Entry) (Position, error) {
 	if e.Type == 0 || e.Type >= typeManifest {
 		panic(fmt.Sprintf("journal: type %d of an appended record is not in 1..127", e.Type))
@@ -29,8 +30,14 @@ func (j *Journal) Append(e Entry) (Position, error) {
 	if j.err != nil {
 		return Position{}, j.err
 	}
+	if err := j.stuck(); err != nil {
+		return Position{}, err
+	}
 	var flags byte
 	if j.mustRoll(len(e.Payload)) {
+		if err := j.admit(&e); err != nil {
+			return Position{}, err
+		}
 		head, err := j.head()
 		if err != nil {
 			return Position{}, err
@@ -41,10 +48,6 @@ func (j *Journal) Append(e Entry) (Position, error) {
 	at := Position{Segment: j.cur.id, Offset: j.cur.off}
 	at.LSN = j.put(e.Type, flags, e.Payload)
 	j.ledger.note(j.cur.id, len(e.Payload), e.Account)
-	if !j.cur.asked && j.cur.off > j.cur.limit/8 {
-		j.cur.asked = true
-		j.ask(j.cur.id + 1)
-	}
 	j.work.Signal()
 	return at, nil
 }
@@ -82,7 +85,7 @@ func (j *Journal) head() ([]Entry, error) {
 // opening group; all of it is one batch, and until that is whole on disk the segment was never begun.
 func (j *Journal) roll(head []Entry) {
 	old := j.ledger.list[len(j.ledger.list)-1]
-	j.ledger.seal(j.cur.next-1, j.cur.off, j.opt.SegmentBytes)
+	j.ledger.seal(j.cur.next-1, j.cur.off, j.cur.size)
 	gone := j.ledger.dead() // the new head replaces what was in theirs, and says so by leaving them out of its manifest
 	j.ledger.remove(gone)
 	j.sealFill()
@@ -107,6 +110,8 @@ func (j *Journal) begin(p place, prev sealed, head []Entry) {
 	}
 	j.ledger.opened(j.cur.off)
 	j.cur.limit = max(j.opt.SegmentBytes, 2*j.cur.off)
+	j.cur.size, b.room = j.cur.limit, j.cur.limit
+	j.chores.Signal() // another file is wanted
 }
 
 // put encodes a record at the tip. The durable LSN of each record is the end of the batch before its own: batches are written one after the other, so it is

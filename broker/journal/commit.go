@@ -70,7 +70,7 @@ func (j *Journal) take() (*batch, error) {
 // pause, of any length, between two of these steps changes nothing.
 func (j *Journal) commit(b *batch) error {
 	if b.off == 0 {
-		f, err := j.nextFile(b.id)
+		f, err := j.nextFile(b.id, max(b.room, int64(len(b.buf))))
 		if err != nil {
 			return fmt.Errorf("begin segment: %w", err)
 		}

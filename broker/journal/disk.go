@@ -95,10 +95,13 @@ func (d *disk) open(name string) (*file, error) {
 	return &file{f, name}, nil
 }
 
-// allocate reserves octets, where the file system can, so that a full disk is met here and not in the middle of a batch.
-func (d *disk) allocate(f *file, size int64) error {
+// allocate reserves octets, so that a full disk is met here and not in the middle of a batch. Where the file system cannot, ok is false.
+func (d *disk) allocate(f *file, size int64) (ok bool, err error) {
 	if err := d.before(op{kind: opAllocate, name: f.name, size: size}); err != nil {
-		return err
+		if errors.Is(err, errors.ErrUnsupported) {
+			return false, nil
+		}
+		return false, err
 	}
 	return allocate(f.File, size)
 }

@@ -20,18 +20,18 @@ func fdatasync(f *os.File) error {
 	}
 }
 
-func allocate(f *os.File, size int64) error {
+func allocate(f *os.File, size int64) (ok bool, err error) {
 	for {
 		err := unix.Fallocate(int(f.Fd()), 0, 0, size)
 		switch {
 		case err == nil:
-			return nil
+			return true, nil
 		case err == unix.EINTR:
 			continue
-		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
-			return nil
+		case errors.Is(err, errors.ErrUnsupported):
+			return false, nil
 		}
-		return &os.PathError{Op: "fallocate", Path: f.Name(), Err: err}
+		return false, &os.PathError{Op: "fallocate", Path: f.Name(), Err: err}
 	}
 }
 

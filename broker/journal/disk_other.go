@@ -10,7 +10,7 @@ import (
 
 func fdatasync(f *os.File) error { return f.Sync() }
 
-func allocate(*os.File, int64) error { return nil }
+func allocate(*os.File, int64) (ok bool, err error) { return false, nil }
 
 func (d *disk) exists(name string) (bool, error) {
 	_, err := os.Lstat(d.at(name))

@@ -75,7 +75,7 @@ func (a *account) room() (room, live int64) {
 	return room, max(0, min(a.bytes, room))
 }
 
-// Sparse names the sealed segment that most deserves to be emptied, while files take much more than twice what is live in them. It takes
+// Sparse names the sealed segment that most deserves to be emptied, while files take much more than twice what is live in them or the disk is full. It takes
 // time proportional to the number of segments: ask when a segment was sealed or much was ended, not with each record.
 func (j *Journal) Sparse() (Segment, bool) {
 	j.mu.Lock()
@@ -83,7 +83,7 @@ func (j *Journal) Sparse() (Segment, bool) {
 	if j.err != nil {
 		return 0, false
 	}
-	a := j.ledger.sparse(j.opt.SegmentBytes, LSN(j.durable.Load()), false)
+	a := j.ledger.sparse(j.opt.SegmentBytes, LSN(j.durable.Load()), j.jan.full)
 	if a == nil {
 		return 0, false
 	}

@@ -192,6 +192,12 @@ func (s *store) checkBound(t fataler, unit int64) {
 	}
 }
 
+// atRest says that no file is to be made and none wants zeros. The caller holds mu.
+func (j *Journal) atRest() bool {
+	id, grow := j.missing()
+	return (id == 0 && grow == nil || j.jan.hold) && j.jan.dull() == nil && j.jan.told == j.jan.full
+}
+
 // What pins many segments is moved, and they go; endings that would be missed are told again, and those that would not are not.
 func TestOneThingPinsNothing(t *testing.T) {
 	dir := quickDir(t)

@@ -202,8 +202,8 @@ type tip struct {
 	off     int64 // end of the last record
 	limit   int64 // roll rather than grow beyond
 	next    LSN
-	headEnd LSN  // last LSN of the opening group
-	asked   bool // the janitor was told to prepare the next segment
+	headEnd LSN   // last LSN of the opening group
+	size    int64 // of the file
 }
 
 // Epoch is ours.

@@ -15,6 +15,7 @@ type Metrics struct {
 	segments, disk, epoch   *metrics.Gauge
 	live                    *metrics.Gauge
 	emptied, emptiedBytes   *metrics.Counter
+	noSpace                 *metrics.Gauge
 }
 
 // NewMetrics registers the metrics of the store with that name (a label) in set. The same name gives the same metrics again, so that a store
@@ -32,6 +33,7 @@ func NewMetrics(set *metrics.Set, store string) *Metrics {
 		disk:     set.GetOrCreateGauge(name("disk_bytes"), nil),
 		epoch:    set.GetOrCreateGauge(name("epoch"), nil),
 		live:     set.GetOrCreateGauge(name("live_bytes"), nil),
+		noSpace:  set.GetOrCreateGauge(name("disk_full"), nil),
 
 		emptied:      set.GetOrCreateCounter(name("segments_evacuated_total")),
 		emptiedBytes: set.GetOrCreateCounter(name("evacuated_bytes_total")),
@@ -52,6 +54,16 @@ func (m *Metrics) evacuated(bytes int64) {
 	if m != nil {
 		m.emptied.Inc()
 		m.emptiedBytes.Add(int(bytes))
+	}
+}
+
+func (m *Metrics) full(yes bool) {
+	if m == nil {
+		return
+	}
+	m.noSpace.Set(0)
+	if yes {
+		m.noSpace.Set(1)
 	}
 }
 
@@ -91,6 +103,8 @@ type Stats struct {
 	Segments  int   // that the log needs now
 	DiskBytes int64 // of all segment files: those, prepared ones, and those that are about to be removed
 	LiveBytes int64 // of what is live, as Account.Bytes tells
+	Prepared  int   // segments that are ready to begin
+	Full      bool  // there is no space for more of them
 	Deleted   uint64
 	// Evacuated counts segments that went because the caller emptied them, EvacuatedBytes the octets of their files.
 	Evacuated, EvacuatedBytes uint64
@@ -103,6 +117,7 @@ func (j *Journal) Stats() Stats {
 	defer j.mu.Unlock()
 	s := j.stats
 	s.Epoch, s.Durable = j.epoch, LSN(j.durable.Load())
+	s.Prepared, s.Full = len(j.jan.spares), j.jan.full
 	s.Segments, s.DiskBytes, s.LiveBytes = len(j.ledger.list), j.diskBytes(), j.ledger.bytes
 	return s
 }
@@ -122,8 +137,8 @@ func (j *Journal) diskBytes() (sum int64) {
 		if a.closed {
 			sum += a.size
 		} else {
-			sum += max(j.cur.off, j.opt.SegmentBytes)
+			sum += max(j.cur.off, j.cur.size)
 		}
 	}
-	return sum + j.jan.bytes()
+	return sum + j.otherBytes()
 }

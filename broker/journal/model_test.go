@@ -203,7 +203,7 @@ func (s *store) idle() {
 	for range 20_000 {
 		j := s.Journal
 		j.mu.Lock()
-		done := j.fill == nil && len(j.full) == 0 && len(j.jan.asks) == 0 && s.base+LSN(j.stats.Records) == j.cur.next &&
+		done := j.fill == nil && len(j.full) == 0 && j.atRest() && s.base+LSN(j.stats.Records) == j.cur.next &&
 			len(j.jan.doomed) == 0 && len(j.jan.litter) == 0 && !j.jan.busy
 		j.mu.Unlock()
 		if done {

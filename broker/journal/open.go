@@ -49,7 +49,6 @@ func own(d *disk, lock *lockFile, opt Options, log *slog.Logger, visit func(Reco
 	j := &Journal{opt: opt, log: log, disk: d, lock: lock, down: make(chan struct{}), quit: make(chan struct{})}
 	j.stopBeat = sync.OnceFunc(func() { close(j.quit) })
 	j.work.L, j.chores.L, j.ready.L = &j.mu, &j.mu, &j.mu
-	j.jan.made = map[Segment]made{}
 	j.workers.Add(1)
 	go j.beatLoop() // from here on: recovery may take longer than others are patient
 	if err := j.start(visit, c, cold); err != nil {
@@ -153,13 +152,9 @@ func (j *Journal) takeOver(r *recovery) error {
 	j.fill = nil
 	j.cur.headEnd = b.last
 	setFlags(b.buf[b.tail:b.tail+b.tailLen], b.seed, flagOpens)
-	j.mu.Unlock()
-	f, err := j.prepare(j.cur.id, false) // zeros would delay the take-over
-	j.mu.Lock()
-	if err != nil {
+	if err := j.firstFile(b); err != nil {
 		return fmt.Errorf("begin segment: %w", err)
 	}
-	j.jan.made[b.id] = made{file: f}
 	j.mu.Unlock()
 	err = j.commit(b)
 	j.mu.Lock()
@@ -173,6 +168,24 @@ func (j *Journal) takeOver(r *recovery) error {
 	j.workers.Add(1)
 	go j.janitorLoop()
 	go j.commitLoop()
+	return nil
+}
+
+// firstFile makes the file of our first segment, without zeros, which would delay the take-over. Where the disk is full it is a small one: what the last
+// owner had prepared is still there, and can be removed, and made anew, only when ours was begun. The caller holds mu.
+func (j *Journal) firstFile(b *batch) error {
+	j.mu.Unlock()
+	s, err := j.reserve(b.id, max(b.room, int64(len(b.buf))))
+	if isFull(err) && !errors.Is(err, errFinal) {
+		j.log.Warn("the disk is full: the first segment will be a small one", "err", err)
+		s, err = j.reserve(b.id, (int64(len(b.buf))+smallRoom+pageSize-1)&^(pageSize-1))
+	}
+	j.mu.Lock()
+	if err != nil {
+		return err
+	}
+	b.room, j.cur.size, j.cur.limit = s.size, s.size, s.size
+	j.jan.claimed, j.jan.spares = b.id-1, []*spare{s}
 	return nil
 }
 
@@ -216,6 +229,7 @@ func (j *Journal) Close() error {
 			j.err = ErrClosed
 		}
 		j.work.Signal()
+		j.ready.Signal()
 		j.mu.Unlock()
 		<-j.down
 		j.mu.Lock()
@@ -240,12 +254,7 @@ func (j *Journal) stop(failed error) error {
 	if failed == nil {
 		failed = j.trouble // too late for Failed: all that was appended is durable
 	}
-	for _, m := range j.jan.made { // prepared for nothing
-		if m.file != nil {
-			m.file.Close()
-			failed = errors.Join(failed, j.disk.remove(m.file.name))
-		}
-	}
+	failed = errors.Join(failed, closeAndRemove(j.disk, j.jan.spares)) // prepared for nothing
 	if j.file != nil {
 		j.file.Close()
 	}

@@ -1,0 +1,270 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// Files of segments are made ahead of time, two of them: their space is reserved, their size and names are durable, and zeros are written into them
+// in the background, since to overwrite zeros needs no change of metadata and makes the syncs of batches cheaper. A file that never gets
+// further holds no header and is litter to recovery.
+//
+// They are also the reserve for a full disk. ENOSPC can come up only here, where a file is made that holds nothing yet, and so it is not final: the file is
+// thrown away and made again later, under the same name but as another inode. That is right even if it was the sync of that file which failed. What the
+// kernel forgets after a failed sync are pages of the inode that failed; nobody will ever read them. A failed sync of the directory is final, whatever
+// its error: it might have been about another file's name. Elsewhere, where a record might be hit, every error is final.
+//
+// While a file cannot be made the journal is full. Append then takes records that bring something live only as long as the current segment has
+// room, and all others as long as there is a segment for them: acknowledgements and moves, which free space. When that is used up as
+// well it takes nothing, and waits.
+
+const (
+	spareSegments = 2
+	smallRoom     = 64 << 10 // behind the head of a first segment, when there is no space for a whole one
+	zeroStep      = 1 << 20
+	zeroPause     = 4 * time.Millisecond   // between steps, which are synced: batches want the disk too
+	fullRetry     = 500 * time.Millisecond // and at once when something was removed
+)
+
+// spare is a file that waits for its segment to begin.
+type spare struct {
+	id    Segment
+	file  *file
+	size  int64
+	zeros int64 // written so far
+	busy  bool  // the janitor writes zeros
+}
+
+// pool is the part of the janitor that makes files. Journal.mu guards it.
+type pool struct {
+	spares  []*spare // of consecutive segments
+	claimed Segment  // the last one whose file was handed out
+	urgent  bool     // the commit goroutine waits for the first of them
+	need    int64    // and it must have this many octets
+	hold    bool     // there was no space a moment ago
+	full    bool     // there was none, and something is missing yet
+	told    bool     // what Options.Space knows
+}
+
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// missing says what to make: the next spare, or more room in the first.
+func (j *Journal) missing() (id Segment, grow *spare) {
+	p := &j.jan.pool
+	if len(p.spares) > 0 && p.spares[0].size < p.need {
+		return 0, p.spares[0]
+	}
+	if id = p.claimed + Segment(len(p.spares)) + 1; id <= j.cur.id+spareSegments {
+		return id, nil
+	}
+	return 0, nil
+}
+
+// hasSpare says whether the segment behind the current one has a file.
+func (j *Journal) hasSpare() bool {
+	return j.jan.claimed+Segment(len(j.jan.spares)) > j.cur.id
+}
+
+// admit says whether a record that does not fit into the current segment may begin another one.
+func (j *Journal) admit(e *Entry) error {
+	if j.jan.full && (e.Live > 0 && !e.Reserve || !j.hasSpare()) {
+		return fmt.Errorf("%w: there is no space for another segment of %d octets in %s", ErrFull, j.opt.SegmentBytes, j.disk.path)
+	}
+	return nil
+}
+
+// stuck says whether what was appended already waits for space.
+func (j *Journal) stuck() error {
+	if j.jan.full && j.jan.urgent {
+		return fmt.Errorf("%w: what was appended before waits for a segment of %d octets in %s", ErrFull, max(j.opt.SegmentBytes, j.jan.need), j.disk.path)
+	}
+	return nil
+}
+
+// provide makes what is missing. The caller holds mu, which is let go meanwhile.
+func (j *Journal) provide(id Segment, grow *spare) {
+	p := &j.jan.pool
+	size := max(j.opt.SegmentBytes, p.need)
+	j.mu.Unlock()
+	var made *spare
+	var err error
+	if grow != nil {
+		err = j.extend(grow.file, grow.size, size)
+	} else {
+		made, err = j.reserve(id, j.opt.SegmentBytes)
+	}
+	j.mu.Lock()
+	switch {
+	case err == nil && grow != nil:
+		grow.size = size
+	case err == nil:
+		p.spares = append(p.spares, made)
+	case isFull(err) && !errors.Is(err, errFinal):
+		j.lacking(err)
+		return
+	default:
+		j.setTrouble(fmt.Errorf("prepare segment: %w", err))
+		p.hold = true // for good: the journal has failed
+		return
+	}
+	j.ready.Signal()
+	if id, grow := j.missing(); p.full && id == 0 && grow == nil {
+		p.full = false
+		j.log.Info("there is space on the disk again")
+	}
+}
+
+// lacking notes that the disk is full. The caller holds mu.
+func (j *Journal) lacking(err error) {
+	p := &j.jan.pool
+	p.hold = true
+	time.AfterFunc(fullRetry, func() {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.again()
+	})
+	if !p.full {
+		p.full = true
+		j.log.Warn("the disk is full: what brings new messages is refused once the current segment is full; the rest may use what is prepared",
+			"prepared", len(p.spares), "err", err)
+	}
+	j.ready.Signal()
+}
+
+// again lets the janitor try once more. The caller holds mu.
+func (j *Journal) again() {
+	if j.jan.hold && j.trouble == nil {
+		j.jan.hold = false
+		j.chores.Signal()
+	}
+}
+
+// errFinal marks what must not be tried again, whatever the reason.
+var errFinal = errors.New("cannot go on with the store's directory")
+
+// reserve makes a file with space for a segment.
+func (j *Journal) reserve(id Segment, size int64) (*spare, error) {
+	f, err := j.disk.create(place{j.epoch, id}.name())
+	if err != nil {
+		return nil, err
+	}
+	s := &spare{id: id, file: f, size: size}
+	if err = j.extend(f, 0, size); err == nil {
+		if err = j.disk.syncDir(); err != nil {
+			err = fmt.Errorf("%w: %w", errFinal, err)
+		}
+	}
+	if err == nil {
+		return s, nil
+	}
+	if err2 := errors.Join(f.Close(), j.disk.remove(f.name)); err2 != nil {
+		err = fmt.Errorf("%w: %w: %w", errFinal, err, err2)
+	}
+	return nil, err
+}
+
+// extend gives a file that holds nothing yet the space from one offset up to another, durably. Where the file system cannot reserve it, zeros do.
+func (j *Journal) extend(f *file, from, to int64) error {
+	ok, err := j.disk.allocate(f, to)
+	if err != nil {
+		return err
+	}
+	zeros := make([]byte, min(to, zeroStep))
+	for off := from; off < to && !ok; off += zeroStep {
+		if err := j.disk.write(f, zeros[:min(zeroStep, to-off)], off); err != nil {
+			return err
+		}
+	}
+	return j.disk.sync(f)
+}
+
+// dull is the first spare that lacks zeros.
+func (p *pool) dull() *spare {
+	i := slices.IndexFunc(p.spares, func(s *spare) bool { return s.zeros < s.size })
+	if i < 0 {
+		return nil
+	}
+	return p.spares[i]
+}
+
+// fillIn writes the next few zeros. The caller holds mu, which is let go meanwhile.
+func (j *Journal) fillIn(s *spare, zeros []byte) {
+	zeros = zeros[:min(int64(len(zeros)), s.size-s.zeros)]
+	s.busy = true
+	j.mu.Unlock()
+	err := j.disk.write(s.file, zeros, s.zeros)
+	if err == nil {
+		err = j.disk.sync(s.file)
+	}
+	j.mu.Lock()
+	s.busy = false
+	switch {
+	case err == nil:
+		s.zeros += int64(len(zeros))
+	case isFull(err): // a file system that reserves nothing, or takes new space to overwrite
+		j.discard(s, err)
+	default:
+		j.setTrouble(fmt.Errorf("prepare segment: %w", err))
+		s.zeros = s.size
+	}
+	j.ready.Signal()
+	if pause := s.zeros < s.size && !j.jan.urgent && !j.jan.stop; pause {
+		j.mu.Unlock()
+		time.Sleep(zeroPause)
+		j.mu.Lock()
+	}
+}
+
+// discard throws a spare away, and those behind it, for their numbers are consecutive. The caller holds mu.
+func (j *Journal) discard(s *spare, why error) {
+	p := &j.jan.pool
+	i := slices.Index(p.spares, s)
+	gone := slices.Clone(p.spares[i:])
+	p.spares = p.spares[:i]
+	j.lacking(why)
+	j.mu.Unlock()
+	err := closeAndRemove(j.disk, gone)
+	j.mu.Lock()
+	if err != nil {
+		j.setTrouble(fmt.Errorf("prepare segment: %w", err))
+	}
+}
+
+func closeAndRemove(d *disk, spares []*spare) (err error) {
+	for _, s := range spares {
+		err = errors.Join(err, s.file.Close(), d.remove(s.file.name))
+	}
+	return err
+}
+
+// nextFile waits for the file of a segment that begins, with at least size octets. Only the commit goroutine calls it.
+func (j *Journal) nextFile(id Segment, size int64) (*file, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	p := &j.jan.pool
+	p.need = size
+	defer func() { p.urgent, p.need = false, 0 }()
+	for {
+		if len(p.spares) > 0 && !p.spares[0].busy && p.spares[0].size >= size {
+			s := p.spares[0]
+			if s.id != id {
+				return nil, fmt.Errorf("segment %d is to begin, but %d is prepared", id, s.id)
+			}
+			p.spares, p.claimed = append(p.spares[:0], p.spares[1:]...), id
+			j.chores.Signal()
+			return s.file, nil
+		}
+		switch {
+		case j.trouble != nil:
+			return nil, j.trouble
+		case j.closed && p.full:
+			return nil, fmt.Errorf("%w: closed before there was space for what was appended", ErrFull)
+		}
+		p.urgent = true
+		j.chores.Signal()
+		j.ready.Wait()
+	}
+}
