@@ -66,15 +66,21 @@ func (l *bareLog) close() error {
 
 // append returns when the octets are durable.
 func (l *bareLog) append(record []byte) error {
+	b := l.hand(record)
+	<-b.done
+	return b.err
+}
+
+// hand returns the batch that the octets are in. When it is done, so are those before it.
+func (l *bareLog) hand(record []byte) *bareBatch {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	b := l.fill
 	if len(b.octets) == 0 {
 		l.work.Signal()
 	}
 	b.octets = append(b.octets, record...)
-	l.mu.Unlock()
-	<-b.done
-	return b.err
+	return b
 }
 
 func (l *bareLog) loop() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,15 +22,18 @@ const (
 	Ours     Contender = "understudy"
 	ActiveMQ Contender = "activemq"
 	RabbitMQ Contender = "rabbitmq"
-	Bare     Contender = "bare"
+	Bare     Contender = "bare"    // the bare loop, with writers in this process
+	Sockets  Contender = "sockets" // the same behind STOMP connections, and nothing else: what disk, loopback and this client allow
 )
 
 // Others are all that the broker can be compared with.
-func Others() []string { return []string{string(ActiveMQ), string(RabbitMQ), string(Bare)} }
+func Others() []string {
+	return []string{string(ActiveMQ), string(RabbitMQ), string(Bare), string(Sockets)}
+}
 
 // Missing is nil when what is needed to run a contender is installed; else its error says how to install it.
 func Missing(name string) error {
-	if name == string(Bare) {
+	if slices.Contains([]Contender{Bare, Sockets}, Contender(name)) {
 		return nil
 	}
 	return brokers.Missing(name)
@@ -52,9 +56,9 @@ func (l load) outstanding() int { return l.producers * l.window }
 // brokerLoads are those of the broker over STOMP.
 var brokerLoads = []load{
 	{"1", 1, 1, 0, nil},
-	{"16", 16, 1, 0, map[Contender]float64{ActiveMQ: 5, RabbitMQ: 2, Bare: 0.3}},
-	{"64", 64, 1, 0, map[Contender]float64{ActiveMQ: 5, RabbitMQ: 2, Bare: 0.3}},
-	{"4x100", 4, 100, 0, map[Contender]float64{ActiveMQ: 5, RabbitMQ: 3, Bare: 0.3}},
+	{"16", 16, 1, 0, map[Contender]float64{ActiveMQ: 5, RabbitMQ: 2, Bare: 0.3, Sockets: 0.3}},
+	{"64", 64, 1, 0, map[Contender]float64{ActiveMQ: 5, RabbitMQ: 2, Bare: 0.3, Sockets: 0.3}},
+	{"4x100", 4, 100, 0, map[Contender]float64{ActiveMQ: 5, RabbitMQ: 3, Bare: 0.3, Sockets: 0.3}},
 	{"4x100+consumers", 4, 100, 2, map[Contender]float64{ActiveMQ: 5, RabbitMQ: 3}},
 }
 
@@ -135,13 +139,14 @@ func RunBroker(ctx context.Context, opt Options, against []string) ([]Versus, er
 		return nil, err
 	}
 	for _, name := range against {
-		var err error
-		if name == string(Bare) {
-			err = w.enterBare()
-		} else {
-			err = w.enterBroker(ctx, name)
+		enter := func() error { return w.enterBroker(ctx, name) }
+		switch Contender(name) {
+		case Bare:
+			enter = w.enterBare
+		case Sockets:
+			enter = w.enterSockets
 		}
-		if err != nil {
+		if err := enter(); err != nil {
 			return nil, err
 		}
 	}
@@ -192,6 +197,9 @@ func (w *contest) enterBroker(ctx context.Context, name string) error {
 // same time.
 func (b *stompBroker) declare(ctx context.Context, loads []load) error {
 	for _, l := range loads {
+		if l.consumers > 0 {
+			continue // SUBSCRIBE does it
+		}
 		_, err := b.door.each(ctx, 1, 1, func(_ int, c *client) error {
 			c.sends = b.send
 			_, err := c.pipeline(l.queue(), time.Minute, 1)
@@ -233,12 +241,40 @@ func headerLines(headers map[string]string) string {
 	return b.String()
 }
 
-func (w *contest) enterBare() error {
-	log, err := openBare(w.opt.Data)
+// openBare makes a bare loop that lives as long as the contest.
+func (w *contest) openBare() (*bareLog, error) {
+	dir, err := os.MkdirTemp(w.opt.Data, "bare-")
+	if err != nil {
+		return nil, fmt.Errorf("make a directory for the bare loop: %w", err)
+	}
+	log, err := openBare(dir)
+	if err == nil {
+		w.undo = append(w.undo, func() { _ = log.close() })
+	}
+	return log, err
+}
+
+// enterSockets lets an answering peer confirm what the bare loop has written. It has no queues, so there is nothing to be consumed.
+func (w *contest) enterSockets() error {
+	log, err := w.openBare()
 	if err != nil {
 		return err
 	}
-	w.undo = append(w.undo, func() { _ = log.close() })
+	a, err := startLogging(false, log)
+	if err != nil {
+		return err
+	}
+	w.undo = append(w.undo, a.close)
+	s := &stompBroker{door: door{addr: a.addr(), host: "bench"}, forgets: true}
+	w.enter(&contender{Sockets, "bare loop behind STOMP", s.offer})
+	return nil
+}
+
+func (w *contest) enterBare() error {
+	log, err := w.openBare()
+	if err != nil {
+		return err
+	}
 	w.enter(&contender{Bare, "bare loop, in process", func(ctx context.Context, l load, d time.Duration) (sample, error) {
 		return closedLoop(ctx, l.outstanding(), d, log.append)
 	}})
@@ -249,13 +285,18 @@ func (w *contest) enterBare() error {
 type stompBroker struct {
 	door            door
 	send, subscribe string // header lines
+	forgets         bool   // what is sent cannot be consumed
+	attended        int    // loads with consumers so far
 }
 
 // offer measures a load, and leaves the queue as it was found: empty.
 func (b *stompBroker) offer(ctx context.Context, l load, d time.Duration) (s sample, err error) {
 	queue := l.queue()
 	var a *audience
-	if l.consumers > 0 {
+	if l.consumers > 0 && !b.forgets {
+		// A new one each time: RabbitMQ may lose acknowledgements that the end of a connection follows, and delivers those messages again.
+		b.attended++
+		queue = fmt.Sprintf("%s-%d", queue, b.attended)
 		if a, err = b.attend(ctx, queue, l.consumers); err != nil {
 			return s, err
 		}
@@ -276,7 +317,7 @@ func (b *stompBroker) offer(ctx context.Context, l load, d time.Duration) (s sam
 		s.out = int(a.got.Load())
 		return s, errors.Join(err, a.finish(ctx, s.frames))
 	}
-	if err != nil || s.frames == 0 {
+	if err != nil || s.frames == 0 || b.forgets {
 		return s, err
 	}
 	return s, b.empty(ctx, queue, s.frames)

@@ -64,6 +64,35 @@ func TestBareLoopTellsErrors(t *testing.T) {
 	_ = l.close()
 }
 
+// What the answering peer confirms is written, and a write that fails is not confirmed.
+func TestSocketsConfirmWhatIsWritten(t *testing.T) {
+	w := &contest{opt: Options{Data: t.TempDir()}}
+	defer w.close()
+	log, err := w.openBare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := startLogging(false, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.close()
+	b := &stompBroker{door: door{addr: a.addr(), host: "bench"}, forgets: true}
+	for _, l := range brokerLoads {
+		if s, err := b.offer(t.Context(), l, 20*time.Millisecond); err != nil || s.frames < l.producers || s.out != 0 {
+			t.Fatalf("%s: %+v, %v", l.name, s, err)
+		}
+	}
+	text, err := os.ReadFile(log.file.Name())
+	if err != nil || !bytes.HasPrefix(text, slices.Concat(body, body)) {
+		t.Fatal("nothing was written", err)
+	}
+	log.file.Close()
+	if s, err := b.offer(t.Context(), brokerLoads[0], 20*time.Millisecond); err == nil {
+		t.Fatalf("confirmed without being written: %+v", s)
+	}
+}
+
 func TestClosedLoopCounts(t *testing.T) {
 	s, err := closedLoop(t.Context(), 3, 30*time.Millisecond, func([]byte) error { time.Sleep(time.Millisecond); return nil })
 	if err != nil || s.frames < 3 || s.frames > 90 || s.p50 < time.Millisecond || s.p99 < s.p50 || s.took < 30*time.Millisecond {
@@ -155,7 +184,7 @@ func TestMissingSaysWhatToDo(t *testing.T) {
 	if err := Missing(string(ActiveMQ)); err == nil || !strings.Contains(err.Error(), "scripts/install-brokers") {
 		t.Fatalf("error %v", err)
 	}
-	if err := Missing(string(Bare)); err != nil {
+	if err := errors.Join(Missing(string(Bare)), Missing(string(Sockets))); err != nil {
 		t.Fatal(err)
 	}
 }

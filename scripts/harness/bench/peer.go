@@ -14,7 +14,8 @@ import (
 // without end, as many as its window has room for.
 type answerer struct {
 	ln     net.Listener
-	paired bool // speaks the paired contract to sessions that do
+	paired bool     // speaks the paired contract to sessions that do
+	log    *bareLog // what it reads of SENDs is durable there before it confirms; nil for none
 	wg     sync.WaitGroup
 
 	mu    sync.Mutex
@@ -26,12 +27,14 @@ const (
 	epochOf       = "1"
 )
 
-func startAnswerer(paired bool) (*answerer, error) {
+func startAnswerer(paired bool) (*answerer, error) { return startLogging(paired, nil) }
+
+func startLogging(paired bool, log *bareLog) (*answerer, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listen for the answering peer: %w", err)
 	}
-	a := &answerer{ln: ln, paired: paired, conns: map[net.Conn]bool{}}
+	a := &answerer{ln: ln, paired: paired, log: log, conns: map[net.Conn]bool{}}
 	a.wg.Go(a.accept)
 	return a, nil
 }
@@ -53,7 +56,7 @@ func (a *answerer) accept() {
 		}
 		a.wg.Go(func() {
 			defer a.drop(conn)
-			p := &peerConn{paired: a.paired, br: bufio.NewReaderSize(conn, readBuffer), bw: bufio.NewWriterSize(conn, readBuffer)}
+			p := &peerConn{paired: a.paired, log: a.log, br: bufio.NewReaderSize(conn, readBuffer), bw: bufio.NewWriterSize(conn, readBuffer)}
 			for p.turn() == nil {
 			}
 		})
@@ -91,7 +94,9 @@ func (a *answerer) close() {
 // peerConn is one connection to an answerer.
 type peerConn struct {
 	paired  bool // the peer can
-	session bool // this connection does: effects are numbered, and confirmed by a cursor
+	log     *bareLog
+	last    *bareBatch // that a SEND of this connection is in
+	session bool       // this connection does: effects are numbered, and confirmed by a cursor
 	br      *bufio.Reader
 	bw      *bufio.Writer
 	f       stompFrame
@@ -109,6 +114,11 @@ var errBye = errors.New("the peer has disconnected")
 // turn reads one frame and answers it. Before it would wait for the next one, everything said so far leaves.
 func (p *peerConn) turn() error {
 	if drained(p.br) {
+		if p.last != nil {
+			if <-p.last.done; p.last.err != nil {
+				return p.last.err
+			}
+		}
 		p.confirm()
 		p.deliver()
 		if err := p.bw.Flush(); err != nil {
@@ -121,6 +131,10 @@ func (p *peerConn) turn() error {
 	switch string(p.f.command) {
 	case "CONNECT", "STOMP":
 		return p.connected()
+	case "SEND":
+		if p.log != nil {
+			p.last = p.log.hand(body)
+		}
 	case "SUBSCRIBE":
 		p.subscription, p.destination = string(p.f.value[hID]), string(p.f.value[hDestination])
 	case "ACK", "NACK":
