@@ -206,43 +206,58 @@ func (c *checker) inventory() error {
 	if c.report.Owner, err = livingOwner(c.disk); err != nil {
 		return err
 	}
+	return c.name(names, used)
+}
+
+// name finds out which store this is: STORE says so, and some segment must say so too.
+func (c *checker) name(names []string, used bool) (err error) {
 	c.store, err = loadStore(c.disk, used)
 	c.named = err == nil
+	said := c.said(names)
+	reason := ""
 	switch {
-	case errors.Is(err, errReadOnly): // it was made, and nothing since
+	case errors.Is(err, errReadOnly): // it would have been made now: nothing was ever stored
 		return fmt.Errorf("%w in %s", ErrNoStore, c.disk.path)
 	case errors.Is(err, ErrDamaged):
-		c.problem(Problem{File: storeFile, Reason: strings.TrimPrefix(err.Error(), ErrDamaged.Error()+": ")})
-		c.store = c.guessStore(names)
+		reason = strings.TrimPrefix(err.Error(), ErrDamaged.Error()+": ")
 	case err != nil:
 		return err
+	case len(said) > 0 && !slices.Contains(said, c.store):
+		reason = fmt.Sprintf("it says that this is store %s, the segments say %s", c.store, said[0])
+	}
+	if reason != "" {
+		c.problem(Problem{File: storeFile, From: 1, Reason: reason})
+		c.named, c.store = false, uuid{}
+		if len(said) == 1 {
+			c.store = said[0]
+		}
 	}
 	c.report.Store = c.store.String()
 	return nil
 }
 
-// guessStore takes the name of the store from a segment.
-func (c *checker) guessStore(names []string) (u uuid) {
+// said lists the stores that segments say they belong to.
+func (c *checker) said(names []string) (list []uuid) {
 	for _, name := range names {
 		p, ok := parsePlace(name)
 		if !ok {
 			continue
 		}
-		b := make([]byte, sectorSize)
 		f, err := c.disk.open(name)
 		if err != nil {
 			continue
 		}
+		b := make([]byte, sectorSize)
 		_, err = f.ReadAt(b, 0)
 		f.Close()
 		if err != nil {
 			continue
 		}
-		if o, err := parseOpening(b, uuid(b[16:32]), p); err == nil {
-			return o.store
+		if o, err := parseOpening(b, uuid(b[16:32]), p); err == nil && !slices.Contains(list, o.store) {
+			list = append(list, o.store)
 		}
 	}
-	return u
+	return list
 }
 
 func (c *checker) problem(p Problem) { c.report.Problems = append(c.report.Problems, p) }

@@ -3,7 +3,6 @@ package journal
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 )
 
@@ -18,8 +17,13 @@ type gap struct {
 // octets that a writer put there: a gap at the end of a file may have none left.
 func (g gap) octets() int64 { return g.end - g.off }
 
-// records that were there.
-func (g gap) records() uint64 { return uint64(g.to + 1 - g.from) }
+// count is how many records were there that belong to e.
+func (g gap) count(e *examined) int64 {
+	if g.to < e.first || g.from > g.to {
+		return 0
+	}
+	return int64(g.to + 1 - max(g.from, e.first))
+}
 
 // examined is a segment as it reads beyond its damage. Recovery stops where the first thing is wrong; who has to say all that is wrong, or to save
 // what is not, goes on.
@@ -137,8 +141,16 @@ func (x *examiner) head() error {
 	if x.first == 0 {
 		g.from, g.to = 1, 0
 	}
-	if x.foreign && x.sealed { // nothing in the file can be trusted
-		g.end, g.to = x.end, x.last
+	if x.foreign { // nothing in the file can be trusted
+		if !x.sealed {
+			x.first = max(x.first, 1)
+			x.last, x.end = max(x.r.mark.lsn, x.first), segmentHeader
+			g.from = x.first
+		}
+		g.end, g.to = max(x.end, x.size), x.last
+		if x.sealed {
+			g.end = x.end
+		}
 	}
 	x.miss(g)
 	return nil
@@ -192,6 +204,9 @@ func (x *examiner) body() error {
 				return err
 			}
 			x.proof = max(x.proof, x.tail.durable)
+			if x.r.all {
+				x.proof = max(x.proof, x.tail.last)
+			}
 		}
 		if !x.sealed && (sc.next > x.proof || x.first == 0) {
 			break // what may follow was never acknowledged
@@ -340,69 +355,4 @@ func (x *examiner) remains(g *gap) (all bool, err error) {
 		off += int64(recordSize(h.size))
 	}
 	return true, nil
-}
-
-// resume finds where records go on behind damage at off, where number next belongs: at the first whole one, up to number last, that leaves the room that
-// those before it must have taken. Where the damaged record still says how long it is, and its successor is there, nothing in between is looked at: its
-// payload may hold anything, even records.
-func (s *scanner) resume(off int64, next, last LSN) (to int64, lsn LSN, ok bool, err error) {
-	b, err := s.at(off, recordHeader)
-	if err != nil || len(b) < recordHeader {
-		return 0, 0, false, err
-	}
-	if h, ok := parseHead(b, s.epoch); ok && h.lsn == next {
-		to := off + int64(recordSize(h.size))
-		if h, _, ok, err := s.read(to); err != nil || ok && h.lsn == next+1 {
-			return to, next + 1, ok, err
-		}
-		if to == s.size && next == last {
-			return to, next + 1, true, nil
-		}
-	}
-	for p := (off + 15) &^ 7; p < s.size; {
-		w, err := s.at(p, windowBytes/4)
-		if err != nil {
-			return 0, 0, false, err
-		}
-		if allZero(w) {
-			p += int64(len(w))
-			continue
-		}
-		for stop := p + int64(len(w)); p < stop; p += 8 {
-			h, _, ok, err := s.read(p)
-			if err != nil {
-				return 0, 0, false, err
-			}
-			if ok && h.lsn > next && h.lsn <= last && (p-off)/recordHeader >= int64(h.lsn-next) {
-				return p, h.lsn, true, nil
-			}
-		}
-	}
-	return 0, 0, false, nil
-}
-
-// patchy reads a file of which the medium may have lost sectors: they read as zeros, which is damage wherever it matters.
-type patchy struct {
-	src io.ReaderAt
-	err error // the last error of reading
-}
-
-func (p *patchy) ReadAt(b []byte, off int64) (int, error) {
-	n, err := p.src.ReadAt(b, off)
-	if err == nil || errors.Is(err, io.EOF) {
-		return n, err
-	}
-	p.err = err
-	for at := 0; at < len(b); {
-		step := min(len(b)-at, sectorSize-int((off+int64(at))%sectorSize))
-		n, err := p.src.ReadAt(b[at:at+step], off+int64(at))
-		if errors.Is(err, io.EOF) {
-			return at + n, err
-		}
-		if err != nil {
-			clear(b[at+n : at+step])
-		}
-		at += step
-	}
-	return len(b), nil
 }

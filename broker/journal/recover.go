@@ -37,6 +37,7 @@ type recovery struct {
 	mark     mark
 	exact    bool // nothing beyond mark was acknowledged
 	look     bool // change nothing, not even the quarantine
+	all      bool // to examine: whatever is whole was acknowledged
 	visit    func(Record) (Account, error)
 	copy     *copied // what was visited before; nil: nothing
 	buf      []byte

@@ -32,6 +32,9 @@ func (c *checker) read(visit func(Record) error) error {
 	for _, e := range s.chain {
 		c.segment(e)
 	}
+	for _, b := range s.unsure {
+		c.problem(b.problem())
+	}
 	for _, p := range s.strange {
 		c.problem(Problem{File: p.name(), From: 1, Reason: "it is no segment of this store, and keeps recovery from finding the end of the log"})
 	}

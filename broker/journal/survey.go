@@ -11,7 +11,8 @@ type survey struct {
 	chain   []*examined // the segments of the log, in order
 	strange []place     // files that stop recovery, and hold nothing of the log
 	newer   bool        // a newer version was here
-	guessed bool        // no list of segments could be read, so the chain is what is there
+	guessed bool        // the list of segments could not be read, so the chain is what older lists name and is there
+	unsure  []sealed    // what they name, and is not there: deleted in good order, or lost
 }
 
 // survey reads the store. The error is visit's, or one of the file system other than damage.
@@ -41,7 +42,7 @@ func (r *recovery) survey(visit func(Record) error) (*survey, error) {
 		return nil, err
 	}
 	if s.guessed {
-		list = plausible(list, places)
+		list = s.plausible(list, places)
 	}
 	first := last.first
 	for _, b := range list {
@@ -54,11 +55,33 @@ func (r *recovery) survey(visit func(Record) error) (*survey, error) {
 			first = e.last + 1
 		}
 	}
+	lostCount := first == 0 // nothing in it is whole: it goes on behind what was acknowledged
+	if lostCount {
+		first = r.mark.lsn
+	}
 	if last, err = r.examine(*end, nil, first, visit); err != nil {
 		return nil, err
 	}
+	if n := len(last.gaps); lostCount && n > 0 {
+		last.gaps[n-1].from = 1
+	}
 	s.add(last)
+	if s.guessed {
+		s.between()
+	}
 	return s, nil
+}
+
+// between finds numbers that no segment has. Deleted segments leave such holes; where no list says so, lost ones may have left them.
+func (s *survey) between() {
+	next := LSN(1)
+	for _, e := range s.chain {
+		covered := slices.ContainsFunc(s.unsure, func(b sealed) bool { return b.first < e.first && b.last >= next })
+		if e.first > next && !covered {
+			s.unsure = append(s.unsure, sealed{place: e.place, first: next, last: e.first - 1})
+		}
+		next = e.last + 1
+	}
 }
 
 func (s *survey) add(e *examined) {
@@ -146,24 +169,45 @@ func (s *survey) members(r *recovery, e *examined, places []place) ([]sealed, er
 		}
 		before, bound = places[i-1], nil
 	}
-	p, err := r.examine(before, bound, 0, nil)
+	q := *r
+	q.mark, q.all = mark{}, true // something was begun behind it, so nothing in it is a torn tail
+	p, err := q.examine(before, bound, 0, nil)
+	r.buf = q.buf
 	if err != nil {
 		return nil, err
 	}
 	list, err := s.members(r, p, places)
-	if err != nil || p.first == 0 || p.foreign {
+	if err != nil || p.foreign && bound == nil {
 		return list, err
+	}
+	if p.first == 0 && bound != nil { // nothing in it says, so it began where its predecessor ended
+		p.first = 1
+		if n := len(list); n > 0 {
+			p.first = list[n-1].last + 1
+		}
+	}
+	if p.first == 0 || p.first > p.last {
+		return list, nil
 	}
 	return append(list, p.sealedAs()), nil
 }
 
-// plausible keeps of a list that was put together what is there and in order. What is not there may have been deleted when its successor was begun.
-func plausible(list []sealed, places []place) (kept []sealed) {
+// plausible keeps of a list that was put together what is there and in order.
+func (s *survey) plausible(list []sealed, places []place) (kept []sealed) {
 	for _, b := range list {
 		n := len(kept)
-		if slices.Contains(places, b.place) && (n == 0 || b.first > kept[n-1].last && b.id > kept[n-1].id) {
+		switch {
+		case !slices.Contains(places, b.place):
+			s.unsure = append(s.unsure, b)
+		case n == 0 || b.first > kept[n-1].last && b.id > kept[n-1].id:
 			kept = append(kept, b)
 		}
 	}
 	return kept
+}
+
+// problem says that a segment is missing, perhaps.
+func (b sealed) problem() Problem {
+	return Problem{File: b.name(), From: b.first, To: b.last,
+		Reason: "the segments before this, or it, are missing; whether they were deleted in good order cannot be known, for the last list of segments is unreadable"}
 }
