@@ -201,6 +201,7 @@ type brokerStatus struct {
 	Epoch       uint64    `json:"epoch,omitempty"`
 	Listen      string    `json:"listen"`
 	Owner       any       `json:"owner,omitempty"`
+	Copy        any       `json:"copy,omitempty"` // a standby's
 	Connections int       `json:"connections"`
 	Sessions    int       `json:"sessions"`
 	Absent      int       `json:"absent"`
@@ -209,6 +210,7 @@ type brokerStatus struct {
 	Bytes       int64     `json:"bytes"`
 	RecoveryMS  float64   `json:"recovery_ms,omitempty"`
 	Recovered   int       `json:"recovered_records,omitempty"`
+	Copied      int       `json:"copied_records,omitempty"` // of those: while it stood by
 	Error       string    `json:"error,omitempty"`
 }
 
@@ -216,9 +218,13 @@ func describeBroker(s broker.Status) brokerStatus {
 	d := brokerStatus{
 		Role: string(s.Role), Since: s.Since, Store: s.Store, Epoch: s.Epoch, Listen: s.Addr, Connections: s.Connections, Sessions: s.Sessions,
 		Absent: s.Absent, Queues: s.Queues, Messages: s.Messages, Bytes: s.Bytes, RecoveryMS: s.Recovery.Seconds() * 1e3, Recovered: s.Recovered,
+		Copied: s.Copied,
 	}
 	if s.Role == broker.Standby && s.Owner.PID != 0 {
 		d.Owner = map[string]any{"node": s.Owner.Node, "pid": s.Owner.PID, "epoch": s.Owner.Epoch, "silent_ms": s.Owner.Silent.Milliseconds()}
+	}
+	if s.Role == broker.Standby {
+		d.Copy = map[string]any{"epoch": s.Copy.Epoch, "applied": s.Copy.Applied, "proved": s.Copy.Proved, "records": s.Copy.Records, "cold": s.Copy.Cold}
 	}
 	if s.Err != nil {
 		d.Error = s.Err.Error()

@@ -26,7 +26,7 @@ func TestDemoBacklog(t *testing.T) {
 	if linux := runtime.GOOS == "linux"; linux && (b.Memory.Owner < 1<<20 || b.Memory.Standby < 1<<20 || b.Memory.Peak < b.Memory.Owner || len(b.Bars) != 4) {
 		t.Errorf("%+v", b)
 	}
-	for _, want := range []string{"all confirmed", "lost 0, duplicated 0, reordered 0", "silence p50 with the backlog at most 50 ms", `"resident_octets":{"owner":`} {
+	for _, want := range []string{"all confirmed", "WARM ", "lost 0, duplicated 0, reordered 0", "silence p50 with the backlog at most 50 ms", `"resident_octets":{"owner":`} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the output has no %s", want)
 		}

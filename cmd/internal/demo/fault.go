@@ -143,5 +143,8 @@ func (r *run) revive(ctx context.Context, m *member) error {
 		r.memory.roles(r.cluster.members[r.active].process, m.process)
 		r.say("BACK   %s stands by (pid %d)", m.host, m.process.pid())
 	}
+	if err == nil && r.result.Backlog != nil {
+		err = r.awaitCopy(ctx, m)
+	}
 	return err
 }

@@ -20,6 +20,13 @@ type brokerState struct {
 	Role  string    `json:"role"`
 	Since time.Time `json:"since"`
 	Epoch uint64    `json:"epoch"`
+	Count int       `json:"messages"` // in its queues
+	// Copy is a standby's copy of the store, by records; nil where it has none.
+	Copy *struct {
+		Applied uint64 `json:"applied"`
+		Proved  uint64 `json:"proved"` // by the owner, so far
+		Cold    string `json:"cold"`   // why there is none
+	} `json:"copy"`
 }
 
 // awaitActive waits for m to own the store.
