@@ -69,8 +69,14 @@
 // anything. So a file that is missing and was not deleted is damage, one that is there and was deleted is litter. What an owner deletes late, after it was
 // fenced, is what its successor has read as deleted.
 //
+// # Warm copy
+//
+// A candidate that waits for the lock may follow the log, so that its take-over does not depend on the backlog. It visits what a mark proves to have been
+// acknowledged and no more; recovery, behind the claimed epoch, reads on from there, or from the beginning if the log that it finds is not the one that was
+// visited. It is argued at follower.
+//
 // # What it does not do
 //
-// It does not move live records out of mostly dead segments, read single records back, repair, keep a warm copy, or reserve space for a full disk (which ends
+// It does not move live records out of mostly dead segments, read single records back, repair, or reserve space for a full disk (which ends
 // in Failed).
 package journal

@@ -49,6 +49,7 @@ type follower struct {
 	r     *recovery // its ledger and count; nil: there is no copy
 	epoch uint64    // of the newest mark
 	marks *os.File  // the epoch's file
+	slots [markSlots * sectorSize]byte
 	proof mark
 	start LSN        // the proof when the chain of segments was settled
 	trail []*stretch // segments still to be read, in order; the last is where the log goes on

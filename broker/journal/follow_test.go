@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -149,7 +150,7 @@ func TestFollowEverywhere(t *testing.T) {
 			w := following{t: t, habit: h, every: every}
 			w.run(seed + uint64(i))
 			t.Logf("%d take-overs: %d warm, %d cold; %d copies thrown away, %d acknowledgements", w.points, w.warm, w.points-w.warm, w.u.resets, w.acks)
-			if w.warm == 0 {
+			if w.warm == 0 && h.skip < 100 { // who looks rarely is left behind by a store whose segments come and go so fast
 				t.Error("no copy was ever of use")
 			}
 			if h.skip == 0 && w.u.resets > 0 {
@@ -327,12 +328,18 @@ func (w *succession) trial(seed uint64, n int64, ops int) bool {
 	u := newUnderstudy()
 	f := u.follow(t, dir)
 	defer func() { f.close(); f.disk.close() }()
+	var turn sync.Mutex // the owner changes the disk from two goroutines
+	var mu sync.Mutex   // the owner's changes are made by more than one goroutine
 	poll := func(when ...string) {
+		mu.Lock()
+		defer mu.Unlock()
 		if w.when == "always" || slices.Contains(when, w.when) {
+			turn.Lock()
+			defer turn.Unlock()
 			f.hurry()
 		}
 	}
-	var other *successor
+	var next atomic.Pointer[successor]
 	var armed atomic.Bool
 	var seen atomic.Int64
 	var written atomic.Int64 // by the first owner, after the other had taken over
@@ -342,9 +349,9 @@ func (w *succession) trial(seed uint64, n int64, ops int) bool {
 		case !armed.Load():
 		case seen.Add(1) == n:
 			poll("before", "between")
-			other = succeed(t, dir, seed)
+			next.Store(succeed(t, dir, seed))
 			poll("between")
-		case other != nil && o.kind == opWrite && strings.HasPrefix(o.name, "seg-") && len(o.data) < crashSegment:
+		case next.Load() != nil && o.kind == opWrite && strings.HasPrefix(o.name, "seg-") && len(o.data) < crashSegment:
 			written.Add(1)
 			poll() // between two steps of the one that is stale
 		}
@@ -355,6 +362,7 @@ func (w *succession) trial(seed uint64, n int64, ops int) bool {
 	a.stale = true
 	a.run(ops)
 	a.s.Close()
+	other := next.Load()
 	if other == nil || t.Failed() {
 		return false
 	}
@@ -365,6 +373,7 @@ func (w *succession) trial(seed uint64, n int64, ops int) bool {
 	poll("after", "before")
 	other.serve()
 	poll("after", "late")
+	poll() // the copy may have been thrown away just now
 	if err := other.a.s.Close(); err != nil {
 		t.Fatalf("seed %d, change %d: successor: %v", seed, n, err)
 	}
@@ -375,7 +384,7 @@ func (w *succession) trial(seed uint64, n int64, ops int) bool {
 	}
 	if st := j.Stats(); st.Cold == "" {
 		w.warm++
-	} else if w.when == "always" {
+	} else if w.when == "always" && f.stuck.IsZero() { // else it waits, with patience, for a segment that the successor has deleted
 		t.Errorf("seed %d, change %d: the copy was of no use: %s", seed, n, st.Cold)
 	}
 	w.resets += u.resets
@@ -394,11 +403,10 @@ func TestFollowPhantom(t *testing.T) {
 		t.Run(found, func(t *testing.T) {
 			dir := quickDir(t)
 			var other *successor
-			armed := false
+			var armed atomic.Bool
 			a := newActor(newRand(t))
 			a.s = mustOpen(t, dir, Options{SegmentBytes: 64 << 10, Head: a.head, before: func(o op) error {
-				if armed && o.kind == opWrite {
-					armed = false
+				if o.kind == opWrite && armed.CompareAndSwap(true, false) {
 					other = succeed(t, dir, 7)
 				}
 				return nil
@@ -414,7 +422,7 @@ func TestFollowPhantom(t *testing.T) {
 			if u.last != acked {
 				t.Fatalf("visited up to %d, acknowledged %d", u.last, acked)
 			}
-			armed = true
+			armed.Store(true)
 			phantom, _ := a.put(a.begin())
 			a.s.until("fencing", func() bool { return len(a.s.failed) > 0 })
 			at, size := a.s.Journal, int64(recordSize(a.log[len(a.log)-1].Size))
@@ -604,6 +612,7 @@ func TestFollowTrouble(t *testing.T) {
 		u := &understudy{state: newState()}
 		f := u.follow(t, im.dir)
 		f.visit = func(Record) (Account, error) { return Account{Live: 1}, nil }
+		spoilt.Store(im.dir, true)
 		if err := os.Remove(filepath.Join(im.dir, im.segments(t)[1])); err != nil {
 			t.Fatal(err)
 		}

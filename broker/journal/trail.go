@@ -107,12 +107,11 @@ func (f *follower) look(now time.Time) error {
 
 // mark reads the mark of the epoch that is followed.
 func (f *follower) mark() (mark, error) {
-	var b [markSlots * sectorSize]byte
-	n, err := f.marks.ReadAt(b[:], 0)
+	n, err := f.marks.ReadAt(f.slots[:], 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return mark{}, fmt.Errorf("read mark: %w", err)
 	}
-	return parseMark(b[:n], f.epoch), nil
+	return parseMark(f.slots[:n], f.epoch), nil
 }
 
 // prove takes in a newer mark.
