@@ -64,21 +64,23 @@ type Config struct {
 
 	// Limits of frames. Body defaults to what fits a journal record, the rest as package frame has it.
 	Limits           frame.Limits
-	Prefetch         int   // messages a subscription may hold unacknowledged when its client names no number; 1000
-	MaxPrefetch      int   // and at most; 65536
-	MaxConnections   int   // 20000
-	MaxSubscriptions int   // of one connection; 1000
-	MaxSessions      int   // of sidecars, absent ones included; 100000
-	MaxQueues        int   // that hold something or are listened to; 100000
-	MaxTemporary     int   // temporary queues of one connection; 1000
-	MaxDurables      int   // durable subscriptions; 10000
-	MaxTransactions  int   // open ones of one connection; 1000
-	MaxRecord        int   // octets of a journal record, which bounds messages and transactions; 16 MiB
-	MaxMemory        int64 // octets of messages in memory; 256 MiB
-	MaxPending       int64 // octets of one connection that are not durable yet before it is no longer read; 4 MiB
-	MaxOut           int   // octets waiting for one connection's writer before it is dispatched nothing more; 256 KiB
-	MaxBacklog       int   // octets of topic messages kept for one slow subscription before newer ones are dropped; 4 MiB
-	SegmentBytes     int64 // of the journal; its default
+	Prefetch         int // messages a subscription may hold unacknowledged when its client names no number; 1000
+	MaxPrefetch      int // and at most; 65536
+	MaxConnections   int // 20000
+	MaxSubscriptions int // of one connection; 1000
+	MaxSessions      int // of sidecars, absent ones included; 100000
+	MaxQueues        int // that hold something or are listened to; 100000
+	MaxTemporary     int // temporary queues of one connection; 1000
+	MaxDurables      int // durable subscriptions; 10000
+	MaxTransactions  int // open ones of one connection; 1000
+	MaxRecord        int // octets of a journal record, which bounds messages and transactions; 16 MiB
+	// MaxMemory bounds the octets that messages take in memory, with what is left of those that are out: about 44 of each. From three quarters
+	// of it on durable messages go out; a SEND waits when what cannot go out exceeds it. The process needs up to twice as much; 96 MiB.
+	MaxMemory    int64
+	MaxPending   int64 // octets of one connection that are not durable yet before it is no longer read; 4 MiB
+	MaxOut       int   // octets waiting for one connection's writer before it is dispatched nothing more; 256 KiB
+	MaxBacklog   int   // octets of topic messages kept for one slow subscription before newer ones are dropped; 4 MiB
+	SegmentBytes int64 // of the journal; its default
 
 	Logger  *slog.Logger // discards
 	Metrics *metricSet   // a *metrics.Set; a set of its own
@@ -118,7 +120,9 @@ type Status struct {
 	Absent      int           // of those: expected back
 	Queues      int           //
 	Messages    int           // in queues, held ones included
-	Bytes       int64         // octets of messages
+	Out         int           // of those: in the journal only
+	Bytes       int64         // octets that messages take in memory, and what is left of those that are out
+	Damaged     int           // queues that stopped because a message of theirs cannot be read
 	Recovery    time.Duration // from having the lock to serving
 	Recovered   int           // journal records it read
 	Copied      int           // of those: while it stood by
@@ -177,7 +181,7 @@ func (c Config) withDefaults() Config {
 	def(&c.MaxDurables, 10000)
 	def(&c.MaxTransactions, 1000)
 	def(&c.MaxRecord, 16<<20)
-	def(&c.MaxMemory, 256<<20)
+	def(&c.MaxMemory, 96<<20)
 	def(&c.MaxPending, 4<<20)
 	def(&c.MaxOut, 256<<10)
 	def(&c.MaxBacklog, 4<<20)

@@ -126,7 +126,7 @@ type source interface {
 }
 
 // fetch reads what an errand is for, in the order in which it lies. hash is the pool's. It needs no mutex.
-func (e *errand) fetch(from source, hash func(msgID) uint64, buf []byte) []byte {
+func (e *errand) fetch(from source, hash func(msgID) uint64, buf []byte) {
 	order := make([]*reading, len(e.reads))
 	for i := range e.reads {
 		order[i] = &e.reads[i]
@@ -138,9 +138,7 @@ func (e *errand) fetch(from source, hash func(msgID) uint64, buf []byte) []byte 
 	var err error
 	for i, want := range order {
 		if i == 0 || want.at != order[i-1].at { // a record may have several
-			if r, err = from.Read(want.at, buf); err == nil {
-				buf = r.Payload
-			}
+			r, err = from.Read(want.at, buf)
 		}
 		if want.err = err; err != nil {
 			continue
@@ -153,5 +151,4 @@ func (e *errand) fetch(from source, hash func(msgID) uint64, buf []byte) []byte 
 			want.err = fmt.Errorf("record %d: %w", r.LSN, want.err)
 		}
 	}
-	return buf
 }

@@ -19,7 +19,7 @@ type counters struct {
 	in, out, receipts, errors, acks, nacks, commits          *tally
 	redelivered, claimsGranted, claimsGone, late, rolledBack *tally
 	repeated, resumed, evicted, dropped, connections         *tally
-	unreachable, expired, withheld, damaged                  *tally
+	unreachable, expired, withheld, pagesOut, pagesRead      *tally
 }
 
 func newCounters(set *metricSet) *counters {
@@ -43,7 +43,8 @@ func newCounters(set *metricSet) *counters {
 		unreachable:   set.NewCounter("understudy_broker_unreachable_messages_total"),
 		expired:       set.NewCounter("understudy_broker_messages_expired_total"),
 		withheld:      set.NewCounter("understudy_broker_output_withheld_total"),
-		damaged:       set.NewCounter("understudy_broker_damaged_queues_total"),
+		pagesOut:      set.NewCounter("understudy_broker_pages_out_total"),
+		pagesRead:     set.NewCounter("understudy_broker_pages_read_total"),
 		connections:   set.NewCounter("understudy_broker_connections_accepted_total"),
 	}
 }
@@ -59,6 +60,9 @@ func (s *Server) register(set *metricSet) {
 	gauge("understudy_broker_queues", func(st Status) float64 { return float64(st.Queues) })
 	gauge("understudy_broker_queue_messages", func(st Status) float64 { return float64(st.Messages) })
 	gauge("understudy_broker_queue_bytes", func(st Status) float64 { return float64(st.Bytes) })
+	gauge("understudy_broker_messages_out", func(st Status) float64 { return float64(st.Out) })
+	gauge("understudy_broker_index_bytes", func(st Status) float64 { return float64(st.Out) * entryOverhead })
+	gauge("understudy_broker_damaged_queues", func(st Status) float64 { return float64(st.Damaged) })
 	gauge("understudy_broker_epoch", func(st Status) float64 { return float64(st.Epoch) })
 	gauge("understudy_broker_recovery_seconds", func(st Status) float64 { return st.Recovery.Seconds() })
 	gauge("understudy_broker_recovery_records", func(st Status) float64 { return float64(st.Recovered) })

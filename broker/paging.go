@@ -14,6 +14,7 @@ import (
 // paging is the store's account of it.
 type paging struct {
 	wishes     ring[*page] // to be read
+	later      []*page     // to be read when more is durable
 	evicting   bool        // until there is room again
 	idle       bool        // nothing can go out in this round
 	round      uint64      // of attempts: it changes when more may go out
@@ -22,8 +23,6 @@ type paging struct {
 	level      int         // how hard it is tried
 	dissolving []*queue    // gone, with messages that are out
 	damaged    int         // queues
-	read       uint64      // pages, ever
-	gone       uint64      // pages that went out, ever
 }
 
 // What one call into the store does about paging at most.
@@ -49,6 +48,11 @@ const (
 func (g *paging) another() {
 	g.round++
 	g.idle = false
+	for _, p := range g.later {
+		g.wishes.push(p)
+	}
+	clear(g.later)
+	g.later = g.later[:0]
 }
 
 // evict makes room if memory is short, a few pages at a time.
@@ -140,7 +144,7 @@ func (s *store) putOut(p *page, hard bool) {
 	if went == 0 {
 		return
 	}
-	s.paging.gone++
+	s.count.pagesOut.Inc()
 	if p.live == n && p.out == n {
 		p.objs = nil
 	} else {
@@ -223,10 +227,10 @@ type reading struct {
 
 // take returns up to most pages for the shell to read. What lies in records that are not durable yet stays for later.
 func (s *store) take(most int) (list []*errand) {
-	for n := s.paging.wishes.len(); n > 0 && len(list) < most; n-- {
+	for s.paging.wishes.len() > 0 && len(list) < most {
 		p := s.paging.wishes.pop()
 		if p.newest > s.through && p.live > 0 {
-			s.paging.wishes.push(p)
+			s.paging.later = append(s.paging.later, p)
 			continue
 		}
 		e := &errand{page: p}
@@ -289,9 +293,11 @@ func (s *store) handIn(e *errand) {
 			owed = append(owed, m.hold.sub)
 		}
 	}
-	s.paging.read++
+	s.count.pagesRead.Inc()
 	if p.out == 0 {
-		p.outs = nil
+		if p.objs == nil || !slices.Contains(p.objs[p.head:], nil) { // else they tell where the empty slots are
+			p.outs = nil
+		}
 		s.unwatchPage(p)
 	}
 	if p.live > 0 && p.data > 0 {
@@ -360,7 +366,6 @@ func (s *store) spoil(q *queue, r *reading) {
 	q.damage = faultf("damaged queue", "message %d of %s cannot be read (segment %d, offset %d): %v. Nothing is delivered from this queue until the store is repaired: "+
 		"stop the server and run 'understudy journal check'", lsn, q.name, r.at.Segment, r.at.Offset, r.err)
 	s.paging.damaged++
-	s.count.damaged.Inc()
 	s.slog.Error("queue stopped: a message in the journal cannot be read", "destination", q.name, "lsn", lsn, "segment", uint64(r.at.Segment), "offset", r.at.Offset,
 		"error", r.err)
 	for _, sub := range q.subs {

@@ -20,7 +20,9 @@ const recordOverhead = 4 << 10
 type Server struct {
 	cfg    Config
 	failed chan error // of one element: what ended the journal
-	count  *counters
+	// toLoader, of one element, says that the store wants pages.
+	toLoader chan struct{}
+	count    *counters
 
 	mu     sync.Mutex
 	status Status
@@ -40,7 +42,7 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg.withDefaults(), failed: make(chan error, 1), conns: map[*conn]struct{}{}}
+	s := &Server{cfg: cfg.withDefaults(), failed: make(chan error, 1), toLoader: make(chan struct{}, 1), conns: map[*conn]struct{}{}}
 	s.status = Status{Role: Standby, Since: time.Now(), Node: s.cfg.Name, Addr: s.cfg.Listener.Addr().String()}
 	s.count = newCounters(s.cfg.Metrics)
 	s.register(s.cfg.Metrics)
@@ -57,6 +59,12 @@ func (s *Server) lock() {
 
 func (s *Server) unlock() {
 	if st := s.store; st != nil {
+		if st.paging.wishes.len() > 0 {
+			select {
+			case s.toLoader <- struct{}{}:
+			default:
+			}
+		}
 		for _, p := range st.wake {
 			p.touched = false
 			p.conn.kick()
@@ -75,6 +83,7 @@ func (s *Server) Status() Status {
 	status.Connections = len(s.conns)
 	if st := s.store; st != nil {
 		status.Queues, status.Messages, status.Bytes = len(st.queues), st.messages, st.memory
+		status.Out, status.Damaged = st.outs, st.paging.damaged
 		for _, c := range st.sessions {
 			switch {
 			case c.closed:
@@ -137,6 +146,7 @@ func (s *Server) own(ctx context.Context) (err error) {
 			err = fmt.Errorf("close store %s: %w", s.cfg.DataDir, closed)
 		}
 	}()
+	defer s.startLoader(st, log)()
 	every := max(min(50*time.Millisecond, s.cfg.ReclaimWindow/20), time.Millisecond)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -155,6 +165,7 @@ func (s *Server) own(ctx context.Context) (err error) {
 				st.tick()
 			}
 			st.expireMessages(maxLooks)
+			st.paging.another()
 			s.letGo()
 			st.flush()
 			s.unlock()

@@ -131,6 +131,9 @@ func (j *memory) recovered(last journal.LSN, now time.Time, cfg *Config) *store 
 	j.epoch++
 	s := newStore(cfg, newCounters(newMetricSet()))
 	s.log, s.uuid, s.epoch, s.now = j, "store", j.epoch, now
+	if cfg.MaxMemory <= tight {
+		s.slots = 3
+	}
 	rc := newRecovery(s)
 	for _, r := range j.records {
 		a, err := rc.visit(r.Record)

@@ -12,16 +12,18 @@ import (
 
 // world is a store, sidecars that keep the contract, and what their clients have seen.
 type world struct {
-	t      *rapid.T
-	cfg    Config
-	log    *memory
-	store  *store
-	now    time.Time
-	lapse  bool // windows may end: then a message may be shown again
-	actors []*actor
-	sent   map[string]int // body: how often it may be shown
-	shown  map[string]int
-	last   map[string]int // consumer, producer and queue: the last number that was shown
+	t       *rapid.T
+	cfg     Config
+	log     *memory
+	store   *store
+	now     time.Time
+	lapse   bool // windows may end: then a message may be shown again
+	actors  []*actor
+	sent    map[string]int // body: how often it may be shown
+	shown   map[string]int
+	errands []*errand      // that the loader has taken
+	fetched bool           // the first of them was read
+	last    map[string]int // consumer, producer and queue: the last number that was shown
 }
 
 func TestStoreKeepsTheContract(t *testing.T) {
@@ -34,7 +36,7 @@ func TestStoreLosesNothingWhenWindowsEnd(t *testing.T) {
 
 func simulate(t *rapid.T, lapse bool) {
 	w := &world{t: t, now: time.Unix(1e9, 0), lapse: lapse, sent: map[string]int{}, shown: map[string]int{}, last: map[string]int{}}
-	w.cfg = Config{MaxMemory: 1 << 30, MaxOut: rapid.SampledFrom([]int{200, 1 << 20}).Draw(t, "out"), Listener: unbound{}, Prefetch: 3}.withDefaults()
+	w.cfg = Config{MaxMemory: rapid.SampledFrom([]int64{1 << 30, tight}).Draw(t, "memory"), MaxOut: rapid.SampledFrom([]int{200, 1 << 20}).Draw(t, "out"), Listener: unbound{}, Prefetch: 3}.withDefaults()
 	w.log = &memory{t: t, next: 1, deleted: map[journal.Segment]bool{}}
 	w.store = w.log.recovered(0, w.now, &w.cfg)
 	for i, session := range []string{sessionX, sessionY, strings.Repeat("5", 32)} {
@@ -48,6 +50,7 @@ func simulate(t *rapid.T, lapse bool) {
 	w.store.flush()
 	for range rapid.IntRange(1, 120).Draw(t, "steps") {
 		w.step()
+		w.load(rapid.IntRange(0, 2).Draw(t, "pages"))
 	}
 	w.settle()
 }
@@ -103,7 +106,7 @@ func (w *world) crash() {
 		}
 		a.peer, a.ghost = nil, nil
 	}
-	w.store = w.log.recovered(last, w.now, &w.cfg)
+	w.store, w.errands, w.fetched = w.log.recovered(last, w.now, &w.cfg), nil, false
 }
 
 // settle lets everybody finish, and then judges.
@@ -121,6 +124,7 @@ func (w *world) settle() {
 		w.log.sync(w.log.next - 1)
 		w.store.advance(w.log.durable)
 		w.store.flush()
+		w.load(1 << 20)
 		if w.lapse {
 			w.now = w.now.Add(time.Second)
 			w.store.now = w.now

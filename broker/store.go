@@ -226,7 +226,9 @@ func (s *store) dispatch(q *queue) {
 	for {
 		m, at := q.peek()
 		if m == nil && at.page != nil || m != nil && m.away {
-			s.wantNext(q, m, at)
+			if q.listening() {
+				s.wantNext(q, m, at)
+			}
 			return
 		}
 		if m == nil || !s.due(q, m) || s.expired(m) && !s.bury(m) {
@@ -243,10 +245,10 @@ func (s *store) dispatch(q *queue) {
 	}
 }
 
-// wantNext has what is next read if there is somebody to have it: m, or what is in the slot at.
+// wantNext has what is next read for somebody who has credit: m, or what is in the slot at.
 func (s *store) wantNext(q *queue, m *message, at slot) {
 	switch {
-	case m != nil && !s.due(q, m), m == nil && at.entry().flags&outRecovered != 0 && q.gated(), !q.listening():
+	case m != nil && !s.due(q, m), m == nil && at.entry().flags&outRecovered != 0 && q.gated():
 		return
 	case m != nil:
 		s.want(m.page, nil)
