@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -189,6 +190,16 @@ func (s *store) checkBound(t fataler, unit int64) {
 	}
 	if files != st.DiskBytes || files > 2*st.LiveBytes+4*unit+heads {
 		t.Fatalf("files have %d octets, Stats says %d, %d are live and %d in heads", files, st.DiskBytes, st.LiveBytes, heads)
+	}
+}
+
+// rest waits for what takes the janitor up to so long, and some time.
+func (s *store) rest(long time.Duration, cond func() bool) {
+	s.t.Helper()
+	for end := time.Now().Add(long + 10*time.Second); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatalf("waited in vain: %+v", s.Stats())
+		}
 	}
 }
 

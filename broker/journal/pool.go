@@ -78,7 +78,7 @@ func (j *Journal) admit(e *Entry) error {
 
 // stuck says whether what was appended already waits for space.
 func (j *Journal) stuck() error {
-	if j.jan.full && j.jan.urgent {
+	if p := &j.jan.pool; p.full && p.urgent && (len(p.spares) == 0 || p.spares[0].size < p.need) {
 		return fmt.Errorf("%w: what was appended before waits for a segment of %d octets in %s", ErrFull, max(j.opt.SegmentBytes, j.jan.need), j.disk.path)
 	}
 	return nil
@@ -92,7 +92,7 @@ func (j *Journal) provide(id Segment, grow *spare) {
 	var made *spare
 	var err error
 	if grow != nil {
-		err = j.extend(grow.file, grow.size, size)
+		_, err = j.extend(grow.file, grow.size, size)
 	} else {
 		made, err = j.reserve(id, j.opt.SegmentBytes)
 	}
@@ -152,7 +152,7 @@ func (j *Journal) reserve(id Segment, size int64) (*spare, error) {
 		return nil, err
 	}
 	s := &spare{id: id, file: f, size: size}
-	if err = j.extend(f, 0, size); err == nil {
+	if s.zeros, err = j.extend(f, 0, size); err == nil {
 		if err = j.disk.syncDir(); err != nil {
 			err = fmt.Errorf("%w: %w", errFinal, err)
 		}
@@ -166,19 +166,23 @@ func (j *Journal) reserve(id Segment, size int64) (*spare, error) {
 	return nil, err
 }
 
-// extend gives a file that holds nothing yet the space from one offset up to another, durably. Where the file system cannot reserve it, zeros do.
-func (j *Journal) extend(f *file, from, to int64) error {
+// extend gives a file that holds nothing yet the space from one offset up to another, durably. Where the file system cannot reserve it, zeros do. It
+// returns how far there are zeros then.
+func (j *Journal) extend(f *file, from, to int64) (zeros int64, err error) {
 	ok, err := j.disk.allocate(f, to)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	zeros := make([]byte, min(to, zeroStep))
-	for off := from; off < to && !ok; off += zeroStep {
-		if err := j.disk.write(f, zeros[:min(zeroStep, to-off)], off); err != nil {
-			return err
+	if !ok {
+		zeros = to
+		b := make([]byte, min(to, zeroStep))
+		for off := from; off < to; off += zeroStep {
+			if err := j.disk.write(f, b[:min(zeroStep, to-off)], off); err != nil {
+				return 0, err
+			}
 		}
 	}
-	return j.disk.sync(f)
+	return zeros, j.disk.sync(f)
 }
 
 // dull is the first spare that lacks zeros.
@@ -195,7 +199,11 @@ func (j *Journal) fillIn(s *spare, zeros []byte) {
 	zeros = zeros[:min(int64(len(zeros)), s.size-s.zeros)]
 	s.busy = true
 	j.mu.Unlock()
+	done := s.zeros + int64(len(zeros))
 	err := j.disk.write(s.file, zeros, s.zeros)
+	if isFull(err) { // it takes new space to overwrite: then zeros are of no use, and none were written
+		done, err = s.size, nil
+	}
 	if err == nil {
 		err = j.disk.sync(s.file)
 	}
@@ -203,8 +211,8 @@ func (j *Journal) fillIn(s *spare, zeros []byte) {
 	s.busy = false
 	switch {
 	case err == nil:
-		s.zeros += int64(len(zeros))
-	case isFull(err): // a file system that reserves nothing, or takes new space to overwrite
+		s.zeros = done
+	case isFull(err):
 		j.discard(s, err)
 	default:
 		j.setTrouble(fmt.Errorf("prepare segment: %w", err))
