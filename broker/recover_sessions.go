@@ -70,8 +70,8 @@ func (rc *recovery) heads(rd *reader) {
 	if part == 0 {
 		rc.head = &snapshot{sessions: map[sessionID]*session{}, durables: map[journal.LSN]*durable{}, seen: map[sessionID]map[*queue]*floors{}}
 	}
-	if rc.head == nil || part != rc.head.parts {
-		rd.fail()
+	if rc.head == nil || part != rc.head.parts { // a repair gave up the part before it: what is known stays
+		rc.head, rd.b = nil, nil
 		return
 	}
 	h := rc.head

@@ -192,7 +192,7 @@ func (s *Server) open(ctx context.Context) (*journal.Journal, *store, error) {
 			began = time.Now()
 			s.become(Recovering, nil)
 		},
-		Durable: s.durable,
+		Durable: s.durable, Concerns: Concerns,
 		Failed: func(err error) {
 			s.fail(err)
 			select {
