@@ -190,13 +190,13 @@ func (r *run) take(ctx context.Context) error {
 			break
 		}
 		check.receive(identify(r.cfg.Seed, f.Body, r.cfg.Payload))
-		if now := time.Now(); now.Sub(last) >= time.Second {
+		now := time.Now()
+		if r.result.Backlog.TakeSeconds = now.Sub(began).Seconds(); now.Sub(last) >= time.Second {
 			last = now
 			r.say("TAKE   %d of %d messages are taken", check.received, r.cfg.Backlog)
 		}
-		if check.received == r.cfg.Backlog && wait != sweepFor {
+		if check.received == r.cfg.Backlog {
 			wait = sweepFor // for a duplicate to show up
-			r.result.Backlog.TakeSeconds = time.Since(began).Seconds()
 		}
 	}
 	var late net.Error
