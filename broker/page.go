@@ -60,7 +60,7 @@ const (
 	pageSlots = 256
 	pageBytes = 256 << 10
 	// entryOverhead is what a message that is out costs in memory: its entry, and its share in the page.
-	entryOverhead = 42
+	entryOverhead = 44
 )
 
 // page is a run of a lane's messages in the order of their places. Each slot has an object (of a message that was taken or that came in this epoch and

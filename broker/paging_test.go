@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/understudy-mq/understudy/broker/journal"
 )
 
 // A backlog of ten times the memory passes through a consumer, in order, while another one holds a message for the whole time and a third browses. What
@@ -189,4 +192,91 @@ func TestDamageStopsItsQueue(t *testing.T) {
 	if st := s.Status(); st.Damaged != 1 {
 		t.Fatalf("got %+v", st)
 	}
+}
+
+// A queue that ends with messages that are out ends them in the journal too, without reading them: no segment stays for them.
+func TestDissolvedQueueEndsWhatIsOut(t *testing.T) {
+	cfg := Config{MaxMemory: tight, Listener: unbound{}}.withDefaults()
+	log := &memory{t: t, next: 1, deleted: map[journal.Segment]bool{}}
+	s := log.recovered(0, time.Unix(1e9, 0), &cfg)
+	x, d := benchPeer(s, text("CONNECT", "accept-version:1.2", "understudy-session:"+sessionX, "understudy-attempt:1", "client-id:c"))
+	d.owner = sessionX
+	parser := newParser()
+	do := func(command string, headers ...string) {
+		feed(s, x, d, &parser, []byte(text(command, headers...)))
+		s.flush()
+	}
+	durable := func() {
+		log.sync(log.next - 1)
+		s.advance(log.durable)
+		s.flush()
+		s.looks = 0
+	}
+	do("SUBSCRIBE", "id:d", "destination:/topic/t", "durable-subscription-name:d", "ack:client-individual", "prefetch-count:2")
+	const n = 100
+	for i := range n {
+		do("SEND", fmt.Sprint("understudy-effect:", 2*i+1), "destination:/temp-queue/a", "=temporary")
+		do("SEND", fmt.Sprint("understudy-effect:", 2*i+2), "destination:/topic/t", "=durable")
+		durable()
+	}
+	if s.messages != 2*n || s.outs < n {
+		t.Fatalf("%d messages, %d out", s.messages, s.outs)
+	}
+	do("UNSUBSCRIBE", "id:d", "durable-subscription-name:d", "receipt:u")
+	do("DISCONNECT")
+	for range 200 {
+		durable()
+	}
+	if s.messages != 0 || s.memory != 0 || s.outs != 0 || len(s.queues) != 0 || len(s.lanes) != 0 || len(s.paging.dissolving) != 0 {
+		t.Fatalf("%d messages, %d out, %d octets are left", s.messages, s.outs, s.memory)
+	}
+	for range 2 * segmentRecords { // whatever is dead goes when a segment is full
+		s.scratch = appendOrigin(s.scratch[:0], origin{})
+		if _, err := s.append(journal.Entry{Type: recAck, Payload: append(s.scratch, 0)}, pend{}); err != nil {
+			t.Fatal(err)
+		}
+		durable()
+	}
+	if left := len(log.records); left > 3*segmentRecords {
+		t.Fatalf("%d records are left of %d", left, log.next-1)
+	}
+	s = log.recovered(log.next-1, time.Unix(2e9, 0), &cfg)
+	if s.messages != 0 {
+		t.Fatalf("%d messages are back", s.messages)
+	}
+}
+
+// What is left in memory of a message that is out is at most 48 octets, all in all, and what is accounted for is not less than what it takes.
+func TestIndexOfABacklogIsSmall(t *testing.T) {
+	const n = 200000
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	s, log := benchStore()
+	s.cfg.MaxMemory = 1 << 20
+	p, d := benchPeer(s, "CONNECT\naccept-version:1.2\n\n\x00")
+	parser := newParser()
+	send := []byte(text("SEND", "destination:/queue/a", "=x"))
+	before := heap()
+	for i := range n {
+		feed(s, p, d, &parser, send)
+		if i%64 == 63 {
+			s.advance(log.lsn)
+			s.flush()
+		}
+	}
+	s.cfg.MaxMemory = 1
+	for range 100 {
+		s.paging.another()
+		s.flush()
+	}
+	took, accounted := heap()-before, s.memory
+	if s.outs != n || took > 48*n || took > accounted*21/20 {
+		t.Fatalf("%d of %d messages are out: they take %d octets, %.1f each; accounted for are %d", s.outs, n, took, float64(took)/n, accounted)
+	}
+	t.Logf("%.2f octets each, accounted for %.2f", float64(took)/n, float64(accounted)/n)
+	runtime.KeepAlive(s)
 }
