@@ -99,7 +99,7 @@ func (s *store) claim(sub *subscription, all []claim) {
 			s.count.claimsGranted.Inc()
 		}
 	}
-	found := sub.queue.search(claims)
+	found := s.find(sub.queue, claims)
 	for _, c := range all {
 		if _, open := claims[c.id]; !open {
 			continue
@@ -151,6 +151,9 @@ func (s *store) tick() {
 		case c.peer == nil && !s.now.Before(c.absent.Add(c.hold+expiryMargin)):
 			s.expire(c)
 		}
+	}
+	if len(s.waiting) == 0 {
+		s.unfilter()
 	}
 }
 

@@ -216,7 +216,7 @@ func TestQueueKeepsPlaces(t *testing.T) {
 			"claim": func(t *rapid.T) {
 				if len(w.waiting) > 0 {
 					of := w.pick()
-					m := w.q.search(map[msgID]basis{of.id: {}, {hi: 7}: {}})[of.id]
+					m := w.s.find(w.q, map[msgID]basis{of.id: {}, {hi: 7}: {}})[of.id]
 					if m == nil {
 						t.Fatalf("%+v is not found", of)
 					}

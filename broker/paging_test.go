@@ -280,3 +280,50 @@ func TestIndexOfABacklogIsSmall(t *testing.T) {
 	t.Logf("%.2f octets each, accounted for %.2f", float64(took)/n, float64(accounted)/n)
 	runtime.KeepAlive(s)
 }
+
+// A claim of what is not there is answered without a look at the whole backlog, and one of what is there is granted, wherever it is.
+func TestClaimsAmongManyMessages(t *testing.T) {
+	s, _ := benchStore()
+	q := s.queue([]byte("/queue/a"))
+	const n = 3 * filterWorth
+	l := q.lane(0)
+	for i := range uint64(n) {
+		l.pushOut(s.newEntry(msgID{n: i}, journal.LSN(i+1), 0, journal.Position{Segment: 1}, 100, outRecovered), time.Time{})
+	}
+	before := s.memory
+	gone := map[msgID]basis{}
+	for i := range uint64(1000) {
+		gone[msgID{hi: 1, n: i}] = basis{}
+	}
+	if found := s.find(q, gone); len(found) != 0 || q.filter == nil {
+		t.Fatalf("%d messages were found", len(found))
+	}
+	wrong := 0
+	for id := range gone {
+		if q.filter.has(s.hash(id)) {
+			wrong++
+		}
+	}
+	if wrong > 20 {
+		t.Errorf("%d of 1000 ids pass the filter", wrong)
+	}
+	s.through = 1 << 40
+	s.add(q, &message{id: msgID{n: n}, lsn: n + 1, data: []byte("late")})
+	for i := range uint64(n + 1) {
+		want := map[msgID]basis{{n: i}: {}}
+		if i > 20 && i < n-20 {
+			if !q.filter.has(s.hash(msgID{n: i})) {
+				t.Fatalf("message %d does not pass the filter", i)
+			}
+			continue
+		}
+		m := s.find(q, want)[msgID{n: i}]
+		if m == nil || m.id.n != i || m.lsn != journal.LSN(i+1) {
+			t.Fatalf("message %d: got %+v", i, m)
+		}
+	}
+	s.tick()
+	if q.filter != nil || s.memory < before {
+		t.Fatalf("the filter stays, %d octets, %d before", s.memory, before)
+	}
+}

@@ -27,6 +27,7 @@ type queue struct {
 	assigning bool                // recovered messages wait for assign
 	damage    *fault              // what was found where its messages lie: nothing goes out any more, nothing comes in
 	pool      *pool
+	filter    *filter // of the ids, while claims are expected that go to messages which are not there
 }
 
 func (pl *pool) newQueue(name string) *queue {
@@ -43,6 +44,9 @@ func (q *queue) push(m *message, after journal.LSN) {
 	m.pos, m.queue, m.dest, m.state, m.unmet = q.places, q, &q.destination, ready, true
 	q.lane(m.prio).push(m)
 	q.count++
+	if q.filter != nil {
+		q.filter.add(q.pool.hash(m.id))
+	}
 }
 
 // putBack returns a held message to its old place.
@@ -151,40 +155,6 @@ func (q *queue) remove(m *message) {
 	m.state, m.data, m.split = done, nil, 0
 	q.count--
 	m.page.lane.remove(m, octets)
-}
-
-// search finds messages by id, for claims. One that is out gets an object, which holds no octets: nothing has to be read.
-func (q *queue) search(want map[msgID]basis) map[msgID]*message {
-	if len(want) == 0 {
-		return nil
-	}
-	found := make(map[msgID]*message, len(want))
-	byHash := make(map[uint64]msgID, len(want))
-	var some [256]uint64 // a bit for each hash that is wanted: most entries need no more
-	for id := range want {
-		h := q.pool.hash(id)
-		byHash[h] = id
-		some[h>>6&255] |= 1 << (h & 63)
-	}
-	for _, l := range q.lanes {
-		c := l.behind(0)
-		for at, ok := c.next(); ok && len(found) < len(want); at, ok = c.next() {
-			if m := at.message(); m != nil {
-				if _, wanted := want[m.id]; wanted && m.state != done {
-					found[m.id] = m
-				}
-				continue
-			}
-			h := at.entry().hash
-			if some[h>>6&255]&(1<<(h&63)) == 0 {
-				continue
-			}
-			if id, wanted := byHash[h]; wanted {
-				found[id] = q.pool.revive(at, id)
-			}
-		}
-	}
-	return found
 }
 
 // idle reports whether nothing would be lost if the queue were forgotten.

@@ -32,6 +32,7 @@ type store struct {
 	waiting  map[*session]struct{} // those the clock has to look after
 	returned time.Time             // when a session last claimed its place
 	paging   paging
+	filtered []*queue // those that have a filter
 
 	last    journal.LSN // appended
 	through journal.LSN // durable
