@@ -60,7 +60,10 @@ func feed(s *store, p *peer, d *decoder, parser *frame.Parser, octets []byte) {
 		}
 		octets = octets[n:]
 		r := d.decode(&f)
-		s.handle(p, &r)
+		for s.handle(p, &r); p.untaken; s.handle(p, &r) { // a simulated disk is full for a moment
+			p.untaken = false
+			s.space(false)
+		}
 	}
 }
 

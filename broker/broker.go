@@ -60,7 +60,7 @@ type Config struct {
 	HeartBeat      HeartBeat
 	ConnectTimeout time.Duration // from accept to a whole CONNECT; 10 s
 	LingerTimeout  time.Duration // for a client to read the last frame before the connection closes; 2 s
-	FullTimeout    time.Duration // how long a SEND waits for memory before it is refused; 5 s
+	FullTimeout    time.Duration // how long a SEND or COMMIT waits for memory or for space on the disk before it is refused; 5 s
 
 	// Limits of frames. Body defaults to what fits a journal record, the rest as package frame has it.
 	Limits           frame.Limits
@@ -123,6 +123,8 @@ type Status struct {
 	Out         int           // of those: in the journal only
 	Bytes       int64         // octets that messages take in memory, and what is left of those that are out
 	Damaged     int           // queues that stopped because a message of theirs cannot be read
+	DiskFull    bool          // no further journal segment can be made: what producers bring is held back, or will soon be
+	MemoryFull  bool          // what producers bring is held back until messages are consumed
 	Recovery    time.Duration // from having the lock to serving
 	Recovered   int           // journal records it read
 	Copied      int           // of those: while it stood by

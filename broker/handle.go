@@ -178,8 +178,14 @@ func (s *store) nothing(p *peer, r *request, rolledBack bool) (journal.LSN, bool
 	return at.LSN, true
 }
 
-// broken answers a frame whose record the journal did not take.
+// broken answers a frame whose record the journal did not take; if that is for want of room, it waits.
 func (s *store) broken(p *peer, r *request, err error) {
+	if errors.Is(err, journal.ErrFull) {
+		if p.untaken = !p.deaf(); !p.untaken {
+			s.refuse(p, r.receipt, s.overflow(p, r))
+		}
+		return
+	}
 	if errors.Is(err, journal.ErrTooBig) {
 		s.refuse(p, r.receipt, faultf("too big", "%s exceeds the limit of %d octets in one record", r.command, s.cfg.MaxRecord))
 		return

@@ -63,6 +63,14 @@ func (s *Server) register(set *metricSet) {
 	gauge("understudy_broker_messages_out", func(st Status) float64 { return float64(st.Out) })
 	gauge("understudy_broker_index_bytes", func(st Status) float64 { return float64(st.Out) * entryOverhead })
 	gauge("understudy_broker_damaged_queues", func(st Status) float64 { return float64(st.Damaged) })
+	blocked := func(full bool) float64 {
+		if full {
+			return 1
+		}
+		return 0
+	}
+	gauge(`understudy_broker_blocked{reason="disk"}`, func(st Status) float64 { return blocked(st.DiskFull) })
+	gauge(`understudy_broker_blocked{reason="memory"}`, func(st Status) float64 { return blocked(st.MemoryFull) })
 	gauge("understudy_broker_epoch", func(st Status) float64 { return float64(st.Epoch) })
 	gauge("understudy_broker_recovery_seconds", func(st Status) float64 { return st.Recovery.Seconds() })
 	gauge("understudy_broker_recovery_records", func(st Status) float64 { return float64(st.Recovered) })

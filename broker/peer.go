@@ -25,6 +25,9 @@ type peer struct {
 	stalled  bool   // the reader waits
 	touched  bool   // is in store.wake
 	withheld bool   // is in Server.withheld
+	untaken  bool   // the frame that was handled did not fit
+	stuck    bool   // so nothing of p is tried before there is space on the disk
+	unstored bool   // is in store.unstored
 	quit     bool   // has said DISCONNECT: nothing more is taken from it
 	closing  bool   // nothing more is said to it; it ends when out is written
 	dead     bool   // ends at once

@@ -117,8 +117,7 @@ func (c *conn) apply() error {
 	for i := 0; i < len(c.requests); {
 		c.srv.lock()
 		st, p := c.srv.store, &c.peer
-		for i < len(c.requests) && st.admit(p, &c.requests[i]) {
-			st.handle(p, &c.requests[i])
+		for i < len(c.requests) && st.accept(p, &c.requests[i]) {
 			i++
 		}
 		st.flush()
@@ -143,7 +142,7 @@ func (c *conn) overloaded() bool {
 	return c.peer.pending > c.srv.cfg.MaxPending || len(c.peer.out) > c.srv.cfg.MaxOut+controlBytes
 }
 
-// wait holds the reader back. For memory it waits a limited time, for the disk and the client's own reading as long as it takes: the
+// wait holds the reader back. For room it waits a limited time, for a slow disk and the client's own reading as long as it takes: the
 // one ends with the journal, the other with the connection.
 func (c *conn) wait(full bool, i int) error {
 	var timeout <-chan time.Time
@@ -161,10 +160,9 @@ func (c *conn) wait(full bool, i int) error {
 		}
 		c.srv.lock()
 		st, p := c.srv.store, &c.peer
-		ready := !c.overloaded() && (!full || st.admit(p, &c.requests[i]))
+		ready := !c.overloaded() && (!full || st.fits(p, &c.requests[i]))
 		if late && !ready && !p.deaf() {
-			st.refuse(p, c.requests[i].receipt, faultf("out of memory", "%v: %d octets of messages wait to be consumed, %d are allowed",
-				errFull, st.memory, st.cfg.MaxMemory))
+			st.refuse(p, c.requests[i].receipt, st.overflow(p, &c.requests[i]))
 		}
 		deaf := p.deaf()
 		p.stalled = !ready && !deaf

@@ -82,6 +82,7 @@ func (s *Server) Status() Status {
 	status := s.status
 	status.Connections = len(s.conns)
 	if st := s.store; st != nil {
+		status.DiskFull, status.MemoryFull = st.diskLow || st.diskFull, len(st.full) > 0
 		status.Queues, status.Messages, status.Bytes = len(st.queues), st.messages, st.memory
 		status.Out, status.Damaged = st.outs, st.paging.damaged
 		for _, c := range st.sessions {
@@ -199,6 +200,11 @@ func (s *Server) open(ctx context.Context) (*journal.Journal, *store, error) {
 			case s.failed <- err:
 			default:
 			}
+		},
+		Space: func(full bool) {
+			s.lock()
+			st.space(full)
+			s.unlock()
 		},
 		Waiting: func(o journal.Owner) {
 			s.mu.Lock()

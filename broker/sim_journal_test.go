@@ -13,6 +13,7 @@ import (
 // what was not.
 type memory struct {
 	t       interface{ Fatalf(string, ...any) }
+	full    func() bool // whether the disk is, just now; may be nil
 	store   *store
 	epoch   uint64
 	records []memoryRecord
@@ -31,6 +32,9 @@ type memoryRecord struct {
 const segmentRecords = 12
 
 func (j *memory) Append(e journal.Entry) (journal.Position, error) {
+	if j.full != nil && e.Live > 0 && !e.Reserve && j.full() {
+		return journal.Position{}, journal.ErrFull
+	}
 	if j.inSeg >= segmentRecords {
 		j.open()
 	}

@@ -38,6 +38,9 @@ func simulate(t *rapid.T, lapse bool) {
 	w := &world{t: t, now: time.Unix(1e9, 0), lapse: lapse, sent: map[string]int{}, shown: map[string]int{}, last: map[string]int{}}
 	w.cfg = Config{MaxMemory: rapid.SampledFrom([]int64{1 << 30, tight}).Draw(t, "memory"), MaxOut: rapid.SampledFrom([]int{200, 1 << 20}).Draw(t, "out"), Listener: unbound{}, Prefetch: 3}.withDefaults()
 	w.log = &memory{t: t, next: 1, deleted: map[journal.Segment]bool{}}
+	if rapid.IntRange(0, 3).Draw(t, "small disk") == 0 {
+		w.log.full = func() bool { return rapid.IntRange(0, 5).Draw(t, "full") == 0 }
+	}
 	w.store = w.log.recovered(0, w.now, &w.cfg)
 	for i, session := range []string{sessionX, sessionY, strings.Repeat("5", 32)} {
 		a := &actor{w: w, session: session, holds: map[string]*simHold{}, numbers: map[string]int{}, next: 1}

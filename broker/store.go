@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"log/slog"
 	"time"
 
@@ -43,6 +44,10 @@ type store struct {
 	wake    []*peer
 	looks   int     // at messages by selectors in this call
 	full    []*peer // wait for memory
+
+	diskLow  bool    // no further segment can be made
+	diskFull bool    // and the last has no room for messages
+	unstored []*peer // wait for space on the disk
 
 	conns uint64 // numbers connections, never reused in an epoch
 	err   error  // set when the journal can promise nothing any more
@@ -91,6 +96,9 @@ func (s *store) append(e journal.Entry, w pend) (journal.Position, error) {
 	}
 	at, err := s.log.Append(e)
 	if err != nil {
+		if errors.Is(err, journal.ErrFull) {
+			s.noRoom()
+		}
 		return at, err
 	}
 	s.last, w.lsn, w.size = at.LSN, at.LSN, len(e.Payload)
@@ -176,7 +184,9 @@ func (s *store) flush() {
 		}
 		clear(s.dirty)
 		s.dirty = s.dirty[:0]
-		s.acknowledgeAuto()
+		if !s.acknowledgeAuto() {
+			break
+		}
 	}
 	if len(s.paging.dissolving) > 0 {
 		s.dissolveSome()
@@ -287,8 +297,8 @@ func (s *store) deliver(sub *subscription, m *message) {
 	m.hold.ack, m.hold.basis = p.acks, basis{s.epoch, uint64(m.ordinal)}
 }
 
-// acknowledgeAuto journals what automatic subscriptions were handed.
-func (s *store) acknowledgeAuto() {
+// acknowledgeAuto journals what automatic subscriptions were handed. It reports false if there was no room for that: then it is tried again.
+func (s *store) acknowledgeAuto() bool {
 	const most = 1024 // of one record
 	for len(s.autoAck) > 0 {
 		batch := s.autoAck[:min(len(s.autoAck), most)]
@@ -296,7 +306,10 @@ func (s *store) acknowledgeAuto() {
 		s.scratch, s.ends = appendAcks(s.scratch, s.ends[:0], batch)
 		if len(s.ends) > 0 {
 			// A journal that cannot take it has failed or is closing: the message comes again, which automatic mode allows.
-			_, _ = s.append(journal.Entry{Type: recAck, Payload: s.scratch, Account: journal.Account{Ends: s.ends}}, pend{})
+			_, err := s.append(journal.Entry{Type: recAck, Payload: s.scratch, Account: journal.Account{Ends: s.ends}}, pend{})
+			if errors.Is(err, journal.ErrFull) {
+				return false
+			}
 		}
 		for _, m := range batch {
 			s.remove(m)
@@ -304,6 +317,7 @@ func (s *store) acknowledgeAuto() {
 		s.autoAck = s.autoAck[len(batch):]
 	}
 	s.autoAck = s.autoAck[:0]
+	return true
 }
 
 // remove forgets a message whose acknowledgement was journaled.

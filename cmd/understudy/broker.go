@@ -40,6 +40,7 @@ func brokerCommand() *cli.Command {
 		text("dead-letters", "/queue/DLQ", "Queue for durable messages that have expired."),
 		number("max-durables", 10000, "Durable subscriptions of topics; one more is refused."),
 		number("max-temporary", 1000, "Temporary queues of one connection; one more is refused."),
+		duration("full-timeout", 5*time.Second, "How long a SEND or COMMIT waits for memory, or for space on the disk, before it is refused."),
 		octets("segment", 0, "Size of a journal segment; 0 means 64MiB."),
 	}
 	return &cli.Command{
@@ -63,6 +64,7 @@ func readBroker(c *cli.Context) (brokerSettings, error) {
 		TakeoverAfter: v.positive("takeover-after"), Rank: v.count("rank", 0), ReclaimWindow: v.positive("reclaim-window"),
 		MaxConnections: v.count("max-connections", 1), Prefetch: v.count("prefetch", 1), MaxRecord: int(v.octets("max-record", 64<<10)),
 		MaxMemory: v.octets("max-memory", 1<<20), SegmentBytes: v.octets("segment", 0),
+		FullTimeout: v.positive("full-timeout"),
 		DeadLetters: v.text("dead-letters"), MaxDurables: v.count("max-durables", 1), MaxTemporary: v.count("max-temporary", 1),
 	}
 	if !strings.HasPrefix(s.broker.DeadLetters, "/queue/") {
@@ -211,6 +213,8 @@ type brokerStatus struct {
 	RecoveryMS  float64   `json:"recovery_ms,omitempty"`
 	Recovered   int       `json:"recovered_records,omitempty"`
 	Copied      int       `json:"copied_records,omitempty"` // of those: while it stood by
+	DiskFull    bool      `json:"disk_full,omitempty"`
+	MemoryFull  bool      `json:"memory_full,omitempty"`
 	Error       string    `json:"error,omitempty"`
 }
 
@@ -226,6 +230,7 @@ func describeBroker(s broker.Status) brokerStatus {
 	if s.Role == broker.Standby {
 		d.Copy = map[string]any{"epoch": s.Copy.Epoch, "applied": s.Copy.Applied, "proved": s.Copy.Proved, "records": s.Copy.Records, "cold": s.Copy.Cold}
 	}
+	d.DiskFull, d.MemoryFull = s.DiskFull, s.MemoryFull
 	if s.Err != nil {
 		d.Error = s.Err.Error()
 	}

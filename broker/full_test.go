@@ -1,0 +1,168 @@
+package broker
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/understudy-mq/understudy/broker/journal"
+)
+
+// smallDisk is a journal whose disk is full when it is told so.
+type smallDisk struct {
+	appender
+	full  atomic.Bool
+	spent atomic.Bool // the reserve, too
+}
+
+func (d *smallDisk) Append(e journal.Entry) (journal.Position, error) {
+	if d.full.Load() && (e.Live > 0 && !e.Reserve || d.spent.Load()) {
+		return journal.Position{}, fmt.Errorf("%w: test", journal.ErrFull)
+	}
+	return d.appender.Append(e)
+}
+
+// onSmallDisk puts a server's store on a disk that the test can fill.
+func (s *testServer) onSmallDisk() *smallDisk {
+	s.lock()
+	defer s.unlock()
+	d := &smallDisk{appender: s.store.log}
+	s.store.log = d
+	return d
+}
+
+func (s *testServer) space(d *smallDisk) {
+	d.full.Store(false)
+	d.spent.Store(false)
+	s.lock()
+	defer s.unlock()
+	s.store.space(false)
+}
+
+func TestFullDiskHoldsBackWhatBringsMessagesOnly(t *testing.T) {
+	s := serving(t, func(c *Config) { c.FullTimeout = patience; c.HeartBeat.Min = 20 * time.Millisecond })
+	setup := s.dial()
+	setup.connect("1.2", "client-id:c")
+	setup.subscribe("d", "/topic/kept", "client", "durable-subscription-name:d")
+	setup.leave()
+	for n := range 3 {
+		s.connected("1.2").sent("/queue/a", fmt.Sprint(n))
+	}
+	d := s.onSmallDisk()
+	d.full.Store(true)
+	held := map[string]*client{"SEND": s.connected("1.2"), "COMMIT": s.connected("1.2"), "topic": s.connected("1.2"), "sidecar": nil}
+	held["sidecar"], _ = s.sidecar(sessionX, 1)
+	held["SEND"].send("SEND", "destination:/queue/b", "receipt:1", "=held SEND")
+	held["COMMIT"].send("BEGIN", "transaction:t")
+	held["COMMIT"].send("SEND", "transaction:t", "destination:/queue/b", "=held COMMIT")
+	held["COMMIT"].send("COMMIT", "transaction:t", "receipt:1")
+	held["topic"].send("SEND", "destination:/topic/kept", "receipt:1", "=kept")
+	held["sidecar"].send("SEND", "understudy-effect:1", "destination:/queue/b", "=held sidecar")
+	beating := s.dial()
+	beating.connect("1.2", "heart-beat:0,20")
+	beating.send("SEND", "destination:/queue/b", "=held beating")
+	if n, err := beating.nc.Read(make([]byte, 1)); n != 1 {
+		t.Fatalf("no heart-beat: %v", err)
+	}
+	for _, c := range held {
+		c.quiet()
+	}
+	if st := s.Status(); !st.DiskFull || st.MemoryFull {
+		t.Errorf("status %+v", st)
+	}
+	// What ends messages, or is in no journal, goes on.
+	c := s.subscriber("/queue/a", "client-individual")
+	for n := range 3 {
+		m := c.message(fmt.Sprint(n))
+		if n < 2 {
+			c.send("ACK", "id:"+m.headers["ack"])
+		}
+	}
+	c.send("DISCONNECT", "receipt:bye")
+	c.expect("RECEIPT", "receipt-id", "bye")
+	e := s.connected("1.2")
+	e.subscribe("s", "/queue/a", "client-individual")
+	m := e.message("2", "redelivered", "true")
+	e.send("BEGIN", "transaction:t")
+	e.send("ACK", "transaction:t", "id:"+m.headers["ack"])
+	e.send("COMMIT", "transaction:t", "receipt:c")
+	e.expect("RECEIPT", "receipt-id", "c")
+	f := s.subscriber("/topic/t", "auto")
+	e.sent("/topic/t", "news")
+	f.message("news")
+	e.sent("/queue/c", "in no journal", "persistent:false")
+	s.subscriber("/queue/c", "auto").message("in no journal")
+
+	s.space(d)
+	for name, c := range held {
+		if name == "sidecar" {
+			c.cursor(1)
+		} else {
+			c.expect("RECEIPT", "receipt-id", "1")
+		}
+	}
+	all := s.subscriber("/queue/b", "client")
+	got := map[string]int{}
+	for range 4 {
+		got[all.expect("MESSAGE").body]++
+	}
+	for _, want := range []string{"held SEND", "held COMMIT", "held sidecar", "held beating"} {
+		if got[want] != 1 {
+			t.Errorf("got %v, want each once", got)
+		}
+	}
+	all.quiet()
+	if s.Status().DiskFull {
+		t.Error("the disk still counts as full")
+	}
+}
+
+func TestFullDiskRefusesInTheEnd(t *testing.T) {
+	s := serving(t, func(c *Config) { c.FullTimeout = 100 * time.Millisecond })
+	d := s.onSmallDisk()
+	d.full.Store(true)
+	c := s.connected("1.2")
+	c.send("SEND", "destination:/queue/a", "receipt:r", "=never")
+	if r := c.refused("disk full", "receipt-id", "r"); !strings.Contains(r.body, "nothing of this frame was stored") {
+		t.Errorf("got %v", r)
+	}
+	p, _ := s.sidecar(sessionX, 1)
+	p.send("SEND", "understudy-effect:1", "destination:/queue/a", "=never")
+	if r := p.refused("disk full"); r.headers["understudy-error"] != "" {
+		t.Errorf("got %v: it is the client's to know, not its sidecar's", r)
+	}
+	s.space(d)
+	s.connected("1.2").sent("/queue/a", "one")
+	e := s.subscriber("/queue/a", "auto")
+	e.message("one")
+	e.quiet()
+}
+
+// When not even the reserve is left, acknowledgements wait as well, and are not lost.
+func TestDiskWithoutReserveHoldsBackAcknowledgements(t *testing.T) {
+	s := serving(t, func(c *Config) { c.FullTimeout = patience })
+	for _, body := range []string{"one", "two"} {
+		s.connected("1.2").sent("/queue/a", body)
+	}
+	s.connected("1.2").sent("/queue/auto", "three")
+	c := s.subscriber("/queue/a", "client-individual")
+	m := c.message("one")
+	c.message("two")
+	d := s.onSmallDisk()
+	d.full.Store(true)
+	d.spent.Store(true)
+	c.send("ACK", "id:"+m.headers["ack"], "receipt:a")
+	c.quiet()
+	a := s.subscriber("/queue/auto", "auto")
+	a.message("three")
+	s.space(d)
+	c.expect("RECEIPT", "receipt-id", "a")
+	eventually(t, "the automatic acknowledgement is journaled", func() bool { return s.Status().Messages == 1 })
+	s = s.restart()
+	e := s.subscriber("/queue/a", "client")
+	e.message("two")
+	e.quiet()
+	s.subscriber("/queue/auto", "auto").quiet()
+}
