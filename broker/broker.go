@@ -10,11 +10,14 @@
 // acknowledgement ids are unique over the life of the store. What a sidecar session has had applied is in the record of the effect
 // itself, so that it can be neither lost nor repeated (see session/stomp/frame, paired.go, for the contract).
 //
+// Messages live in the journal. Of a backlog that is larger than its share of memory only an index is kept there; the octets are read again, and their
+// checksums checked again, when somebody comes to them.
+//
 // Everything that decides is in store and what it consists of: pure state under one mutex, with time passed in and octets handed
 // out. server, conn and writer are the shell around it: sockets, goroutines, deadlines.
 //
 // Not here: wildcards and users. A SUBSCRIBE that asks for the first is refused, for to ignore it would deliver the wrong
-// messages. Messages live in memory as well as in the journal.
+// messages.
 package broker
 
 import (

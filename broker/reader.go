@@ -134,6 +134,7 @@ func (c *conn) apply() error {
 			}
 		}
 	}
+	clear(c.requests) // a client that says nothing more keeps no messages in memory
 	return nil
 }
 

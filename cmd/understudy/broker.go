@@ -35,7 +35,7 @@ func brokerCommand() *cli.Command {
 		number("max-connections", 20000, "Connections at once; one more is closed."),
 		octets("max-frame", 0, "Largest body of a frame; 0 means what fits a journal record."),
 		octets("max-record", 16<<20, "Largest journal record, which bounds messages and transactions."),
-		octets("max-memory", 256<<20, "Messages in memory before SENDs are held back."),
+		octets("max-memory", 96<<20, "What messages take in memory. Beyond, durable ones are in the journal only, but for 44 octets of each; a SEND is held back when nothing more can go. The process needs twice as much."),
 		number("prefetch", 1000, "Messages a subscription may hold unacknowledged when its client does not say."),
 		text("dead-letters", "/queue/DLQ", "Queue for durable messages that have expired."),
 		number("max-durables", 10000, "Durable subscriptions of topics; one more is refused."),
@@ -209,7 +209,9 @@ type brokerStatus struct {
 	Absent      int       `json:"absent"`
 	Queues      int       `json:"queues"`
 	Messages    int       `json:"messages"`
+	Out         int       `json:"out"`
 	Bytes       int64     `json:"bytes"`
+	Damaged     int       `json:"damaged_queues,omitempty"`
 	RecoveryMS  float64   `json:"recovery_ms,omitempty"`
 	Recovered   int       `json:"recovered_records,omitempty"`
 	Copied      int       `json:"copied_records,omitempty"` // of those: while it stood by
@@ -221,7 +223,7 @@ type brokerStatus struct {
 func describeBroker(s broker.Status) brokerStatus {
 	d := brokerStatus{
 		Role: string(s.Role), Since: s.Since, Store: s.Store, Epoch: s.Epoch, Listen: s.Addr, Connections: s.Connections, Sessions: s.Sessions,
-		Absent: s.Absent, Queues: s.Queues, Messages: s.Messages, Bytes: s.Bytes, RecoveryMS: s.Recovery.Seconds() * 1e3, Recovered: s.Recovered,
+		Absent: s.Absent, Queues: s.Queues, Messages: s.Messages, Out: s.Out, Bytes: s.Bytes, Damaged: s.Damaged, RecoveryMS: s.Recovery.Seconds() * 1e3, Recovered: s.Recovered,
 		Copied: s.Copied,
 	}
 	if s.Role == broker.Standby && s.Owner.PID != 0 {

@@ -145,7 +145,7 @@ func TestHelpAndVersion(t *testing.T) {
 		{[]string{}, []string{"sidecar", "broker", "demo", "Exit codes"}},
 		{[]string{"--help"}, []string{"sidecar", "broker", "demo", "Exit codes"}},
 		{[]string{"sidecar", "--help"}, []string{"--hold-timeout", "UNDERSTUDY_HOLD_TIMEOUT", "default: 20s", "4MiB"}},
-		{[]string{"broker", "--help"}, []string{"--data-dir", "UNDERSTUDY_DATA_DIR", "256MiB"}},
+		{[]string{"broker", "--help"}, []string{"--data-dir", "UNDERSTUDY_DATA_DIR", "96MiB"}},
 		{[]string{"demo", "--help"}, []string{"--kills", "UNDERSTUDY_KILLS", "negative control"}},
 		{[]string{"version"}, []string{"understudy "}},
 	} {
