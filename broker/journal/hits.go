@@ -48,8 +48,8 @@ func (h *Hits) add(by Evidence, names ...string) {
 // maxNamed bounds how many names an error spells out.
 const maxNamed = 10
 
-// clause is what an error says of them.
-func (h Hits) clause() string {
+// String is what an error says of them behind its reason; it is empty if there are none.
+func (h Hits) String() string {
 	if len(h) == 0 {
 		return ""
 	}

@@ -22,7 +22,7 @@ func (e *DamageError) Error() string {
 	if e.To != 0 {
 		to = fmt.Sprint(e.To)
 	}
-	return fmt.Sprintf("%v: %s at offset %d, records %d to %s: %s%s", ErrDamaged, e.File, e.Offset, e.From, to, e.Reason, e.Hits.clause())
+	return fmt.Sprintf("%v: %s at offset %d, records %d to %s: %s%s", ErrDamaged, e.File, e.Offset, e.From, to, e.Reason, e.Hits)
 }
 
 // Unwrap makes errors.Is(err, ErrDamaged) true.

@@ -46,7 +46,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	switch {
 	case ops.IsUsage(err):
 		return exitUsage
-	case errors.Is(err, journal.ErrDamaged):
+	case errors.Is(err, journal.ErrDamaged), errors.Is(err, journal.ErrIrreparable):
 		return exitDamaged
 	}
 	return exitFailed
@@ -63,7 +63,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Version: version(), HideVersion: true, Writer: stdout, ErrWriter: stderr,
 		OnUsageError:   usageError,
 		ExitErrHandler: func(*cli.Context, error) {}, // run decides, only main exits
-		Commands:       []*cli.Command{sidecarCommand(), brokerCommand(), demoCommand(), versionCommand()},
+		Commands:       []*cli.Command{sidecarCommand(), brokerCommand(), journalCommand(), demoCommand(), versionCommand()},
 		Action: func(c *cli.Context) error {
 			if name := c.Args().First(); name != "" {
 				return &ops.UsageError{Hint: fmt.Sprintf("there is no command %q; see understudy --help", name)}
@@ -72,7 +72,9 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		},
 	}
 	for _, c := range app.Commands {
-		c.OnUsageError, c.Before = usageError, noArguments
+		if c.OnUsageError = usageError; c.Subcommands == nil {
+			c.Before = noArguments
+		}
 	}
 	return app
 }
