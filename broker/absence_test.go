@@ -191,7 +191,16 @@ func TestOrderOverATakeOver(t *testing.T) {
 		log := &memory{t: t, next: 1, deleted: map[journal.Segment]bool{}}
 		cfg := Config{Listener: unbound{}}.withDefaults()
 		m := &sim{t, log.recovered(0, time.Unix(1000, 0), &cfg), nil}
-		sync := func() { log.sync(log.next - 1); m.s.advance(log.durable); m.s.flush() }
+		sync := func() {
+			log.sync(log.next - 1)
+			m.s.advance(log.durable)
+			m.s.flush()
+			for _, e := range m.s.take(10) {
+				e.fetch(log, m.s.hash, nil)
+				m.s.handIn(e)
+				m.s.flush()
+			}
+		}
 		join := func(session string, attempt int, headers ...string) *peer {
 			p, _ := connectPeer(m.s, text("CONNECT", "accept-version:1.2", "understudy-session:"+session, fmt.Sprint("understudy-attempt:", attempt)), sync)
 			parser := newParser()

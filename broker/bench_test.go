@@ -246,39 +246,3 @@ func count(nc net.Conn, _ string, n int) {
 		n -= strings.Count(string(buf[:k]), "\x00")
 	}
 }
-
-// BenchmarkRecover folds records of 1 KiB messages, most of which are acknowledged, as a sidecar's effects.
-func BenchmarkRecover(b *testing.B) {
-	const window = 1000
-	id := mustSession(sessionX)
-	m := &message{data: []byte("content-type:text/plain\n" + strings.Repeat("x", 1000)), split: 24}
-	b.ReportAllocs()
-	records := 0
-	for b.Loop() {
-		s, _ := benchStore()
-		rc := newRecovery(s)
-		var payload []byte
-		q := s.newQueue("/queue/bench")
-		for n := range uint64(50000) {
-			o := origin{kind: bySession, session: id, effect: 2*n + 1}
-			m.id = o.messageOf(1, 0, false)
-			payload = appendSend(payload[:0], o, []byte("/queue/bench"), m)
-			_, _ = rc.visit(journal.Record{Position: journal.Position{LSN: journal.LSN(2*n + 1), Segment: 1}, Epoch: 1, Size: len(payload), Type: recSend, Payload: payload})
-			if n < window {
-				continue
-			}
-			o.effect++
-			acked := &message{lsn: journal.LSN(2*(n-window) + 1), home: journal.Position{Segment: 1}, queue: q}
-			payload, s.ends = appendAcks(appendOrigin(payload[:0], o), s.ends[:0], []*message{acked})
-			if _, err := rc.visit(journal.Record{Position: journal.Position{LSN: journal.LSN(2*n + 2), Segment: 1}, Epoch: 1, Size: len(payload), Type: recAck, Payload: payload}); err != nil {
-				b.Fatal(err)
-			}
-		}
-		rc.finish()
-		if s.messages != window {
-			b.Fatalf("%d messages are left", s.messages)
-		}
-		records += rc.records
-	}
-	b.ReportMetric(float64(records)/b.Elapsed().Seconds(), "records/s")
-}

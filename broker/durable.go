@@ -87,7 +87,7 @@ func (s *store) keep(targets []*durable, m *message, at journal.Position, index 
 func (s *store) publishDurably(p *peer, r *request, targets []*durable) {
 	m := r.message
 	s.scratch = appendPublish(s.scratch[:0], p.origin(r.effect), r.dest, targets, m)
-	e := journal.Entry{Type: recPublish, Payload: s.scratch, Account: journal.Account{Live: len(targets), Bytes: int64(len(targets)) * m.stored()}}
+	e := journal.Entry{Type: recPublish, Payload: s.scratch, Front: m.front(s.scratch), Account: journal.Account{Live: len(targets), Bytes: int64(len(targets)) * m.stored()}}
 	at, err := s.append(e, s.effect(p, r))
 	if err != nil {
 		s.broken(p, r, err)

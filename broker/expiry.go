@@ -84,7 +84,7 @@ func (s *store) bury(m *message) bool {
 	dead.data, dead.split = obituary(m)
 	s.scratch = appendMove(s.scratch[:0], m, s.cfg.DeadLetters, dead)
 	s.ends = append(s.ends[:0], m.ending())
-	e := journal.Entry{Type: recMove, Payload: s.scratch, Account: journal.Account{Live: 1, Bytes: dead.stored(), Ends: s.ends}}
+	e := journal.Entry{Type: recMove, Payload: s.scratch, Front: dead.front(s.scratch), Reserve: true, Account: journal.Account{Live: 1, Bytes: dead.stored(), Ends: s.ends}}
 	at, err := s.append(e, pend{})
 	if err != nil {
 		return false

@@ -235,7 +235,8 @@ func (s *store) send(p *peer, r *request) {
 	s.scratch = appendSend(s.scratch[:0], p.origin(r.effect), r.dest, m)
 	w := s.effect(p, r)
 	w.queue = q
-	at, err := s.append(journal.Entry{Type: recSend, Payload: s.scratch, Account: journal.Account{Live: 1, Bytes: m.stored()}}, w)
+	e := journal.Entry{Type: recSend, Payload: s.scratch, Front: m.front(s.scratch), Account: journal.Account{Live: 1, Bytes: m.stored()}}
+	at, err := s.append(e, w)
 	if err != nil {
 		s.forget(w.queue)
 		s.broken(p, r, err)

@@ -192,19 +192,6 @@ func prioOf(v []byte) int8 {
 	return int8(min(n, highestPriority)) - usualPriority
 }
 
-// standing reads from the headers of a recovered message what its SEND said of priority and expiry.
-func (m *message) standing() {
-	for lines := m.data[:m.split]; len(lines) > 0; {
-		line, rest, _ := bytes.Cut(lines, []byte{'\n'})
-		lines = rest
-		if v, ok := bytes.CutPrefix(line, []byte("priority:")); ok && m.prio == 0 {
-			m.prio = prioOf(v)
-		} else if v, ok := bytes.CutPrefix(line, []byte("expires:")); ok && m.deadline == nil {
-			m.deadline = deadlineOf(v)
-		}
-	}
-}
-
 func (m *message) priority() int { return int(m.prio) + usualPriority }
 
 // storedOverhead is about what a message's record has beside its octets.

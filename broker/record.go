@@ -138,6 +138,9 @@ func appendSend(b []byte, o origin, dest []byte, m *message) []byte {
 	return append(b, m.data[m.split:]...)
 }
 
+// front is how much of a record that ends with m's body recovery needs.
+func (m *message) front(record []byte) int { return len(record) - (len(m.data) - int(m.split)) }
+
 // appendPublish has the lines of a message to a topic once, for all that it is kept for.
 func appendPublish(b []byte, o origin, dest []byte, targets []*durable, m *message) []byte {
 	b = appendOrigin(b, o)

@@ -7,27 +7,35 @@ import (
 	"github.com/understudy-mq/understudy/broker/selector"
 )
 
-// recovery folds journal records into a store. Its message list is in LSN order, which is the order of every queue; an acknowledged
-// message stays in it, without its octets, until the next compaction.
+// recovery folds journal records into a store. It keeps, while it runs, what the store will have: lanes of messages that are out, sessions, durable
+// subscriptions; so what it takes follows what is alive, not what was ever read, and it can go on for as long as another owner writes.
 type recovery struct {
 	store   *store
-	list    []*message
-	live    int
-	hint    int // where the last message was found: acknowledgements come in about the order of sends
-	head    *snapshot
-	temps   map[string]*queue      // temporary ones, by everybody's name; some may be gone
-	queues  map[journal.LSN]*queue // of durable subscriptions, by number; some may be gone
 	records int
 	last    journal.LSN
-	// seen is the last message of a queue that a session has acknowledged.
-	seen map[sessionID]map[*queue]*floors
+	digest  digest
+	recent  *queue                 // of the last message
+	queues  map[journal.LSN]*queue // of durable subscriptions, by number; some may be gone
+	empty   int                    // queues that became empty since they were last looked through
+	head    *snapshot
+	seen    map[sessionID]map[*queue]*floors // the last messages that a session has acknowledged
 	// What visit returns, which is good until it is called again.
 	ends  []journal.Ending
 	again []journal.Segment
 }
 
+// newRecovery begins with nothing, whatever was folded into s before.
 func newRecovery(s *store) *recovery {
-	return &recovery{store: s, queues: map[journal.LSN]*queue{}, temps: map[string]*queue{}, seen: map[sessionID]map[*queue]*floors{}}
+	s.clear()
+	return &recovery{store: s, queues: map[journal.LSN]*queue{}, seen: map[sessionID]map[*queue]*floors{}}
+}
+
+// clear makes a store as it was before anything was folded into it.
+func (s *store) clear() {
+	*s.pool = pool{seed: s.seed, slots: s.slots}
+	s.paging = paging{}
+	s.queues, s.topics, s.durables, s.named = map[string]*queue{}, map[string]*topic{}, map[journal.LSN]*durable{}, map[durableKey]*durable{}
+	s.sessions, s.waiting = map[sessionID]*session{}, map[*session]struct{}{}
 }
 
 // visit folds one record and says again what it meant for the life of segments: an ending ends what is found alive, and is only mentioned where that was
@@ -39,18 +47,12 @@ func (rc *recovery) visit(r journal.Record) (journal.Account, error) {
 	rd := reader{b: r.Payload}
 	var a journal.Account
 	switch r.Type {
-	case recSend:
-		o := rd.origin()
-		a.Live, a.Bytes = 1, rc.send(&rd, &r, o)
-	case recAck:
-		o := rd.origin()
-		rc.applied(o)
-		rc.acks(&rd, o)
-	case recCommit, recCommitTopics:
-		o := rd.origin()
-		a.Live, a.Bytes = rc.sends(&rd, &r, o)
-		rc.acks(&rd, o)
-		rc.applied(o)
+	case recSend, recAck, recCommit, recCommitTopics, recPublish, recMove, recRelocate, recForward:
+		var err error
+		if a, err = rc.messages(&r); err != nil {
+			return a, fmt.Errorf("record %d: %w", r.LSN, err)
+		}
+		rd.b = nil
 	case recCursor:
 		o := rd.origin()
 		if c := rc.applied(o); c != nil && rd.octet()&flagRolledBack != 0 {
@@ -58,15 +60,6 @@ func (rc *recovery) visit(r journal.Record) (journal.Account, error) {
 		}
 	case recSession, recSubscribe, recUnsubscribe, recTemporary, recClose:
 		rc.session(&rd, r.Type)
-	case recPublish:
-		o := rd.origin()
-		a.Live, a.Bytes = rc.publish(&rd, &r, o)
-	case recMove:
-		a.Live, a.Bytes = 1, rc.move(&rd, &r)
-	case recRelocate:
-		a.Live, a.Bytes = rc.relocate(&rd, &r)
-	case recForward:
-		rc.forward(&rd)
 	case recDurable:
 		if d := rc.durable(&rd, r.LSN); rd.err == nil {
 			rc.store.durables[d.number] = d

@@ -1,254 +1,205 @@
 package broker
 
 import (
-	"slices"
-	"sort"
+	"bytes"
+	"time"
 
 	"github.com/understudy-mq/understudy/broker/journal"
 )
 
-func (rc *recovery) send(rd *reader, r *journal.Record, o origin) (octets int64) {
-	dest, number, lines := rd.text(), rd.uint(), rd.text()
-	if rd.err != nil {
-		return 0
+// messages folds a record that is about messages. Each that is alive is an entry in its lane: nothing is left to do about them when the journal has been read,
+// however many they are.
+func (rc *recovery) messages(r *journal.Record) (a journal.Account, err error) {
+	if err := rc.digest.read(r); err != nil {
+		return a, err
 	}
-	data := append([]byte(nil), lines...)
-	data = append(data, rd.b...)
-	rd.b = nil
-	id := o.messageOf(r.Epoch, number, false)
-	octets = rc.add(r, id, 0, rc.store.queue(dest), data, len(lines))
-	rc.applied(o)
-	return octets
+	session := rc.applied(rc.digest.origin)
+	switch r.Type {
+	case recRelocate:
+		a.Live, a.Bytes = rc.relocated(r)
+		return a, nil
+	case recForward:
+		rc.forwarded()
+		return a, nil
+	case recMove: // it may come back to where it was
+		rc.ended(nil)
+		a.Live, a.Bytes = rc.brought(r)
+	default:
+		a.Live, a.Bytes = rc.brought(r)
+		rc.ended(session)
+	}
+	return a, nil
 }
 
-// move reads a message that went from one queue to another.
-func (rc *recovery) move(rd *reader, r *journal.Record) (octets int64) {
-	from := rc.named(rd, false)
-	at, home := rd.mention()
-	dest := rd.text()
-	id := rd.id()
-	lines := rd.text()
-	if rd.err != nil {
-		return 0
-	}
-	rc.end(from, at, home)
-	data := slices.Concat(lines, rd.b)
-	rd.b = nil
-	return rc.add(r, id, 0, rc.store.queue(dest), data, len(lines))
-}
-
-// relocate reads messages that went from one segment to another. Nothing was ended before: whatever ends a message comes behind its relocations.
-func (rc *recovery) relocate(rd *reader, r *journal.Record) (live int, octets int64) {
-	lsn, home := journal.LSN(rd.uint()), journal.Segment(rd.uint())
-	id := rd.id()
-	n := rd.count(2)
-	type copyOf struct {
-		q     *queue
-		index uint32
-	}
-	var copies []copyOf
-	for range n {
-		q := rc.named(rd, true)
-		copies = append(copies, copyOf{q, uint32(rd.uint())})
-	}
-	lines := rd.text()
-	if rd.err != nil {
-		return 0, 0
-	}
-	data := slices.Concat(lines, rd.b)
-	rd.b = nil
-	for _, c := range copies {
-		at := place{lsn, c.index}
-		if m := rc.find(at); m != nil && m.state != done {
-			rc.ends = append(rc.ends, m.ending())
-			m.home = r.Position
-			octets += m.stored()
-			continue
+// brought adds what a record brings.
+func (rc *recovery) brought(r *journal.Record) (live int, octets int64) {
+	copies := rc.digest.copies
+	for i := range rc.digest.brings {
+		b := &rc.digest.brings[i]
+		prio, expires := standing(b.lines)
+		for _, to := range copies[:b.copies] {
+			rc.insert(b, rc.make(to.in).lane(prio), to.index, r.Position, expires)
 		}
-		rc.again = append(rc.again, home)
-		octets += rc.insert(r, id, at, c.q, data, len(lines))
-	}
-	return n, octets
-}
-
-// forward reads endings whose own records may be gone.
-func (rc *recovery) forward(rd *reader) {
-	rc.mentions(rd, func(q *queue, at place, home journal.Segment) {
-		if m := rc.find(at); m != nil && m.state != done && m.home.Segment == home {
-			rc.end(q, at, home)
-		} else {
-			rc.again = append(rc.again, home)
-		}
-	})
-}
-
-// mentions reads the names of messages and calls f with each. The queue is nil if it is not known: then nothing is in it.
-func (rc *recovery) mentions(rd *reader, f func(q *queue, at place, home journal.Segment)) {
-	for range rd.count(5) {
-		q := rc.named(rd, false)
-		for range rd.count(3) {
-			if at, home := rd.mention(); rd.err == nil {
-				f(q, at, home)
-			}
-		}
-	}
-}
-
-// named reads the name of a queue. One that is not known is made, or else nil.
-func (rc *recovery) named(rd *reader, create bool) *queue {
-	if name := rd.text(); len(name) > 0 && create {
-		return rc.store.queue(name)
-	} else if len(name) > 0 {
-		return rc.store.queues[string(name)]
-	}
-	number, dest := journal.LSN(rd.uint()), ""
-	if d := rc.store.durables[number]; d != nil {
-		dest = d.dest
-	}
-	if create {
-		return rc.durableQueue(number, dest)
-	}
-	return rc.queues[number]
-}
-
-// publish reads a message to a topic and returns for how many durable subscriptions it is, and what it counts for.
-func (rc *recovery) publish(rd *reader, r *journal.Record, o origin) (live int, octets int64) {
-	dest, number := rd.text(), rd.uint()
-	targets := rc.targets(rd, dest)
-	lines := rd.text()
-	if rd.err != nil {
-		return 0, 0
-	}
-	data := slices.Concat(lines, rd.b)
-	rd.b = nil
-	for i, q := range targets {
-		octets += rc.add(r, o.messageOf(r.Epoch, number, false), uint32(i), q, data, len(lines))
-	}
-	rc.applied(o)
-	return len(targets), octets
-}
-
-func (rc *recovery) targets(rd *reader, dest []byte) []*queue {
-	list := make([]*queue, rd.count(1))
-	for i := range list {
-		list[i] = rc.durableQueue(journal.LSN(rd.uint()), string(dest))
-	}
-	return list
-}
-
-// durableQueue is the queue of a durable subscription, which may have been deleted since.
-func (rc *recovery) durableQueue(number journal.LSN, dest string) *queue {
-	q := rc.queues[number]
-	if q == nil {
-		q = rc.store.newQueue(dest)
-		q.gone = true // until its subscription is found
-		rc.queues[number] = q
-	}
-	return q
-}
-
-// sends reads the messages of a COMMIT and returns how many there are, one for each that it is for, and what they count for.
-func (rc *recovery) sends(rd *reader, r *journal.Record, o origin) (live int, octets int64) {
-	for range rd.count(4) {
-		number, dest := rd.uint(), rd.text()
-		var targets []*queue
-		if r.Type == recCommitTopics {
-			targets = rc.targets(rd, dest)
-		}
-		lines, body := rd.text(), rd.text()
-		if rd.err != nil {
-			return live, octets
-		}
-		if len(targets) == 0 {
-			targets = append(targets, rc.store.queue(dest))
-		}
-		data := slices.Concat(lines, body)
-		for _, q := range targets {
-			octets += rc.add(r, o.messageOf(r.Epoch, number, true), uint32(live), q, data, len(lines))
-			live++
-		}
+		live += b.copies
+		octets += int64(b.copies) * (int64(b.size) + storedOverhead)
+		copies = copies[b.copies:]
 	}
 	return live, octets
 }
 
-func (rc *recovery) add(r *journal.Record, id msgID, index uint32, q *queue, data []byte, split int) (octets int64) {
-	return rc.insert(r, id, place{r.LSN, index}, q, data, split)
+// insert puts a message in its place, which is the last one unless it was relocated.
+func (rc *recovery) insert(b *brought, l *lane, index uint32, home journal.Position, expires time.Time) {
+	e := rc.store.newEntry(b.id, b.lsn, index, home, b.size, outRecovered)
+	if e.pos > l.queue.places {
+		l.pushOut(e, expires)
+	} else {
+		l.insertOut(e, expires)
+	}
 }
 
-// insert puts a message in its place, which is the last one unless it was relocated.
-func (rc *recovery) insert(r *journal.Record, id msgID, at place, q *queue, data []byte, split int) (octets int64) {
-	m := &message{
-		id: id, queue: q, dest: &q.destination, data: data, split: int32(split),
-		lsn: at.lsn, home: r.Position, index: at.index, recovered: true,
-	}
-	m.standing()
-	i := len(rc.list)
-	if i > 0 && !rc.list[i-1].place().before(at) {
-		if i = rc.search(at); i < len(rc.list) && rc.list[i].place() == at { // it was ended by a forwarded ending
-			rc.list[i] = m
-			rc.live++
-			return m.stored()
+// relocated moves messages to another segment. One that is not there has lost the record that it came from, and is added: whatever ends a message comes
+// behind its relocations.
+func (rc *recovery) relocated(r *journal.Record) (live int, octets int64) {
+	b := &rc.digest.brings[0]
+	prio, expires := standing(b.lines)
+	for i, to := range rc.digest.copies {
+		l := rc.make(to.in).lane(prio)
+		if s, ok := l.find(placeOf(b.lsn, to.index)); ok {
+			rc.ends = append(rc.ends, s.entry().ending())
+			l.rehome(placeOf(b.lsn, to.index), r.Position)
+		} else {
+			rc.again = append(rc.again, rc.digest.ends[i].home)
+			rc.insert(b, l, to.index, r.Position, expires)
 		}
 	}
-	rc.list = slices.Insert(rc.list, i, m)
-	rc.live++
-	return m.stored()
+	return b.copies, int64(b.copies) * (int64(b.size) + storedOverhead)
 }
 
-// acks reads acknowledgements, and notes what the client of the session has seen.
-func (rc *recovery) acks(rd *reader, o origin) {
-	rc.mentions(rd, func(q *queue, at place, home journal.Segment) {
-		if m := rc.end(q, at, home); m != nil && o.kind == bySession {
-			if f := sight(rc.seen, o.session, q, m.prio); f.before(at) {
-				*f = at
+// forwarded ends what is not ended yet, by a record that is still there. A message that lives in another segment was relocated, which ended nothing but its
+// stay in that one.
+func (rc *recovery) forwarded() {
+	for i := range rc.digest.ends {
+		m := &rc.digest.ends[i]
+		if l, s := rc.find(m); l != nil && s.entry().home().Segment == m.home {
+			rc.end(l, s)
+		} else {
+			rc.again = append(rc.again, m.home)
+		}
+	}
+}
+
+// ended ends messages, wherever they are, and notes what the client of the session has seen. If one is not there, the segment that brought it was deleted or
+// a forwarded ending came first.
+func (rc *recovery) ended(c *session) {
+	for i := range rc.digest.ends {
+		m := &rc.digest.ends[i]
+		l, s := rc.find(m)
+		if l == nil {
+			rc.again = append(rc.again, m.home)
+			continue
+		}
+		if c != nil {
+			if f := sight(rc.seen, c.id, l.queue, l.prio); f.before(m.at) {
+				*f = m.at
 			}
 		}
-	})
-	if len(rc.list) > 4096 && rc.live < len(rc.list)/2 {
-		rc.compact()
+		rc.end(l, s)
 	}
 }
 
-// end ends a message, wherever it is. If it is not there the segment that brought it was deleted, or a forwarded ending came first.
-func (rc *recovery) end(q *queue, at place, home journal.Segment) *message {
-	m := rc.find(at)
-	if m == nil || m.state == done {
-		rc.again = append(rc.again, home)
-		return nil
+func (rc *recovery) end(l *lane, s slot) {
+	rc.ends = append(rc.ends, s.entry().ending())
+	l.end(s)
+	if l.queue.count == 0 {
+		rc.emptied()
 	}
-	rc.ends = append(rc.ends, m.ending())
-	m.state, m.data, m.split = done, nil, 0
-	rc.live--
-	return m
 }
 
-// find looks a message up by its place. It may be missing: its segment was deleted, for it is acknowledged.
-func (rc *recovery) find(at place) *message {
-	for i := rc.hint; i < len(rc.list) && i < rc.hint+4; i++ {
-		if m := rc.list[i]; m.place() == at {
-			rc.hint = i
-			return m
+// find looks for a message in the lanes of its queue, of which most have one. It returns nil if it is not there.
+func (rc *recovery) find(m *mention) (*lane, slot) {
+	if q := rc.named(m.in); q != nil {
+		for _, l := range q.lanes {
+			if s, ok := l.find(placeOf(m.at.lsn, m.at.index)); ok {
+				return l, s
+			}
 		}
 	}
-	i := rc.search(at)
-	if i == len(rc.list) || rc.list[i].place() != at {
-		return nil
+	return nil, slot{}
+}
+
+// named returns the queue of a name, or nil. Most records are about the queue of the one before.
+func (rc *recovery) named(n queueName) *queue {
+	if q := rc.recent; q != nil && q.number == n.number && (n.number > 0 || q.name == string(n.name)) {
+		return q
 	}
-	rc.hint = i
-	return rc.list[i]
+	q := rc.queues[n.number]
+	if n.number == 0 {
+		q = rc.store.queues[string(n.name)]
+	}
+	if q != nil {
+		rc.recent = q
+	}
+	return q
 }
 
-func (rc *recovery) search(at place) int {
-	return sort.Search(len(rc.list), func(i int) bool { return !rc.list[i].place().before(at) })
+// make is named for a queue that is made if it is not there. That of a durable subscription may be deleted since.
+func (rc *recovery) make(n queueName) *queue {
+	q := rc.named(n)
+	switch {
+	case q != nil:
+		return q
+	case n.number == 0:
+		q = rc.store.queue(n.name)
+	default:
+		name := string(n.name)
+		if d := rc.store.durables[n.number]; d != nil {
+			name = d.dest
+		}
+		q = rc.store.newQueue(name)
+		q.number = n.number
+		rc.queues[n.number] = q
+	}
+	rc.recent = q
+	return q
 }
 
-func (rc *recovery) compact() {
-	kept := rc.list[:0]
-	for _, m := range rc.list {
-		if m.state != done {
-			kept = append(kept, m)
+// emptied lets queues go that have nothing, when they may be half of all.
+func (rc *recovery) emptied() {
+	if rc.empty++; rc.empty < 1024 || rc.empty < (len(rc.store.queues)+len(rc.queues))/2 {
+		return
+	}
+	rc.empty, rc.recent = 0, nil
+	for name, q := range rc.store.queues {
+		if q.count == 0 {
+			delete(rc.store.queues, name)
 		}
 	}
-	clear(rc.list[len(kept):])
-	rc.list, rc.hint = kept, 0
+	for number, q := range rc.queues {
+		if q.count == 0 {
+			delete(rc.queues, number)
+		}
+	}
+}
+
+// standing reads from the headers of a message what its SEND said of priority and expiry; zero: it does not expire.
+func standing(lines []byte) (prio int8, expires time.Time) {
+	for len(lines) > 0 {
+		line := lines
+		if end := bytes.IndexByte(lines, '\n'); end >= 0 {
+			line, lines = lines[:end], lines[end+1:]
+		} else {
+			lines = nil
+		}
+		if len(line) == 0 || line[0] != 'p' && line[0] != 'e' {
+			continue
+		}
+		if v, ok := bytes.CutPrefix(line, []byte("priority:")); ok && prio == 0 {
+			prio = prioOf(v)
+		} else if v, ok := bytes.CutPrefix(line, []byte("expires:")); ok && expires.IsZero() {
+			if d := deadlineOf(v); d != nil {
+				expires = d.at
+			}
+		}
+	}
+	return prio, expires
 }

@@ -147,6 +147,7 @@ func (s *Server) own(ctx context.Context) (err error) {
 			err = fmt.Errorf("close store %s: %w", s.cfg.DataDir, closed)
 		}
 	}()
+	defer s.startMover(log)()
 	defer s.startLoader(st, log)()
 	every := max(min(50*time.Millisecond, s.cfg.ReclaimWindow/20), time.Millisecond)
 	tick := time.NewTicker(every)
@@ -187,7 +188,13 @@ func (s *Server) open(ctx context.Context) (*journal.Journal, *store, error) {
 	opt := journal.Options{
 		SegmentBytes: s.cfg.SegmentBytes, MaxRecord: s.cfg.MaxRecord, Takeover: s.cfg.Takeover, TakeoverAfter: s.cfg.TakeoverAfter, Rank: s.cfg.Rank,
 		Node: s.cfg.Name, Logger: s.cfg.Logger, Metrics: newJournalMetrics(s.cfg.Metrics, s.cfg.StoreName),
-		Head:   func() []journal.Entry { return st.head() },
+		Head: func() []journal.Entry {
+			if st.now.IsZero() { // all records were visited
+				st.now = time.Now()
+				rc.finish()
+			}
+			return st.head()
+		},
 		Follow: s.cfg.Rank < warmRanks && !s.cfg.Cold, Reset: reset, Copied: s.copied,
 		Won: func() {
 			began = time.Now()
@@ -220,7 +227,6 @@ func (s *Server) open(ctx context.Context) (*journal.Journal, *store, error) {
 	st.log, st.uuid, st.epoch, st.now = log, log.Store(), log.Epoch(), time.Now()
 	checked := log.Checked
 	s.checked.Store(&checked)
-	rc.finish()
 	took := time.Since(began)
 	s.activate(st, rc, log.Stats(), took)
 	return log, st, nil

@@ -71,8 +71,10 @@ func (w *world) step() {
 		a.transact()
 	case what < 62:
 		a.read(rapid.IntRange(0, 5).Draw(w.t, "frames"))
-	case what < 78:
+	case what < 75:
 		w.sync()
+	case what < 78:
+		w.evacuate()
 	case what < 84:
 		a.breakOff()
 	case what < 94:
