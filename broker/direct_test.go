@@ -340,7 +340,7 @@ func TestTransientMessagesAreNotKept(t *testing.T) {
 func TestHeartBeats(t *testing.T) {
 	s := serving(t, func(c *Config) { c.HeartBeat.Min = 20 * time.Millisecond })
 	c := s.dial()
-	c.connect("1.2", "heart-beat:30,20")
+	c.connect("1.2", "heart-beat:60,20")
 	began := time.Now()
 	_ = c.nc.SetReadDeadline(time.Now().Add(patience))
 	beats := 0

@@ -96,7 +96,7 @@ func (s *store) takeOut(p *peer, done []byte) []byte {
 			s.offer(sub)
 		}
 	}
-	if p.stalled {
+	if p.stalled && len(out) > 0 { // the reader may have waited for that; else the writer would wake itself for ever
 		s.touch(p)
 	}
 	return out

@@ -14,7 +14,7 @@ func (c *conn) writeLoop() {
 	defer beat.Stop()
 	var out []byte
 	for {
-		due := false
+		due, wrote := false, false
 		select {
 		case <-c.toWriter:
 		case <-beat.C:
@@ -37,7 +37,7 @@ func (c *conn) writeLoop() {
 					c.broken()
 					return
 				}
-				due = false
+				due, wrote = false, true
 			}
 			if closing {
 				if half, ok := c.nc.(interface{ CloseWrite() error }); ok {
@@ -51,7 +51,9 @@ func (c *conn) writeLoop() {
 				break
 			}
 		}
-		c.rearm(beat)
+		if wrote { // whatever else woke us does not put the heart-beat off
+			c.rearm(beat)
+		}
 	}
 }
 

@@ -147,6 +147,7 @@ type talker struct {
 	nc     net.Conn
 	parser frame.Parser
 	buf    []byte
+	eols   int // heart-beats and ends of lines behind frames that were read
 }
 
 // heard is a frame that was received.
@@ -206,6 +207,7 @@ func (c *talker) read(wait time.Duration) (h heard, err error) {
 		if n > 0 {
 			c.buf = c.buf[n:]
 			if f.Command == frame.EOL {
+				c.eols++
 				continue
 			}
 			h = heard{command: f.Command.String(), body: string(f.Body), headers: map[string]string{}}
