@@ -49,41 +49,63 @@ func BenchmarkRaw(b *testing.B) {
 }
 
 // BenchmarkAppend has writers that each wait until their record is durable before they append the next. Everything written is ended at once, so
-// that segments go as fast as they come.
+// that segments go as fast as they come. Syncs that take longer are those of this disk and a pause.
 func BenchmarkAppend(b *testing.B) {
-	for _, writers := range []int{1, 16, 64, 256} {
-		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
-			w := newWaiters()
-			s, err := Open(b.Context(), b.TempDir(), Options{Durable: w.durable}, nil)
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer s.Close()
-			payload := make([]byte, 1024)
-			b.SetBytes(1024)
-			b.ReportAllocs()
-			var wg sync.WaitGroup
-			b.ResetTimer()
-			for i := range writers {
-				n := b.N / writers
-				if i < b.N%writers {
-					n++
-				}
-				wg.Go(func() {
-					for range n {
-						if err := w.append(s, payload); err != nil {
-							b.Error(err)
-							return
-						}
-					}
+	for _, more := range []time.Duration{0, 500 * time.Microsecond, 2 * time.Millisecond} {
+		for _, writers := range []int{1, 16, 64, 256} {
+			for _, hasty := range []bool{false, true} {
+				b.Run(fmt.Sprintf("sync+%v/writers=%d/linger=%v", more, writers, !hasty), func(b *testing.B) {
+					benchAppend(b, Options{hasty: hasty, before: slower(more)}, writers)
 				})
 			}
-			wg.Wait()
-			b.StopTimer()
-			st := s.Stats()
-			b.ReportMetric(float64(st.Records)/float64(st.Batches), "records/batch")
+		}
+	}
+}
+
+// slower makes each sync take longer.
+func slower(more time.Duration) func(op) error {
+	if more == 0 {
+		return nil
+	}
+	return func(o op) error {
+		if o.kind == opSync {
+			time.Sleep(more)
+		}
+		return nil
+	}
+}
+
+func benchAppend(b *testing.B, opt Options, writers int) {
+	w := newWaiters()
+	opt.Durable = w.durable
+	s, err := Open(b.Context(), b.TempDir(), opt, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	payload := make([]byte, 1024)
+	b.SetBytes(1024)
+	b.ReportAllocs()
+	var wg sync.WaitGroup
+	b.ResetTimer()
+	for i := range writers {
+		n := b.N / writers
+		if i < b.N%writers {
+			n++
+		}
+		wg.Go(func() {
+			for range n {
+				if err := w.append(s, payload); err != nil {
+					b.Error(err)
+					return
+				}
+			}
 		})
 	}
+	wg.Wait()
+	b.StopTimer()
+	st := s.Stats()
+	b.ReportMetric(float64(st.Records)/float64(st.Batches), "records/batch")
 }
 
 // waiters is the shape of a broker: a lock around Append, and a queue of those who wait for a number.

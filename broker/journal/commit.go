@@ -28,14 +28,17 @@ func (j *Journal) commitAll() error {
 		if err == nil && b == nil {
 			return nil
 		}
+		var took time.Duration
 		if err == nil {
-			err = j.commit(b)
+			took, err = j.commit(b)
 		}
 		if err != nil {
 			return fmt.Errorf("store %s, epoch %d: %w", j.store, j.epoch, err)
 		}
-		through := b.last
-		j.opt.Durable(through)
+		j.mu.Lock()
+		j.pace.observe(took, b.records, j.behind())
+		j.mu.Unlock()
+		j.opt.Durable(b.last)
 		j.mu.Lock()
 		j.settle(b)
 		j.mu.Unlock()
@@ -55,6 +58,9 @@ func (j *Journal) take() (*batch, error) {
 			j.full = append(j.full[:0], j.full[1:]...)
 			return b, nil
 		case j.fill != nil:
+			if j.linger(); len(j.full) > 0 || j.fill == nil || j.trouble != nil {
+				continue
+			}
 			b := j.fill
 			j.fill = nil
 			return b, nil
@@ -67,12 +73,12 @@ func (j *Journal) take() (*batch, error) {
 
 // commit makes a batch durable. The order is what makes it safe: write, sync, only then look for a higher epoch, only then (in the caller)
 // acknowledge. A taker creates its epoch before it reads, so either it reads what was synced here or the check finds its epoch; and any
-// pause, of any length, between two of these steps changes nothing.
-func (j *Journal) commit(b *batch) error {
+// pause, of any length, between two of these steps changes nothing. It returns what the sync took.
+func (j *Journal) commit(b *batch) (took time.Duration, err error) {
 	if b.off == 0 {
 		f, err := j.nextFile(b.id, max(b.room, int64(len(b.buf))))
 		if err != nil {
-			return fmt.Errorf("begin segment: %w", err)
+			return 0, fmt.Errorf("begin segment: %w", err)
 		}
 		if j.file != nil {
 			j.file.Close()
@@ -81,19 +87,19 @@ func (j *Journal) commit(b *batch) error {
 	}
 	b.finish()
 	if err := j.disk.write(j.file, b.buf, b.off); err != nil {
-		return fmt.Errorf("write batch: %w", err)
+		return 0, fmt.Errorf("write batch: %w", err)
 	}
 	start := time.Now()
 	if err := j.disk.sync(j.file); err != nil {
-		return fmt.Errorf("sync batch: %w", err)
+		return 0, fmt.Errorf("sync batch: %w", err)
 	}
-	took := time.Since(start)
+	took = time.Since(start)
 	if err := j.checked.look(j.mark); err != nil {
-		return err
+		return 0, err
 	}
 	end := b.off + int64(len(b.buf))
 	if err := j.mark.put(mark{lsn: b.last, segment: b.id, end: end}); err != nil {
-		return fmt.Errorf("write mark: %w", err)
+		return 0, fmt.Errorf("write mark: %w", err)
 	}
 	j.durable.Store(uint64(b.last))
 	size := len(b.buf)
@@ -102,7 +108,7 @@ func (j *Journal) commit(b *batch) error {
 	}
 	j.pending.Add(-int64(size))
 	j.opt.Metrics.batch(took, b.records, len(b.buf))
-	return nil
+	return took, nil
 }
 
 // settle does what a durable batch allows: reuse its buffer, decide which segments go, remove those whose end is durable. The caller holds mu.

@@ -17,6 +17,7 @@ import (
 // cramped is a journal whose disk can be full.
 type cramped struct {
 	*actor
+	err  error // of the last put
 	full atomic.Bool
 	at   opKind   // what meets it
 	dull bool     // and space cannot be reserved
@@ -60,10 +61,27 @@ func (c *cramped) open(t *testing.T, dir string) {
 	}
 }
 
+// put appends one record and keeps the error.
+func (c *cramped) put(items ...item) (Position, bool) {
+	payload, front := payloadOf(items)
+	r := Record{Type: 1, Size: len(payload), Payload: payload}
+	dry := c.state.clone()
+	account, err := dry.apply(r)
+	if err != nil {
+		c.s.t.Fatal(err)
+	}
+	if r.Position, c.err = c.s.Append(Entry{Type: 1, Payload: payload, Front: front, Account: account}); c.err != nil {
+		return r.Position, false
+	}
+	c.state.apply(r)
+	c.log = append(c.log, told{r, account})
+	return r.Position, true
+}
+
 // fill begins things until there is no space.
 func (c *cramped) fill() (n int) {
 	c.s.t.Helper()
-	for last := Segment(0); c.failed == nil; {
+	for last := Segment(0); c.err == nil; {
 		at, ok := c.put(c.begin())
 		if ok {
 			n++
@@ -88,8 +106,8 @@ func (c *cramped) drain() {
 		if _, ok := c.state.alive[id]; ok {
 			c.put(c.end(id))
 		}
-		if c.failed != nil {
-			c.s.t.Fatal(c.failed, c.s.Stats())
+		if c.err != nil {
+			c.s.t.Fatal(c.err, c.s.Stats())
 		}
 		if id%8 == 0 {
 			c.settle()
@@ -101,10 +119,10 @@ func (c *cramped) drain() {
 // refused checks that the last Append was, and that nothing else is wrong.
 func (c *cramped) refused() {
 	c.s.t.Helper()
-	if !errors.Is(c.failed, ErrFull) || !strings.Contains(c.failed.Error(), c.s.disk.path) {
-		c.s.t.Fatal(c.failed)
+	if !errors.Is(c.err, ErrFull) || !strings.Contains(c.err.Error(), c.s.disk.path) {
+		c.s.t.Fatal(c.err)
 	}
-	c.failed = nil
+	c.err = nil
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	if len(c.s.failed) > 0 {
@@ -157,8 +175,8 @@ func TestFullDisk(t *testing.T) {
 				}
 				c.s.durable(at.LSN)
 			}
-			if c.failed != nil {
-				t.Fatal(c.failed)
+			if c.err != nil {
+				t.Fatal(c.err)
 			}
 			c.drain() // so is what makes segments go
 			if c.s.Stats().Deleted == 0 {
@@ -171,8 +189,8 @@ func TestFullDisk(t *testing.T) {
 				c.put(c.begin())
 			}
 			c.settle()
-			if c.failed != nil {
-				t.Fatal(c.failed)
+			if c.err != nil {
+				t.Fatal(c.err)
 			}
 			c.s.Close()
 			c.open(t, dir)
@@ -195,7 +213,7 @@ func TestReserveUsedUp(t *testing.T) {
 	c.toldOf(true)
 	ended := 0
 	var last Segment
-	for id := c.ids; c.failed == nil; id-- { // the newest first, and one of each segment is left
+	for id := c.ids; c.err == nil; id-- { // the newest first, and one of each segment is left
 		at, ok := c.state.alive[id]
 		if id == 0 {
 			t.Fatalf("%d were ended, and the reserve was not used up: %+v", ended, c.s.Stats())
@@ -216,8 +234,8 @@ func TestReserveUsedUp(t *testing.T) {
 	c.full.Store(false)
 	c.toldOf(true, false)
 	c.put(c.begin())
-	if c.failed != nil {
-		t.Fatal(c.failed)
+	if c.err != nil {
+		t.Fatal(c.err)
 	}
 	c.s.Close()
 	c.open(t, dir)
@@ -230,7 +248,7 @@ func TestFullDiskBehindAppend(t *testing.T) {
 	c.open(t, dir)
 	c.s.idle()
 	c.full.Store(true)
-	for n := 0; c.failed == nil; n++ {
+	for n := 0; c.err == nil; n++ {
 		if c.put(c.begin()); n > 10_000 {
 			t.Fatal("the disk does not become full")
 		}
@@ -239,8 +257,8 @@ func TestFullDiskBehindAppend(t *testing.T) {
 	c.full.Store(false)
 	c.toldOf(true, false)
 	c.settle()
-	if c.put(c.begin()); c.failed != nil {
-		t.Fatal(c.failed)
+	if c.put(c.begin()); c.err != nil {
+		t.Fatal(c.err)
 	}
 	c.s.Close()
 	c.open(t, dir)
@@ -262,7 +280,7 @@ func TestCloseOfFullStore(t *testing.T) {
 	c.s = mustOpen(t, dir, opt, nil)
 	c.s.idle()
 	c.full.Store(true)
-	for n := 0; c.failed == nil; n++ {
+	for n := 0; c.err == nil; n++ {
 		if c.put(c.begin()); n > 10_000 {
 			t.Fatal("the disk does not become full")
 		}

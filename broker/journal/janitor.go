@@ -61,7 +61,7 @@ func (j *Journal) janitorLoop() {
 	for {
 		id, grow := j.missing()
 		wanted := (id != 0 || grow != nil) && !j.jan.hold && !j.jan.stop
-		dull := j.jan.dull()
+		dull := j.dull()
 		switch {
 		case wanted && j.jan.urgent:
 			j.provide(id, grow)

@@ -108,6 +108,7 @@ type Options struct {
 	Metrics  *Metrics     // none
 	before   func(op) error
 	noLock   bool // tests: claim the epoch without the lock
+	hasty    bool // tests: do not linger
 }
 
 // Takeover says what a candidate may do about an owner that holds the lock and shows no life.
@@ -193,6 +194,7 @@ type Journal struct {
 
 	// owned by the commit goroutine
 	file *file // of the segment written last
+	pace pace
 }
 
 // tip is the end of the log as Append sees it.

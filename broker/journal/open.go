@@ -162,7 +162,7 @@ func (j *Journal) takeOver(r *recovery) error {
 		return fmt.Errorf("begin segment: %w", err)
 	}
 	j.mu.Unlock()
-	err = j.commit(b)
+	_, err = j.commit(b)
 	j.mu.Lock()
 	if err != nil {
 		return err

@@ -185,13 +185,13 @@ func (j *Journal) extend(f *file, from, to int64) (zeros int64, err error) {
 	return zeros, j.disk.sync(f)
 }
 
-// dull is the first spare that lacks zeros.
-func (p *pool) dull() *spare {
-	i := slices.IndexFunc(p.spares, func(s *spare) bool { return s.zeros < s.size })
+// dull is the first spare that lacks zeros, and is not about to be used.
+func (j *Journal) dull() *spare {
+	i := slices.IndexFunc(j.jan.spares, func(s *spare) bool { return s.zeros < s.size && s.id > j.cur.id })
 	if i < 0 {
 		return nil
 	}
-	return p.spares[i]
+	return j.jan.spares[i]
 }
 
 // fillIn writes the next few zeros. The caller holds mu, which is let go meanwhile.
