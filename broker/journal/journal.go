@@ -107,8 +107,13 @@ type Options struct {
 	Logger   *slog.Logger // none
 	Metrics  *Metrics     // none
 	before   func(op) error
+<<<<<<< ours
 	noLock   bool // tests: claim the epoch without the lock
 	hasty    bool // tests: do not linger
+=======
+	flush    *probe // may be nil
+	noLock   bool   // tests: claim the epoch without the lock
+>>>>>>> theirs
 }
 
 // Takeover says what a candidate may do about an owner that holds the lock and shows no life.

@@ -16,6 +16,7 @@ type Metrics struct {
 	live                    *metrics.Gauge
 	emptied, emptiedBytes   *metrics.Counter
 	noSpace                 *metrics.Gauge
+	selfTest                func(p50, p99 time.Duration) // registers its gauges when there is something to show
 }
 
 // NewMetrics registers the metrics of the store with that name (a label) in set. The same name gives the same metrics again, so that a store
@@ -23,6 +24,11 @@ type Metrics struct {
 func NewMetrics(set *metrics.Set, store string) *Metrics {
 	name := func(s string) string { return fmt.Sprintf("understudy_journal_%s{store=%q}", s, store) }
 	return &Metrics{
+		selfTest: func(p50, p99 time.Duration) {
+			for q, took := range map[string]time.Duration{"0.5": p50, "0.99": p99} {
+				set.GetOrCreateGauge(fmt.Sprintf("understudy_journal_self_test_seconds{store=%q,quantile=%q}", store, q), nil).Set(took.Seconds())
+			}
+		},
 		fsync:    set.GetOrCreateHistogram(name("fsync_seconds")),
 		batches:  set.GetOrCreateCounter(name("batches_total")),
 		records:  set.GetOrCreateCounter(name("records_total")),
@@ -48,6 +54,12 @@ func (m *Metrics) batch(sync time.Duration, records, bytes int) {
 	m.batches.Inc()
 	m.records.Add(records)
 	m.bytes.Add(bytes)
+}
+
+func (m *Metrics) flushes(p50, p99 time.Duration) {
+	if m != nil {
+		m.selfTest(p50, p99)
+	}
 }
 
 func (m *Metrics) evacuated(bytes int64) {

@@ -33,15 +33,28 @@ func Open(ctx context.Context, dir string, opt Options, visit func(Record) (Acco
 	if opt.Follow {
 		f = newFollower(d, opt, log, visit)
 	}
+	flush, waiting := newProbe(dir, log, opt.Metrics), opt.Waiting
+	opt.flush = flush
+	opt.Waiting = func(o Owner) {
+		flush.start()
+		waiting(o)
+	}
 	lock, err := acquire(ctx, d, opt, log, f)
 	if err != nil {
+		flush.end()
 		f.close()
 		d.close()
 		return nil, err
 	}
 	warm, cold := f.finish()
 	opt.Won()
-	return own(d, lock, opt, log, visit, warm, cold)
+	flush.pause()
+	j, err := own(d, lock, opt, log, visit, warm, cold)
+	if err != nil {
+		return nil, err
+	}
+	flush.start()
+	return j, nil
 }
 
 // own goes from the lock to a running journal, or gives the lock back.
@@ -257,6 +270,7 @@ func (j *Journal) stop(failed error) error {
 	j.chores.Signal()
 	j.mu.Unlock()
 	j.workers.Wait()
+	j.opt.flush.end()
 	if failed == nil {
 		failed = j.trouble // too late for Failed: all that was appended is durable
 	}
