@@ -33,7 +33,7 @@ var mutants = []mutant{
 		"if err := j.checked.look(j.mark); err != nil {", "if err := early; err != nil {",
 	}},
 	{"receipt before the sync", "TestCrashEverywhere", "commit.go", []string{
-		"			err = j.commit(b)\n", "			j.opt.Durable(b.last)\n			err = j.commit(b)\n",
+		"			took, err = j.commit(b)\n", "			j.opt.Durable(b.last)\n			took, err = j.commit(b)\n",
 	}},
 	{"batch not synced", "TestCrashEverywhere", "commit.go", []string{
 		"if err := j.disk.sync(j.file); err != nil {", "if err := error(nil); err != nil {",
@@ -78,8 +78,8 @@ var mutants = []mutant{
 	{"checksum not looked at by Read", "TestRead", "read.go", []string{
 		"if !checkSum(buf, seed(f.place.id, f.place.epoch)) {", "if false {",
 	}},
-	{"name of a new segment not synced", "TestCrashEverywhere", "janitor.go", []string{
-		"	if err == nil {\n		err = j.disk.syncDir()\n	}\n	if err != nil {\n		return nil, errors.Join", "	if err != nil {\n		return nil, errors.Join",
+	{"name of a new segment not synced", "TestCrashEverywhere", "pool.go", []string{
+		"if err = j.disk.syncDir(); err != nil {", "if err = nil; err != nil {",
 	}},
 	{"tail not synced by Open", "TestOrderOfTakeOver|TestCrashEverywhere", "recover.go", []string{
 		"errors.Join(r.disk.sync(f), f.Close())", "errors.Join(f.Close())",
