@@ -107,13 +107,9 @@ type Options struct {
 	Logger   *slog.Logger // none
 	Metrics  *Metrics     // none
 	before   func(op) error
-<<<<<<< ours
-	noLock   bool // tests: claim the epoch without the lock
-	hasty    bool // tests: do not linger
-=======
 	flush    *probe // may be nil
 	noLock   bool   // tests: claim the epoch without the lock
->>>>>>> theirs
+	hasty    bool   // tests: do not linger
 }
 
 // Takeover says what a candidate may do about an owner that holds the lock and shows no life.
