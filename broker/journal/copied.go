@@ -16,6 +16,7 @@ type Copy struct {
 
 // copied is a warm copy as a follower leaves it to recovery.
 type copied struct {
+	epoch   uint64 // of the newest mark
 	ledger  ledger
 	records uint64
 	at      found    // the segment that was being read, as far as it was
@@ -26,7 +27,7 @@ type copied struct {
 
 func (f *follower) snapshot() *copied {
 	s := f.trail[0]
-	c := &copied{ledger: f.r.ledger, records: f.r.records, at: f.at, off: s.sc.off, next: s.sc.next}
+	c := &copied{epoch: f.epoch, ledger: f.r.ledger, records: f.r.records, at: f.at, off: s.sc.off, next: s.sc.next}
 	for _, s := range f.trail[1:] {
 		c.rest = append(c.rest, s.sealed)
 	}
@@ -37,8 +38,11 @@ func (f *follower) snapshot() *copied {
 // what was visited: every segment of it that was visited is known here with the same extent, the one that was being read goes at least as far, and behind it comes
 // what was to come and then one record after the other. What was deleted since is forgotten; where that was not visited to its end, the copy is
 // no state that the log was in.
-func (r *recovery) resume(list []sealed, end found) ([]sealed, error) {
+func (r *recovery) resume(list []sealed, end found, places []place) ([]sealed, error) {
 	c := r.copy
+	if err := mended(r.disk, c.epoch, r.ours, places); err != nil {
+		return nil, err
+	}
 	n, there := slices.BinarySearchFunc(list, c.at.place, func(s sealed, p place) int { return s.less(p) })
 	cut, todo := end.opening.prev, list[n:]
 	later := todo
@@ -73,6 +77,22 @@ func (r *recovery) resume(list []sealed, end found) ([]sealed, error) {
 		r.ledger.without(func(a *account) bool { return a.place == c.at.place })
 	}
 	return todo, nil
+}
+
+// mended looks for a repair in the epochs between two. It leaves segments with the names and extents that they had, with other records in them; but it takes an
+// epoch, and leaves a mark in it and no segment. (An owner has a segment; one whose last is deleted has a successor, and whoever followed neither is told
+// to begin again for nothing.)
+func mended(d *disk, from, to uint64, places []place) error {
+	for e := from + 1; e < to; e++ {
+		k, err := readMark(d, e)
+		if err != nil {
+			return err
+		}
+		if k.lsn > 0 && !slices.ContainsFunc(places, func(p place) bool { return p.epoch == e }) {
+			return fmt.Errorf("%w: it was repaired in epoch %d", errStale, e)
+		}
+	}
+	return nil
 }
 
 // reduce compares the segments before p with a later list of them and forgets those that it does not name any more.

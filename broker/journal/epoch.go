@@ -124,16 +124,18 @@ func parseMark(b []byte, epoch uint64) (k mark) {
 // recovered, so there is no need to look further.
 func lastMark(d *disk, ours uint64) (mark, error) {
 	for e := ours - 1; e > 0; e-- {
-		b, err := os.ReadFile(d.at(epochName(e)))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return mark{}, fmt.Errorf("read epoch %d: %w", e, err)
-		}
-		if k := parseMark(b, e); k.lsn > 0 {
-			return k, nil
+		if k, err := readMark(d, e); err != nil || k.lsn > 0 {
+			return k, err
 		}
 	}
 	return mark{}, nil
+}
+
+// readMark is the mark of an epoch; zero if it has none.
+func readMark(d *disk, e uint64) (mark, error) {
+	b, err := os.ReadFile(d.at(epochName(e)))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return mark{}, fmt.Errorf("read epoch %d: %w", e, err)
+	}
+	return parseMark(b, e), nil
 }

@@ -55,6 +55,7 @@ type follower struct {
 	trail []*stretch // segments still to be read, in order; the last is where the log goes on
 	at    found      // the first of them, as far as it was read
 	first bool       // it is read for its deletions yet: nothing is visited
+	more  bool       // there was no time left
 
 	heir  time.Time     // when to look for a later epoch again
 	stuck time.Time     // since when something that must be there is not seen
@@ -86,16 +87,18 @@ func newFollower(d *disk, opt Options, log *slog.Logger, visit func(Record) (Acc
 	return &follower{disk: d, log: log, visit: visit, reset: opt.Reset, tell: opt.Copied, budget: opt.LockPoll / 2, cold: "the log was not followed yet"}
 }
 
-// poll goes on for about as long as the budget allows.
-func (f *follower) poll() {
+// poll goes on for about as long as the budget allows, and says whether it left anything unread that could be read.
+func (f *follower) poll() (more bool) {
 	if f == nil || f.over {
-		return
+		return false
 	}
 	now := time.Now()
+	f.more = false
 	if err := f.step(now); err != nil {
 		f.discard(err, now)
 	}
 	f.show(now)
+	return f.more
 }
 
 func (f *follower) step(now time.Time) error {
@@ -178,6 +181,7 @@ func (f *follower) advance(deadline time.Time) error {
 		s := f.trail[0]
 		for ; s.sc.off < s.end; n++ {
 			if n%lookClock == 0 && time.Now().After(deadline) {
+				f.more = true
 				return nil
 			}
 			if err := f.record(s); err != nil {

@@ -28,7 +28,7 @@ type lockFile struct {
 }
 
 // acquire polls for the lock until it has it or ctx ends. Polling, because a blocked wait for a lock can neither be cancelled nor ranked. Meanwhile
-// it follows the log with f, for no more than half of the time: so the lock is looked at as often as without.
+// it follows the log with f, for half of the time between two looks at the lock at most, so that they do not come later for it.
 func acquire(ctx context.Context, d *disk, opt Options, log *slog.Logger, f *follower) (*lockFile, error) {
 	me, err := selfPulse(opt.Node)
 	if err != nil && opt.Takeover == Kill {
@@ -93,7 +93,9 @@ func (c *candidate) wait(ctx context.Context) error {
 		if c.opt.Takeover == Kill && c.watch.frozen() {
 			c.end()
 		}
-		c.follow.poll()
+		if c.follow.poll() && ctx.Err() == nil {
+			continue // it is behind: to wait would only make a take-over longer
+		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for %s: %w", c.disk.at(lockName), context.Cause(ctx))

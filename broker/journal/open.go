@@ -114,12 +114,6 @@ func (j *Journal) recover(visit func(Record) (Account, error), c *copied, cold s
 		return &recovery{disk: j.disk, log: j.log, store: j.store, ours: j.epoch, mark: last, exact: j.lock.witnessed(last.epoch), visit: visit,
 			concerns: j.opt.Concerns}
 	}
-	if c != nil && last.lsn > 0 { // an owner's mark is about a segment of its own
-		if there, err := j.disk.exists(last.sealed().name()); err != nil || !there {
-			c, cold = nil, "the store was repaired meanwhile"
-			j.opt.Reset()
-		}
-	}
 	r := begin()
 	r.copy = c
 	err = r.run()

@@ -75,7 +75,7 @@ func (r *recovery) run() error {
 		return err
 	}
 	if r.copy != nil {
-		if chain, err = r.resume(chain, end); err != nil {
+		if chain, err = r.resume(chain, end, places); err != nil {
 			return err
 		}
 	}

@@ -79,30 +79,46 @@ func (f *follower) look(now time.Time) error {
 		return err
 	}
 	if k.lsn > f.proof.lsn {
-		return f.prove(k)
+		if err = f.prove(k); !errors.Is(err, errNotYet) {
+			return err
+		} // a successor may have deleted that segment already
 	}
 	if now.Before(f.heir) {
-		return nil
+		return err
 	}
 	f.heir = now.Add(heirEvery)
-	top := f.epoch
-	for {
-		yes, err := f.disk.exists(epochName(top + 1))
-		if err != nil {
-			return fmt.Errorf("look for a later epoch: %w", err)
-		}
-		if !yes {
-			break
-		}
-		top++
+	k, failed := f.successor()
+	if failed != nil {
+		return failed
 	}
-	if top == f.epoch {
-		return nil
-	}
-	if k, err = lastMark(f.disk, top+1); err != nil || k.epoch <= f.epoch {
+	if k.epoch <= f.epoch {
 		return err
 	}
 	return f.prove(k)
+}
+
+// successor is the mark of the newest later epoch that has one.
+func (f *follower) successor() (k mark, err error) {
+	top := f.epoch
+	for there := true; there; {
+		if there, err = f.disk.exists(epochName(top + 1)); err != nil {
+			return k, fmt.Errorf("look for a later epoch: %w", err)
+		}
+		if there {
+			top++
+		}
+	}
+	if top == f.epoch {
+		return k, nil
+	}
+	if k, err = lastMark(f.disk, top+1); err != nil || k.epoch <= f.epoch {
+		return k, err
+	}
+	places, err := f.r.list()
+	if err != nil {
+		return k, err
+	}
+	return k, mended(f.disk, f.epoch, k.epoch+1, places)
 }
 
 // mark reads the mark of the epoch that is followed.
