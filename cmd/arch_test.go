@@ -37,22 +37,23 @@ var rules = map[string]rule{
 	"session/stomp/frame": {pure: true, why: "the codec is shared by recorder, broker and probe, and must drag in neither"},
 	"session/sessiontest": {ours: []string{"session", "session/relay", "session/stomp", "session/stomp/frame"}, third: []string{"pgregory.net/rapid"},
 		why: "the simulator drives recorders, and is imported by tests only"},
-	"proxy/certtest":     {why: "certificates for tests stand alone"},
-	"proxy":              {ours: []string{"routing", "session/relay", "session", "health"}, why: "the proxy brings sessions to brokers and knows no protocol"},
-	"broker/journal":     {third: []string{"golang.org/x/sys"}, why: "the journal knows records, not messages"},
-	"broker/selector":    {pure: true, why: "a selector is a function of a text and headers"},
-	"broker":             {ours: []string{"broker/journal", "broker/selector", "session/stomp/frame"}, third: []string{"golang.org/x/crypto", "golang.org/x/sys"}, why: "the broker shares the codec with the sidecar, and nothing else"},
-	"cmd/understudy":     {ours: []string{"*"}, third: []string{"github.com/urfave/cli/v2"}, why: "flags and wiring live here"},
-	"cmd/internal/admin": {why: "admin shows snapshots that it is handed"},
-	"cmd/internal/ops":   {ours: []string{"health", "session/stomp/frame"}, why: "what commands share"},
-	"cmd/internal/demo":  {third: []string{"github.com/go-stomp/stomp/v3", "github.com/miekg/dns"}, why: "the demo looks at the product from outside, through its binary"},
+	"proxy/certtest":             {why: "certificates for tests stand alone"},
+	"proxy":                      {ours: []string{"routing", "session/relay", "session", "health"}, why: "the proxy brings sessions to brokers and knows no protocol"},
+	"broker/journal":             {third: []string{"golang.org/x/sys"}, why: "the journal knows records, not messages"},
+	"broker/journal/journaltest": {ours: []string{"broker/journal"}, why: "it checks what tests leave, and is imported by tests only"},
+	"broker/selector":            {pure: true, why: "a selector is a function of a text and headers"},
+	"broker":                     {ours: []string{"broker/journal", "broker/selector", "session/stomp/frame"}, third: []string{"golang.org/x/crypto", "golang.org/x/sys"}, why: "the broker shares the codec with the sidecar, and nothing else"},
+	"cmd/understudy":             {ours: []string{"*"}, third: []string{"github.com/urfave/cli/v2"}, why: "flags and wiring live here"},
+	"cmd/internal/admin":         {why: "admin shows snapshots that it is handed"},
+	"cmd/internal/ops":           {ours: []string{"health", "session/stomp/frame"}, why: "what commands share"},
+	"cmd/internal/demo":          {third: []string{"github.com/go-stomp/stomp/v3", "github.com/miekg/dns"}, why: "the demo looks at the product from outside, through its binary"},
 }
 
 // metricsModule may be imported by metrics.go of every package and by whoever passes a *metrics.Set on, but counted nowhere else.
 const metricsModule = "github.com/VictoriaMetrics/metrics"
 
 // forTests may be imported by _test.go files everywhere.
-var forTests = []string{"pgregory.net/rapid", module + "/session/sessiontest", module + "/proxy/certtest"}
+var forTests = []string{"pgregory.net/rapid", module + "/session/sessiontest", module + "/proxy/certtest", module + "/broker/journal/journaltest"}
 
 // impure are packages that a pure one must not import, and functions that it must not call.
 var (
