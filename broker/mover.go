@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/understudy-mq/understudy/broker/journal"
@@ -27,8 +26,7 @@ import (
 type mover struct {
 	log    evacuated
 	server *Server
-	unit   int64         // octets of a segment
-	pause  time.Duration // after an error
+	unit   int64 // octets of a segment
 }
 
 // evacuated is the journal as the mover sees it. Scan may block, the others do not.
@@ -42,8 +40,9 @@ type evacuated interface {
 }
 
 const (
-	moverPause       = 50 * time.Millisecond // between looks for something to do
-	moverBackOff     = time.Second           // after an error, doubled each time
+	moverPause       = 5 * time.Millisecond // at least, between looks for something to do
+	moverRest        = 50                   // and as many times what the last one took
+	moverBackOff     = time.Second          // after an error, doubled each time
 	moverBackOffMost = 5 * time.Minute
 	// A slice is what is done under one lock.
 	sliceRecords = 64
@@ -75,28 +74,39 @@ func (s *Server) startMover(log evacuated) (stop func()) {
 
 // run empties segments until ctx ends.
 func (m *mover) run(ctx context.Context) {
-	for {
-		pause := moverPause
-		if seg, ok := m.log.Sparse(); ok {
-			began := time.Now()
-			e, err := m.empty(ctx, seg)
-			switch log := m.server.cfg.Logger; {
-			case err == nil:
-				m.pause = 0
-				log.Debug("segment emptied", "segment", seg, "moved", e.moved, "forwarded", e.forwarded, "bytes", e.octets, "took", time.Since(began))
-				continue
-			case ctx.Err() != nil || errors.Is(err, journal.ErrClosed):
-				return
-			default:
-				m.pause = min(max(2*m.pause, moverBackOff), moverBackOffMost)
-				log.Warn("segment could not be emptied and stays for now", "segment", seg, "error", err, "again", m.pause)
-				pause = m.pause
+	failed := time.Duration(0) // how long the last error was waited for
+	for ctx.Err() == nil {
+		began := time.Now()
+		seg, ok := m.log.Sparse()
+		if !ok {
+			// Only what is appended makes a segment sparse; and the journal has looked at all of them.
+			_ = sleep(ctx, max(moverPause, moverRest*time.Since(began)))
+			select {
+			case <-ctx.Done():
+			case <-m.server.toMover:
 			}
+			continue
 		}
-		if sleep(ctx, pause) != nil {
+		e, err := m.empty(ctx, seg)
+		if err == nil {
+			failed = 0
+			m.server.cfg.Logger.Debug("segment emptied", "segment", uint64(seg), "moved", e.moved, "forwarded", e.forwarded, "bytes", e.octets, "took", time.Since(began))
+			continue
+		}
+		if ctx.Err() != nil || m.server.broken() {
 			return
 		}
+		failed = min(max(2*failed, moverBackOff), moverBackOffMost)
+		m.server.cfg.Logger.Warn("segment could not be emptied and stays for now", "segment", uint64(seg), "error", err, "again", failed)
+		_ = sleep(ctx, failed)
 	}
+}
+
+// broken reports whether nothing can be appended any more.
+func (s *Server) broken() bool {
+	s.lock()
+	defer s.unlock()
+	return s.store.err != nil
 }
 
 // empty empties one segment.

@@ -22,6 +22,7 @@ type Server struct {
 	failed chan error // of one element: what ended the journal
 	// toLoader, of one element, says that the store wants pages.
 	toLoader chan struct{}
+	toMover  chan struct{} // of one element: records were appended, so a segment may be sparse now
 	count    *counters
 
 	mu     sync.Mutex
@@ -42,7 +43,7 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg.withDefaults(), failed: make(chan error, 1), toLoader: make(chan struct{}, 1), conns: map[*conn]struct{}{}}
+	s := &Server{cfg: cfg.withDefaults(), failed: make(chan error, 1), toLoader: make(chan struct{}, 1), toMover: make(chan struct{}, 1), conns: map[*conn]struct{}{}}
 	s.status = Status{Role: Standby, Since: time.Now(), Node: s.cfg.Name, Addr: s.cfg.Listener.Addr().String()}
 	s.count = newCounters(s.cfg.Metrics)
 	s.register(s.cfg.Metrics)
@@ -270,6 +271,10 @@ func (s *Server) durable(through journal.LSN) {
 	if st := s.store; st != nil {
 		st.advance(through)
 		st.flush()
+		select {
+		case s.toMover <- struct{}{}:
+		default:
+		}
 		if s.synced != nil && st.through >= st.last {
 			close(s.synced)
 			s.synced = nil
