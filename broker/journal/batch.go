@@ -34,10 +34,11 @@ func (j *Journal) Append(e Entry) (Position, error) {
 		return Position{}, err
 	}
 	var flags byte
-	if j.mustRoll(len(e.Payload)) {
-		if err := j.admit(&e); err != nil {
-			return Position{}, err
-		}
+	roll := j.mustRoll(len(e.Payload))
+	if err := j.admit(&e, roll); err != nil {
+		return Position{}, err
+	}
+	if roll {
 		head, err := j.head()
 		if err != nil {
 			return Position{}, err

@@ -189,7 +189,8 @@ func (j *Journal) takeOver(r *recovery) error {
 func (j *Journal) firstFile(b *batch) error {
 	j.mu.Unlock()
 	s, err := j.reserve(b.id, max(b.room, int64(len(b.buf))))
-	if isFull(err) && !errors.Is(err, errFinal) {
+	small := isFull(err) && !errors.Is(err, errFinal)
+	if small {
 		j.log.Warn("the disk is full: the first segment will be a small one", "err", err)
 		s, err = j.reserve(b.id, (int64(len(b.buf))+smallRoom+pageSize-1)&^(pageSize-1))
 	}
@@ -198,7 +199,7 @@ func (j *Journal) firstFile(b *batch) error {
 		return err
 	}
 	b.room, j.cur.size, j.cur.limit = s.size, s.size, s.size
-	j.jan.claimed, j.jan.spares = b.id-1, []*spare{s}
+	j.jan.claimed, j.jan.spares, j.jan.full = b.id-1, []*spare{s}, small // its little room is for what frees space, until there is more
 	return nil
 }
 

@@ -18,7 +18,7 @@ import (
 // its error: it might have been about another file's name. Elsewhere, where a record might be hit, every error is final.
 //
 // While a file cannot be made the journal is full. Append then takes records that bring something live only as long as the current segment has
-// room, and all others as long as there is a segment for them: acknowledgements and moves, which free space. When that is used up as
+// room and there is another one behind it, and all others as long as there is a segment for them: acknowledgements and moves, which free space. When that is used up as
 // well it takes nothing, and waits.
 
 const (
@@ -68,9 +68,11 @@ func (j *Journal) hasSpare() bool {
 	return j.jan.claimed+Segment(len(j.jan.spares)) > j.cur.id
 }
 
-// admit says whether a record that does not fit into the current segment may begin another one.
-func (j *Journal) admit(e *Entry) error {
-	if j.jan.full && (e.Live > 0 && !e.Reserve || !j.hasSpare()) {
+// admit says whether a record may be appended, for which another segment has to begin or not. Where the current segment is all that there is, its room
+// is the reserve.
+func (j *Journal) admit(e *Entry, roll bool) error {
+	brings := e.Live > 0 && !e.Reserve
+	if spare := j.hasSpare(); j.jan.full && (brings && (roll || !spare) || roll && !spare) {
 		return fmt.Errorf("%w: there is no space for another segment of %d octets in %s", ErrFull, j.opt.SegmentBytes, j.disk.path)
 	}
 	return nil
