@@ -89,7 +89,11 @@ func (j *memory) content(at slot) *message {
 		if r.Segment != e.at.Segment || r.Offset != e.at.Offset {
 			continue
 		}
-		c, err := contentOf(r, e.pos)
+		var d digest
+		if err := d.read(r); err != nil {
+			j.t.Fatalf("message at %d: %v", e.pos, err)
+		}
+		c, err := d.content(e.pos)
 		if err != nil {
 			j.t.Fatalf("message at %d: %v", e.pos, err)
 		}
