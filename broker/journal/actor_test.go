@@ -178,7 +178,8 @@ type actor struct {
 	failed error // of an Append
 	stale  bool  // another may own the store by now, and delete what this one still needs
 
-	groups, reads, moves, again, evacuated int
+	groups, reads, moves, again, refused int
+	evacuated                            []Segment
 }
 
 // told is a record that was appended, and what it meant.
@@ -202,6 +203,7 @@ func (a *actor) head() []Entry {
 
 // put appends a record that says all this.
 func (a *actor) put(items ...item) (Position, bool) {
+	reserve := len(items) > 0 && items[0].op == '>'
 	effect := len(items) > 0 && items[0].op == '+' && len(items) > 1 // a transaction; so that in most segments only the head knows the count
 	if effect {
 		a.count++
@@ -214,7 +216,7 @@ func (a *actor) put(items ...item) (Position, bool) {
 	if err != nil {
 		a.s.t.Fatal(err)
 	}
-	r.Position, err = a.s.Append(Entry{Type: 1, Payload: payload, Account: account})
+	r.Position, err = a.s.Append(Entry{Type: 1, Payload: payload, Front: front, Reserve: reserve, Account: account})
 	if err != nil {
 		if effect {
 			a.count--
@@ -243,6 +245,10 @@ func (a *actor) run(n int) {
 		default:
 			a.put(a.begin())
 		}
+		if errors.Is(a.failed, ErrFull) {
+			a.refused++
+			a.failed = nil
+		}
 		if a.failed != nil {
 			return
 		}
@@ -252,11 +258,11 @@ func (a *actor) run(n int) {
 	}
 }
 
-// settle waits until all that was appended is acknowledged, or will never be.
+// settle waits until all that was appended is acknowledged, or will never be, or not before there is space.
 func (a *actor) settle() {
 	if n := len(a.log); n > 0 {
 		last := a.log[n-1].LSN
-		a.s.until("batch", func() bool { return max(a.s.acked, a.s.base-1) >= last || len(a.s.failed) > 0 })
+		a.s.until("batch", func() bool { return max(a.s.acked, a.s.base-1) >= last || len(a.s.failed) > 0 || a.s.full })
 	}
 }
 
@@ -315,27 +321,29 @@ func (a *actor) read() {
 	}
 }
 
-// sealed lists the segments that could be emptied.
+// sealed lists the segments that could be emptied now.
 func (s *store) sealed() (ids []Segment) {
 	s.Journal.mu.Lock()
 	defer s.Journal.mu.Unlock()
 	for _, a := range s.ledger.list {
-		if a.closed {
+		if a.closed && a.last <= LSN(s.Journal.durable.Load()) {
 			ids = append(ids, a.id)
 		}
 	}
 	return ids
 }
 
-// evacuate goes one step on in emptying a segment, or begins to empty one.
+// evacuate goes one step on in emptying a segment, or begins to empty one: that which the journal proposes, or any.
 func (a *actor) evacuate() {
-	sealed := a.s.sealed()
 	if a.moving == nil {
-		if len(sealed) == 0 {
+		seg, ok := a.s.Sparse()
+		if sealed := a.s.sealed(); len(sealed) > 0 && (!ok || a.rng.IntN(2) == 0) {
+			seg, ok = pick(a.rng, sealed), true
+		}
+		if !ok {
 			return
 		}
-		a.moving = &evacuation{seg: pick(a.rng, sealed)}
-		a.moving.todo = a.scan(a.moving.seg)
+		a.moving = &evacuation{seg: seg, todo: a.scan(seg)}
 	}
 	var items []item
 	for len(a.moving.todo) > 0 && len(items) < 4 {
@@ -344,7 +352,7 @@ func (a *actor) evacuate() {
 		w, alive := a.state.alive[it.id]
 		switch {
 		case it.op == '>' && (!alive || w.Segment != a.moving.seg): // ended or moved since
-		case it.op == '~' && !slices.Contains(sealed, it.at): // gone since, and cannot come back
+		case it.op == '~' && !a.s.Stays(it.at): // gone since, and cannot come back
 		default:
 			items = append(items, it)
 		}
@@ -355,8 +363,39 @@ func (a *actor) evacuate() {
 		}
 		return
 	}
-	a.evacuated++
+	a.s.Forwarded(a.moving.seg)
+	a.evacuated = append(a.evacuated, a.moving.seg)
 	a.moving = nil
+}
+
+// scan lists what has to be said elsewhere before a segment can go.
+func (a *actor) scan(seg Segment) (todo []item) {
+	var last LSN
+	err := a.s.Scan(seg, func(r Record) error {
+		if r.LSN <= last || r.Segment != seg || r.Size != len(r.Payload) {
+			return fmt.Errorf("record %d at %+v, of %d octets, follows %d", r.LSN, r.Position, r.Size, last)
+		}
+		last = r.LSN
+		items, bodies, err := parseItems(r.Payload)
+		want := ""
+		for _, it := range items {
+			if it.op == '+' || it.op == '>' {
+				todo = append(todo, item{'>', it.id, seg})
+				want += body(it.id)
+			}
+			if it.at != 0 && it.at != seg {
+				todo = append(todo, item{'~', it.id, it.at})
+			}
+		}
+		if err == nil && r.Type == 1 && bodies != want {
+			err = fmt.Errorf("record %d of segment %d has other bodies than were written", r.LSN, seg)
+		}
+		return err
+	})
+	if err != nil && !(a.stale && errors.Is(err, fs.ErrNotExist)) {
+		a.s.t.Errorf("scan segment %d: %v", seg, err)
+	}
+	return todo
 }
 
 func (a *actor) tally(items []item) {
@@ -367,25 +406,6 @@ func (a *actor) tally(items []item) {
 			a.again++
 		}
 	}
-}
-
-// scan lists what has to be said elsewhere before a segment can go.
-func (a *actor) scan(seg Segment) (todo []item) {
-	for _, r := range a.log {
-		if r.Segment != seg {
-			continue
-		}
-		items, _, _ := parseItems(r.Payload)
-		for _, it := range items {
-			if it.op == '+' || it.op == '>' {
-				todo = append(todo, item{'>', it.id, seg})
-			}
-			if it.at != 0 && it.at != seg {
-				todo = append(todo, item{'~', it.id, it.at})
-			}
-		}
-	}
-	return todo
 }
 
 // through is the state after all records up to lsn.

@@ -103,7 +103,7 @@ func (c *crasher) record(n int) []event {
 	c.count("transactions", c.a.groups)
 	c.count("batches", int(st.Batches))
 	c.count("segments deleted", int(st.Deleted))
-	c.count("segments emptied", c.a.evacuated)
+	c.count("segments emptied", len(c.a.evacuated))
 	c.count("moves", c.a.moves)
 	c.count("endings told again", c.a.again)
 	c.count("reads", c.a.reads)
@@ -206,6 +206,11 @@ func (st state) head() []Entry {
 // judge compares what was recovered with what the workload had done by then.
 func (c *crasher) judge(got recovered, acked LSN, dir string) {
 	c.states++
+	if got.err == nil && c.states%8 == 0 {
+		if rep, err := Check(dir, CheckOptions{}); err != nil || rep.Err() != nil {
+			c.violation(dir, "recovered, and then check: %v, %+v", err, rep)
+		}
+	}
 	switch {
 	case got.err != nil:
 		c.violation(dir, "refused: %v", got.err)

@@ -126,8 +126,12 @@ func (s *store) finish(f *failing) LSN {
 		}
 		return s.acked
 	}
-	if !errors.Is(s.failed[0], f.err) || !errors.Is(err, f.err) {
-		s.t.Fatalf("failed: %v, close: %v, want %v", s.failed[0], err, f.err)
+	want := f.err
+	if isFull(f.err) && errors.Is(s.failed[0], ErrFull) { // it was waited for, to the end
+		want = ErrFull
+	}
+	if !errors.Is(s.failed[0], want) || !errors.Is(err, want) {
+		s.t.Fatalf("failed: %v, close: %v, want %v", s.failed[0], err, want)
 	}
 	if !strings.Contains(s.failed[0].Error(), "store "+s.Store()) {
 		s.t.Fatalf("%v does not name the store", s.failed[0])
@@ -135,7 +139,7 @@ func (s *store) finish(f *failing) LSN {
 	if s.late {
 		s.t.Fatal("acknowledged after it had failed")
 	}
-	if _, err := s.Append(Entry{Type: 1}); !errors.Is(err, f.err) && !errors.Is(err, ErrClosed) {
+	if _, err := s.Append(Entry{Type: 1}); !errors.Is(err, want) && !errors.Is(err, ErrClosed) {
 		s.t.Fatalf("append after the failure: %v", err)
 	}
 	return s.acked

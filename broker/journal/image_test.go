@@ -136,6 +136,7 @@ func (im *stored) lastSegment(t testing.TB) string {
 
 // overwrite changes octets of a file, within its size.
 func (im *stored) overwrite(t testing.TB, dir, name string, off int64, b []byte) {
+	spoilt.Store(dir, true)
 	path := filepath.Join(dir, name)
 	data, err := os.ReadFile(path)
 	if err != nil {

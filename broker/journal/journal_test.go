@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -19,6 +20,7 @@ type store struct {
 	change chan struct{}
 	acked  LSN
 	failed []error
+	full   bool
 	base   LSN  // first number that is counted in Stats.Records
 	late   bool // acknowledged after it had failed
 }
@@ -45,6 +47,9 @@ func reopen(t testing.TB, dir string, opt Options, visit func(Record) (Account, 
 	}
 	opt.Durable = func(through LSN) { s.tell(func() { s.acked, s.late = through, s.late || len(s.failed) > 0 }) }
 	opt.Failed = func(err error) { s.tell(func() { s.failed = append(s.failed, err) }) }
+	if opt.Space == nil {
+		opt.Space = func(full bool) { s.tell(func() { s.full = full }) }
+	}
 	j, err := Open(context.Background(), dir, opt, visit)
 	if err != nil {
 		return nil, err
@@ -53,8 +58,32 @@ func reopen(t testing.TB, dir string, opt Options, visit func(Record) (Account, 
 	j.mu.Lock()
 	s.base = j.ledger.list[len(j.ledger.list)-1].first
 	j.mu.Unlock()
-	t.Cleanup(func() { j.Close() })
+	t.Cleanup(func() {
+		j.Close()
+		sound(t, dir)
+	})
 	return s, nil
+}
+
+// spoilt are the directories that a test has damaged.
+var spoilt sync.Map
+
+// sound checks a store that somebody had open, unless the test has removed or damaged it since.
+func sound(t testing.TB, dir string) {
+	t.Helper()
+	if _, ok := spoilt.Load(dir); ok {
+		return
+	}
+	rep, err := Check(dir, CheckOptions{})
+	if errors.Is(err, ErrNoStore) {
+		return
+	}
+	if err == nil {
+		err = rep.Err()
+	}
+	if err != nil {
+		t.Errorf("check %s: %v", dir, err)
+	}
 }
 
 func mustOpen(t testing.TB, dir string, opt Options, visit func(Record) (Account, error)) *store {

@@ -76,7 +76,7 @@ func TestModel(t *testing.T) {
 			"group":    m.do((*actor).group),
 			"evacuate": m.do((*actor).evacuate),
 			"empty": m.do(func(a *actor) {
-				for n := a.evacuated; n == a.evacuated && len(a.s.sealed()) > 0; {
+				for n := len(a.evacuated); n == len(a.evacuated) && len(a.s.sealed()) > 0; {
 					a.evacuate()
 				}
 			}),
@@ -114,13 +114,16 @@ type machine struct {
 func (m *machine) do(what func(*actor)) func(*rapid.T) {
 	return func(rt *rapid.T) {
 		m.a.rng = rand.New(drawn{rt})
-		n := len(m.a.log)
+		n, gone := len(m.a.log), len(m.a.evacuated)
 		what(m.a)
 		if m.a.failed != nil {
 			rt.Fatal(m.a.failed)
 		}
 		for _, r := range m.a.log[n:] {
 			m.add(r.Segment, r.means)
+		}
+		for _, seg := range m.a.evacuated[gone:] {
+			delete(m.refs, seg)
 		}
 	}
 }
@@ -162,7 +165,7 @@ func (m *machine) reopen() {
 
 func (m *machine) count() {
 	m.total["records"] += len(m.a.log)
-	m.total["emptied"] += m.a.evacuated
+	m.total["emptied"] += len(m.a.evacuated)
 	m.total["moved"] += m.a.moves
 	m.total["told again"] += m.a.again
 	m.total["reads"] += m.a.reads
