@@ -69,6 +69,46 @@ func TestStandbyIsWarm(t *testing.T) {
 	}
 }
 
+// The owner's segments come and go while a standby follows, and what stays is moved from one to the next. Every tenth message is left.
+func TestStandbyFollowsMoves(t *testing.T) {
+	dir := t.TempDir()
+	small := func(cfg *Config) { cfg.SegmentBytes = 64 << 10 }
+	s := start(t, dir, small).active()
+	next := start(t, dir, small)
+	c, d := s.connected("1.2"), s.subscriber("/queue/a", "client-individual")
+	const rounds, batch = 40, 50
+	body := strings.Repeat("x", 700)
+	for round := range rounds {
+		for i := range batch {
+			c.send("SEND", "destination:/queue/a", fmt.Sprintf("=%d %s", round*batch+i, body))
+		}
+		for i := range batch {
+			m := d.message(fmt.Sprintf("%d %s", round*batch+i, body))
+			if i%10 > 0 {
+				d.send("ACK", "id:"+m.headers["ack"])
+			}
+		}
+		d.send("BEGIN", fmt.Sprint("transaction:", round), fmt.Sprint("receipt:", round))
+		d.expect("RECEIPT", "receipt-id", fmt.Sprint(round))
+	}
+	eventually(t, "segments to be emptied", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.store.log.(*journal.Journal).Stats().Evacuated > 2
+	})
+	next.warm(rounds * batch)
+	s.stop()
+	st := next.active().Status()
+	if want := rounds * batch / 10; st.Messages != want || st.Recovered-st.Copied > 100 {
+		t.Errorf("%+v, want %d messages", st, want)
+	}
+	d = next.subscriber("/queue/a", "auto")
+	for i := 0; i < rounds*batch; i += 10 {
+		d.message(fmt.Sprintf("%d %s", i, body))
+	}
+	d.quiet()
+}
+
 // A third candidate does not follow.
 func TestThirdRankIsCold(t *testing.T) {
 	dir := t.TempDir()

@@ -84,7 +84,7 @@ const (
 type visitorError struct{ error }
 
 func newFollower(d *disk, opt Options, log *slog.Logger, visit func(Record) (Account, error)) *follower {
-	return &follower{disk: d, log: log, visit: visit, reset: opt.Reset, tell: opt.Copied, budget: opt.LockPoll / 2, cold: "the log was not followed yet"}
+	return &follower{disk: d, log: log, visit: visit, reset: opt.Reset, tell: opt.Copied, budget: opt.LockPoll / 2, cold: "there was no owner to follow"}
 }
 
 // poll goes on for about as long as the budget allows, and says whether it left anything unread that could be read.
