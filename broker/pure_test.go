@@ -158,6 +158,10 @@ func FuzzRecover(f *testing.F) {
 	commit, _ := appendCommit(nil, nil, o, []txSend{{msg: m, dest: "/queue/a"}}, []*message{m}, recCommit)
 	d := testDurable()
 	topics, _ := appendCommit(nil, nil, o, []txSend{{msg: m, dest: d.dest, targets: []*durable{d, d}}}, nil, recCommitTopics)
+	sub.floor, sub.queue = &floors{3: place{2, 1}}, m.queue
+	m.queue.count = 1
+	moved := &brought{lsn: 1, id: m.id, lines: m.data[:4], body: m.data[4:]}
+	copies := []resident{{copied: copied{in: queueName{name: []byte("/queue/a")}}}, {copied: copied{in: queueName{number: d.number}, index: 1}}}
 	head := appendDurable(appendErase(append(appendSnapshot(nil, c), itemDurable), d), d)
 	acks, _ := appendAcks(appendOrigin(nil, o), nil, []*message{m})
 	for kind, payload := range map[byte][]byte{
@@ -165,6 +169,7 @@ func FuzzRecover(f *testing.F) {
 		recSubscribe: appendSubscribe(nil, c, sub), recClose: appendSessionID(nil, c.id), recSession: appendSession(nil, c),
 		recUnsubscribe: appendText(appendSessionID(nil, c.id), "s"), recHead: append([]byte{0, 1}, head...),
 		recDurable: appendDurable(nil, d), recErase: appendErase(nil, d), recPublish: appendPublish(nil, o, []byte(d.dest), []*durable{d}, m), recCommitTopics: topics, recTemporary: appendText(appendSessionID(nil, c.id), "t"), recMove: appendMove(nil, m, "/queue/DLQ", m),
+		recRelocate: appendRelocate(nil, moved, 1, copies), recForward: appendForward(nil, []mention{{copies[0].in, m.place(), 1}, {copies[1].in, m.place(), 2}}),
 	} {
 		f.Add(kind, payload)
 	}
