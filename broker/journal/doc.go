@@ -7,8 +7,9 @@
 //	LOCK                           lock and heart-beat of the owner; never renamed, never deleted
 //	STORE                          UUID, made once
 //	epoch-00000007                 made by each owner before it reads; holds its mark; never deleted
-//	seg-00000007-00000000002a.log  segment 0x2a, written by the owner of epoch 7 and by nobody else, ever
-//	quarantine/                    copies of torn tails
+//	seg-00000007-00000000002a.log  segment 0x2a, written by the owner of epoch 7 and by nobody else, ever, but for a repair
+//	quarantine/                    copies of torn tails and of what repairs gave up
+//	self-test-…                    a page to find out how fast the disk flushes; there for a moment
 //
 // # Segments and records
 //
@@ -75,8 +76,26 @@
 // acknowledged and no more; recovery, behind the claimed epoch, reads on from there, or from the beginning if the log that it finds is not the one that was
 // visited. It is argued at follower.
 //
+// # Damage, check and repair
+//
+// Check lets recovery itself judge, on a disk that refuses every change, and then reads on beyond whatever is damaged: it says all that is wrong, and whom it
+// hits as far as records say. Behind a gap it goes on at the next whole record whose number leaves room for those that are missing.
+//
+// Repair gives up what is in the gaps, when it is told to accept that. Each damaged segment is written anew, with a placeholder (typeLost) of the same number for
+// every record that was lost, and takes the old one's place by a rename; the last segment goes last. Why what it leaves is a store as any other:
+//
+//   - Numbers follow each other without a gap as before, and none is used again: the log ends no earlier than with the last record that anything proves to
+//     have been acknowledged, whole or not.
+//   - In all segments but the last everything stays at its offset and the end stays the end, so the lists in later segments hold, and so do references.
+//   - Each rename makes one more segment whole. Until the last one, recovery finds damage and refuses; so a crash leaves a store that is refused, with
+//     all that is whole still in it, or a repaired one.
+//   - An epoch is claimed first. An owner that lost its lock and wakes up writes into files that have no name any more, and its next check stops it. The mark of that
+//     epoch says how far the repaired log goes; there is no segment of that epoch, by which a follower knows that its copy is of another log.
+//
+// Endings may be lost with their records. Then what they ended is alive again: whoever lives with that was told.
+//
 // # What it does not do
 //
-// It does not move live records out of mostly dead segments, read single records back, repair, or reserve space for a full disk (which ends
-// in Failed).
+// It does not know what records mean. It says which segments are mostly dead, and the caller appends again what lives there (Sparse, Scan, Forwarded); it reads
+// single records back (Read), and the caller keeps where they lie.
 package journal

@@ -76,7 +76,8 @@ func (r *recovery) survey(visit func(Record) error) (*survey, error) {
 func (s *survey) between() {
 	next := LSN(1)
 	for _, e := range s.chain {
-		covered := slices.ContainsFunc(s.unsure, func(b sealed) bool { return b.first < e.first && b.last >= next })
+		covered := slices.ContainsFunc(s.unsure, func(b sealed) bool { return b.first < e.first && b.last >= next }) ||
+			slices.ContainsFunc(e.gaps, func(g gap) bool { return g.from <= next && g.to >= next })
 		if e.first > next && !covered {
 			s.unsure = append(s.unsure, sealed{place: e.place, first: next, last: e.first - 1})
 		}
