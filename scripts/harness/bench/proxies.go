@@ -140,9 +140,8 @@ func startUnderstudy(ctx context.Context, binary, dir, command string, args ...s
 }
 
 // startBroker serves the store in dir at listen and waits until it does.
-func startBroker(ctx context.Context, binary, logs, dir, listen string, most int, more ...string) (*understudy, error) {
-	b, err := startUnderstudy(ctx, binary, logs, "broker", append([]string{"--data-dir", dir, "--listen", listen, "--max-connections", strconv.Itoa(most),
-		"--max-memory", brokerMemory}, more...)...)
+func startBroker(ctx context.Context, binary, logs, dir, listen string, most int) (*understudy, error) {
+	b, err := startUnderstudy(ctx, binary, logs, "broker", "--data-dir", dir, "--listen", listen, "--max-connections", strconv.Itoa(most))
 	if err != nil {
 		return nil, err
 	}
