@@ -32,7 +32,8 @@ func TestMain(m *testing.M) {
 }
 
 // helper opens the store and appends numbered records as fast as it may until it is killed or told to stop (end of its input). It says on its
-// output, one line each: "open EPOCH LAST", "acked LSN", "failed WHY", "closed".
+// output, one line each: "open EPOCH LAST", "acked LSN", "failed WHY", "closed". With a window each record ends the one so many before it, and
+// segments go as fast as they come.
 func helper(dir string) int {
 	say := func(format string, a ...any) { fmt.Fprintf(os.Stdout, format+"\n", a...) }
 	opt := Options{SegmentBytes: 64 << 10, Node: "helper", TakeoverAfter: 300 * time.Millisecond}
@@ -52,6 +53,8 @@ func helper(dir string) int {
 		return 1
 	}
 	say("open %d %d", j.Epoch(), last)
+	window, _ := strconv.Atoi(os.Getenv("JOURNAL_TEST_WINDOW"))
+	where := map[int]Segment{}
 	stop := make(chan struct{})
 	go func() { io.Copy(io.Discard, os.Stdin); close(stop) }()
 	for i := 0; ; i++ {
@@ -66,10 +69,17 @@ func helper(dir string) int {
 			case <-time.After(100 * time.Microsecond):
 			}
 		}
-		if _, err := j.Append(Entry{Type: 1, Payload: content(j.Epoch(), i), Account: Account{Live: 1}}); err != nil {
+		a := Account{Live: 1}
+		if seg, ok := where[i-window]; ok && window > 0 {
+			a.Ends = []Ending{{Segment: seg}}
+			delete(where, i-window)
+		}
+		at, err := j.Append(Entry{Type: 1, Payload: content(j.Epoch(), i), Account: a})
+		if err != nil {
 			say("failed %v", err)
 			return 3
 		}
+		where[i] = at.Segment
 	}
 }
 

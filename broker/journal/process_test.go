@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -15,21 +17,36 @@ import (
 )
 
 // audit opens a store that helpers wrote and checks that no record is missing among those of an epoch, and none is wrong. It returns the end of the
-// log as it was recovered, and the last of the helpers' records: the journal's own may follow.
-func audit(t testing.TB, dir string, opt Options) (s *store, end, last LSN) {
+// log as it was recovered, and the last of the helpers' records: the journal's own may follow. With a window the first ones may have gone.
+func audit(t testing.TB, dir string, opt Options, window ...int) (s *store, end, last LSN) {
 	t.Helper()
 	opt.SegmentBytes = 64 << 10
-	next := map[uint64]int{}
-	s = mustOpen(t, dir, opt, func(r Record) (Account, error) {
+	type thing struct {
+		epoch uint64
+		i     int
+	}
+	next, where := map[uint64]int{}, map[thing]Segment{}
+	s = mustOpen(t, dir, opt, func(r Record) (a Account, err error) {
 		if r.LSN <= last {
-			return Account{}, fmt.Errorf("record %d follows %d", r.LSN, last)
+			return a, fmt.Errorf("record %d follows %d", r.LSN, last)
 		}
 		last = r.LSN
-		if !bytes.Equal(r.Payload, content(r.Epoch, next[r.Epoch])) {
-			return Account{}, fmt.Errorf("record %d holds %.20q, want number %d of epoch %d", r.LSN, r.Payload, next[r.Epoch], r.Epoch)
+		i, seen := next[r.Epoch]
+		if len(window) > 0 && !seen {
+			fmt.Sscanf(string(r.Payload), "%d %d", new(uint64), &i)
 		}
-		next[r.Epoch]++
-		return Account{Live: 1}, nil
+		if !bytes.Equal(r.Payload, content(r.Epoch, i)) {
+			return a, fmt.Errorf("record %d holds %.20q, want number %d of epoch %d", r.LSN, r.Payload, i, r.Epoch)
+		}
+		next[r.Epoch] = i + 1
+		where[thing{r.Epoch, i}] = r.Segment
+		a.Live = 1
+		if len(window) > 0 {
+			if seg, ok := where[thing{r.Epoch, i - window[0]}]; ok {
+				a.Ends = []Ending{{Segment: seg}}
+			}
+		}
+		return a, nil
 	})
 	return s, s.ledger.list[len(s.ledger.list)-1].first - 1, last
 }
@@ -91,27 +108,36 @@ func TestStandbyTakesOver(t *testing.T) {
 }
 
 // TestStoppedOwnerIsFenced: the owner is stopped, another claims the next epoch in spite of the lock, reads, serves; the owner wakes and does not
-// acknowledge anything that the other has not read.
+// acknowledge anything that the other has not read, nor delete anything that the other needs: in every second trial its segments go as fast as
+// they come.
 func TestStoppedOwnerIsFenced(t *testing.T) {
-	trials := 20
-	if testing.Short() {
-		trials = 8
+	trials := 10
+	if *full {
+		trials = 200
 	}
+	const window = 60
 	rng := newRand(t)
 	var sum LSN
+	deleted := uint64(0)
 	for i := range trials {
 		dir := t.TempDir()
-		p := startHelper(t, dir)
+		env, windows := []string(nil), []int(nil)
+		if i%2 == 1 {
+			env, windows = []string{fmt.Sprint("JOURNAL_TEST_WINDOW=", window)}, []int{window}
+		}
+		p := startHelper(t, dir, env...)
 		p.said("acked ")
-		time.Sleep(time.Duration(rng.IntN(10_000)) * time.Microsecond)
+		time.Sleep(time.Duration(rng.IntN(10_000)+30_000*(i%2)) * time.Microsecond)
 		p.cmd.Process.Signal(syscall.SIGSTOP)
 		time.Sleep(2 * time.Millisecond) // until the signal has stopped each of its threads
-		s, end, last := audit(t, dir, Options{noLock: true})
+		s, end, last := audit(t, dir, Options{noLock: true}, windows...)
 		mine, _ := s.add("mine", Account{Live: 1})
 		s.durable(mine)
+		s.Journal.mu.Lock()
+		deleted += uint64(s.ledger.list[0].id) - 1
+		s.Journal.mu.Unlock()
 		p.cmd.Process.Signal(syscall.SIGCONT)
 		p.gone()
-		p.said("failed ")
 		if why := p.said("failed "); !strings.Contains(why, ErrFenced.Error()) {
 			t.Fatalf("trial %d: failed for another reason: %s", i, why)
 		}
@@ -119,13 +145,18 @@ func TestStoppedOwnerIsFenced(t *testing.T) {
 			t.Fatalf("trial %d: acknowledged %d, the successor had read %d", i, p.acked(), end)
 		}
 		sum += p.acked()
+		for _, a := range s.ledger.list {
+			if _, err := os.Stat(filepath.Join(dir, a.name())); err != nil {
+				t.Fatalf("trial %d: the successor needs it: %v", i, err)
+			}
+		}
 		s.Close()
 		again := reread(t, dir, mine)
 		if again != last {
 			t.Fatalf("trial %d: the log of epoch 1 ended at %d, now at %d", i, last, again)
 		}
 	}
-	t.Logf("%d owners woken, %d records acknowledged by them, lost 0", trials, sum)
+	t.Logf("%d owners woken, %d records acknowledged by them, lost 0; %d segments gone before, files of the successor deleted 0", trials, sum, deleted)
 }
 
 // reread opens a store again and says where epoch 1 ended; record mine was its successor's.
