@@ -25,8 +25,8 @@ const (
 	exitDamaged = 3
 )
 
-const description = `Exit codes: 0 all is well; 1 it failed while running, or the demo's verdict is bad; 2 the command line cannot work;
-3 the journal is damaged, and nothing was changed. Each flag can be given by the environment variable named beside it.`
+const description = `Exit codes: 0 all is well; 1 it failed while running, as a broker does whose disk fails or whose store another took over, or the demo's verdict is bad;
+2 the command line cannot work; 3 the journal is damaged, and nothing was changed. Each flag can be given by the environment variable named beside it.`
 
 func main() { os.Exit(run(context.Background(), os.Args, os.Stdout, os.Stderr)) }
 
