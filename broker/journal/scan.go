@@ -7,14 +7,19 @@ import (
 	"slices"
 )
 
-const windowBytes = 1 << 20
+const (
+	windowBytes = 1 << 20
+	firstWindow = 16 << 10
+)
 
-// window reads a file forward through one buffer. What at returns is borrowed until the next call.
+// window reads a file forward through one buffer. What at returns is borrowed until the next call. It reads little at first, and more with each
+// time: often a header is all that is wanted, and when a store is taken over that is what the time goes into.
 type window struct {
 	src  io.ReaderAt
 	size int64
 	buf  []byte
 	off  int64 // of buf[0] in the file
+	ask  int   // octets to read at least, the next time
 }
 
 // at returns n octets at off, or fewer where the file ends.
@@ -32,7 +37,8 @@ func (w *window) at(off int64, n int) ([]byte, error) {
 }
 
 func (w *window) load(off int64, n int) error {
-	want := int(min(int64(max(n, windowBytes)), w.size-off))
+	w.ask = min(max(2*w.ask, firstWindow), windowBytes)
+	want := int(min(int64(max(n, w.ask)), w.size-off))
 	w.buf = slices.Grow(w.buf[:0], want)[:want]
 	w.off = off
 	got, err := w.src.ReadAt(w.buf, off)
