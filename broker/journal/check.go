@@ -18,7 +18,7 @@ type Verdict string
 const (
 	Whole   Verdict = "ok"        // Open succeeds, with every record
 	Torn    Verdict = "torn tail" // Open succeeds, and cuts what a crash left of records that were never acknowledged
-	Damaged Verdict = "damaged"   // Open refuses with ErrDamaged
+	Damaged Verdict = "damaged"   // something acknowledged cannot be read; Report.Opens says whether Open refuses for it, with ErrDamaged
 )
 
 // ErrNoStore says that a directory holds no store.
@@ -39,6 +39,7 @@ type Report struct {
 	Dir        string          `json:"dir"`
 	Store      string          `json:"store,omitempty"` // its UUID
 	Verdict    Verdict         `json:"verdict"`
+	Opens      bool            `json:"opens"`           // whether Open succeeds: where an index stands for a segment, it does not see damage that only Read meets
 	Owner      *OwnerReport    `json:"owner,omitempty"` // an owner that lives: the report is of a moment
 	Epochs     []EpochReport   `json:"epochs"`
 	Segments   []SegmentReport `json:"segments"` // of the log, in order
@@ -111,7 +112,7 @@ type Problem struct {
 	Hits   Hits   `json:"hits,omitempty"`
 }
 
-// Err is nil if Open would succeed, else the first problem as a DamageError.
+// Err is nil if nothing is damaged, else the first problem as a DamageError.
 func (r *Report) Err() error {
 	if r.Verdict != Damaged {
 		return nil

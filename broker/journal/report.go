@@ -85,11 +85,9 @@ func (c *checker) explain() {
 			r.Problems = append([]Problem{p}, r.Problems...)
 		}
 	}
-	switch {
-	case len(r.Problems) > 0:
+	r.Verdict, r.Opens = Whole, c.verdict == nil && c.named
+	if len(r.Problems) > 0 {
 		r.Verdict = Damaged
-	default:
-		r.Verdict = Whole
 	}
 }
 

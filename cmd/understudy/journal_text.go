@@ -47,7 +47,11 @@ func printReport(w io.Writer, r *journal.Report) {
 		fmt.Fprintf(w, "DAMAGED: %s\n", problemText(p))
 	}
 	if r.Verdict == journal.Damaged {
-		fmt.Fprintf(w, "No broker starts on it. Restore the directory from a backup or a copy; else `understudy journal repair --accept-loss %s` gives up what is listed here.\n", r.Dir)
+		what := "No broker starts on it."
+		if r.Opens {
+			what = "A broker starts on it, and stops the queues whose messages it cannot read."
+		}
+		fmt.Fprintf(w, "%s Restore the directory from a backup or a copy; else `understudy journal repair --accept-loss %s` gives up what is listed here.\n", what, r.Dir)
 	}
 }
 
