@@ -47,7 +47,7 @@ func (j *Journal) Append(e Entry) (Position, error) {
 		flags, j.cur.headEnd = flagOpens, j.cur.next
 	}
 	at := Position{Segment: j.cur.id, Offset: j.cur.off}
-	at.LSN = j.put(e.Type, flags, e.Payload)
+	at.LSN = j.put(e.Type, flags, e.Payload, e.Front)
 	j.ledger.note(j.cur.id, len(e.Payload), e.Account)
 	j.work.Signal()
 	return at, nil
@@ -87,6 +87,9 @@ func (j *Journal) head() ([]Entry, error) {
 func (j *Journal) roll(head []Entry) {
 	old := j.ledger.list[len(j.ledger.list)-1]
 	j.ledger.seal(j.cur.next-1, j.cur.off, j.cur.size)
+	if u := j.indexed.seal(j.store, old.sealed, old.start); u != nil && len(j.jan.unwritten) < indexWaiting {
+		j.jan.unwritten = append(j.jan.unwritten, u)
+	}
 	gone := j.ledger.dead() // the new head replaces what was in theirs, and says so by leaving them out of its manifest
 	j.ledger.remove(gone)
 	j.sealFill()
@@ -99,14 +102,15 @@ func (j *Journal) begin(p place, prev sealed, head []Entry) {
 	manifest := appendManifest(nil, j.ledger.manifest())
 	j.ledger.begin(p, j.cur.next)
 	j.cur = tip{id: p.id, seed: seed(p.id, p.epoch), next: j.cur.next}
+	j.indexed.begin(j.opt.SegmentBytes / indexShare)
 	b := j.newBatch(0)
 	b.buf = b.buf[:segmentHeader]
 	putOpening(b.buf, opening{store: j.store, place: p, first: j.cur.next, prev: prev})
 	j.cur.off = segmentHeader
 	j.cur.headEnd = ^LSN(0) // open: nothing closes the group yet
-	j.put(typeManifest, 0, manifest)
+	j.put(typeManifest, 0, manifest, 0)
 	for _, e := range head {
-		j.put(e.Type, 0, e.Payload)
+		j.put(e.Type, 0, e.Payload, e.Front)
 		j.ledger.note(p.id, len(e.Payload), e.Account)
 	}
 	j.ledger.opened(j.cur.off)
@@ -117,7 +121,7 @@ func (j *Journal) begin(p place, prev sealed, head []Entry) {
 
 // put encodes a record at the tip. The durable LSN of each record is the end of the batch before its own: batches are written one after the other, so it is
 // true when the record reaches the disk, and it is the strongest that can be said.
-func (j *Journal) put(typ, flags byte, payload []byte) LSN {
+func (j *Journal) put(typ, flags byte, payload []byte, front int) LSN {
 	size := recordSize(len(payload))
 	b := j.fill
 	if b != nil && len(b.buf)+size > maxBatch && j.cur.headEnd < j.cur.next {
@@ -132,6 +136,7 @@ func (j *Journal) put(typ, flags byte, payload []byte) LSN {
 	b.buf = appendRecord(b.buf, b.seed, head{typ: typ, flags: flags, epoch: j.epoch, lsn: lsn, durable: b.first - 1}, payload)
 	b.last = lsn
 	b.records++
+	j.indexed.add(typ, payload, front)
 	j.cur.next++
 	j.cur.off += int64(size)
 	j.pending.Add(int64(size))

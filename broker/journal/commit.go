@@ -139,7 +139,7 @@ func (j *Journal) drop() {
 	for i, a := range gone {
 		ids[i] = a.id
 	}
-	lsn := j.put(typeDrop, 0, appendDrop(nil, ids))
+	lsn := j.put(typeDrop, 0, appendDrop(nil, ids), 0)
 	j.ledger.remove(gone)
 	j.unlinkAfter(lsn, gone)
 }

@@ -59,7 +59,7 @@ func (l *ledger) sparse(unit int64, durable LSN, hungry bool) *account {
 		if a.last > durable || a.emptied && a.live == a.left || 4*cost >= 3*r || hungry && 2*cost >= r {
 			continue
 		}
-		if best == nil || cost*best.size < least*a.size { // least cost for an octet of disk
+		if best == nil || cost*best.files() < least*a.files() { // least cost for an octet of disk
 			best, least = a, cost
 		}
 	}
@@ -71,9 +71,12 @@ func (l *ledger) sparse(unit int64, durable LSN, hungry bool) *account {
 
 // room is how many octets of its files a sealed segment has for records behind its head, and how many of them are live.
 func (a *account) room() (room, live int64) {
-	room = a.size - a.start
+	room = a.size + a.index - a.start
 	return room, max(0, min(a.bytes, room))
 }
+
+// files is how many octets the segment and its index have on the disk.
+func (a *account) files() int64 { return a.size + a.index }
 
 // Sparse names the sealed segment that most deserves to be emptied, while files take much more than twice what is live in them or the disk is full. It takes
 // time proportional to the number of segments: ask when a segment was sealed or much was ended, not with each record.
@@ -110,8 +113,8 @@ func (j *Journal) Forwarded(seg Segment) {
 		j.log.Warn("a segment that was to be emptied is not empty: it stays", "segment", a.name(), "live", a.live)
 	} else if !a.emptied {
 		j.stats.Evacuated++
-		j.stats.EvacuatedBytes += uint64(a.size)
-		j.opt.Metrics.evacuated(a.size)
+		j.stats.EvacuatedBytes += uint64(a.files())
+		j.opt.Metrics.evacuated(a.files())
 	}
 	a.refs, a.emptied, a.left = nil, true, a.live
 	j.ledger.dirty = true

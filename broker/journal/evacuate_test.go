@@ -206,7 +206,7 @@ func (s *store) rest(long time.Duration, cond func() bool) {
 // atRest says that no file is to be made and none wants zeros. The caller holds mu.
 func (j *Journal) atRest() bool {
 	id, grow := j.missing()
-	return (id == 0 && grow == nil || j.jan.hold) && j.dull() == nil && j.jan.told == j.jan.full
+	return (id == 0 && grow == nil || j.jan.hold) && j.dull() == nil && len(j.jan.unwritten) == 0 && j.jan.told == j.jan.full
 }
 
 // What pins many segments is moved, and they go; endings that would be missed are told again, and those that would not are not.

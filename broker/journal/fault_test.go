@@ -38,7 +38,8 @@ func (f *failing) before(o op) error {
 	if n == f.n {
 		_, begun := f.begun.Load(o.name)
 		_, segment := parsePlace(o.name)
-		f.soft.Store(isFull(f.err) && segment && !begun && o.kind != opRemove)
+		_, index := parseIndexName(o.name)
+		f.soft.Store(isFull(f.err) && (segment && !begun || index) && o.kind != opRemove)
 		f.hit.Store(&o)
 	}
 	if f.short && o.kind == opWrite && n == f.n {

@@ -5,11 +5,12 @@ import "fmt"
 // janitor is the state of the goroutine that keeps slow file work away from the commit loop. Journal.mu guards it.
 type janitor struct {
 	pool
-	doomed []doomed
-	litter []doomed
-	going  int64 // octets of those that are doomed, litter or being removed, as far as they are known
-	busy   bool  // removing
-	stop   bool
+	unwritten []*unwritten // indexes, in order
+	doomed    []doomed
+	litter    []doomed
+	going     int64 // octets of those that are doomed, litter or being removed, as far as they are known
+	busy      bool  // removing
+	stop      bool
 }
 
 // doomed is a segment that goes once lsn, which says so, is durable.
@@ -34,7 +35,10 @@ func (j *Journal) otherBytes() int64 {
 func (j *Journal) unlinkAfter(lsn LSN, gone []*account) {
 	for _, a := range gone {
 		j.jan.doomed = append(j.jan.doomed, doomed{lsn, a.name(), a.size})
-		j.jan.going += a.size
+		if a.index > 0 {
+			j.jan.doomed = append(j.jan.doomed, doomed{lsn, a.indexName(), a.index})
+		}
+		j.jan.going += a.files()
 	}
 	j.stats.Deleted += uint64(len(gone))
 	j.reading.forget(gone)
@@ -78,6 +82,8 @@ func (j *Journal) janitorLoop() {
 			j.mu.Lock()
 		case wanted:
 			j.provide(id, grow)
+		case len(j.jan.unwritten) > 0 && j.jan.unwritten[0].last <= LSN(j.durable.Load()):
+			j.writeIndex()
 		case dull != nil:
 			j.fillIn(dull, zeros)
 		default:

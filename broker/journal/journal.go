@@ -182,14 +182,15 @@ type Journal struct {
 	closed  bool
 	trouble error // what the heart-beat or the janitor found; the commit goroutine turns it into err
 
-	cur    tip      // where the next record goes
-	fill   *batch   // being filled
-	full   []*batch // filled, in order
-	free   []*batch // for reuse
-	ledger ledger
-	jan    janitor
-	stats  Stats
-	shown  uint64 // of stats.Deleted, in the metrics
+	cur     tip      // where the next record goes
+	fill    *batch   // being filled
+	full    []*batch // filled, in order
+	free    []*batch // for reuse
+	ledger  ledger
+	indexed indexed
+	jan     janitor
+	stats   Stats
+	shown   uint64 // of stats.Deleted, in the metrics
 
 	reading reading
 

@@ -9,10 +9,11 @@ import (
 type account struct {
 	sealed       // end and last count once it is closed
 	closed bool  // a later segment was begun
+	index  int64 // octets of the file of its index; 0 if there is none
 	live   int   // things in it that nothing has ended
 	bytes  int64 // octets of those
 	start  int64 // where the records behind the head begin: what can be had back if the rest is moved elsewhere
-	size   int64 // of its files
+	size   int64 // of its file
 	refs   []ref // sorted by segment
 	// emptied: the caller has moved and told again what is in it, and then so many things were left, which it should not have missed.
 	emptied bool

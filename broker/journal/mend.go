@@ -58,6 +58,9 @@ func (m *mender) rewrite(e *examined, before []sealed) error {
 	if err := m.mark.fenced(); err != nil { // whoever claims an epoch now has not met the new segment
 		return errors.Join(err, m.disk.remove(tmp))
 	}
+	if err := errors.Join(m.disk.remove(e.indexName()), m.disk.syncDir()); err != nil { // it shows what is given up
+		return err
+	}
 	if err := m.disk.rename(tmp, e.name()); err != nil {
 		return err
 	}

@@ -147,7 +147,7 @@ func (j *Journal) show() {
 func (j *Journal) diskBytes() (sum int64) {
 	for _, a := range j.ledger.list {
 		if a.closed {
-			sum += a.size
+			sum += a.files()
 		} else {
 			sum += max(j.cur.off, j.cur.size)
 		}

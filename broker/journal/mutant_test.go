@@ -72,6 +72,18 @@ var mutants = []mutant{
 		"binary.LittleEndian.PutUint64(b[8:], epoch)", "_ = epoch",
 		"h.epoch == epoch && ", "",
 	}},
+	{"index trusted", "TestIndexIsAsGoodAsItsSegment", "index.go", []string{
+		"!= crc32.Update(seed(s.id, s.epoch), castagnoli, b[12:]):", "== 0:",
+	}},
+	{"index of another end believed", "TestIndexFormat", "index.go", []string{
+		"x.sealed != s ||", "",
+	}},
+	{"emptied segment dropped too early", "TestEvacuationBound|TestModel", "evacuate.go", []string{
+		"a.refs, a.emptied, a.left = nil, true, a.live", "a.refs, a.emptied, a.left, a.live = nil, true, a.live, 0",
+	}},
+	{"endings told again are forgotten", "TestEvacuationBound|TestModel|TestCrashEverywhere", "ledger.go", []string{
+		"if s := l.find(id); s != nil && s != own {", "if s := l.find(id); s != nil && s == own {",
+	}},
 	{"checksum not looked at", "TestBitFlips", "scan.go", []string{
 		"if err != nil || !checkSum(b, s.seed) {", "if err != nil {",
 	}},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"log/slog"
 	"sync"
 	"time"
@@ -100,7 +101,7 @@ func (j *Journal) start(visit func(Record) (Account, error), c *copied, cold str
 		j.opt.Metrics.cut()
 	}
 	j.log.Info("journal is open", "uuid", j.store, "epoch", j.epoch, "records", r.records, "copied", j.stats.Copied, "cold", j.stats.Cold,
-		"segments", j.stats.Segments, "next", j.cur.next, "claim", claimed.Sub(begin), "replay", replayed.Sub(claimed), "begin", time.Since(replayed))
+		"segments", j.stats.Segments, "by-index", r.viaIndex, "next", j.cur.next, "claim", claimed.Sub(begin), "replay", replayed.Sub(claimed), "begin", time.Since(replayed))
 	return nil
 }
 
@@ -152,6 +153,11 @@ func claims(d *disk) (top uint64, used bool, err error) {
 // that the log does not need are removed.
 func (j *Journal) takeOver(r *recovery) error {
 	j.ledger = r.ledger
+	for _, a := range j.ledger.list {
+		if st, err := os.Stat(j.disk.at(a.indexName())); err == nil && r.indexes[a.place] {
+			a.index = max(1, st.Size()) // deleted with the segment, whatever is in it
+		}
+	}
 	j.cur.next = r.last.last + 1
 	j.stats.Recovered, j.stats.CutBytes = r.records, r.cut
 	j.mu.Lock()
@@ -165,6 +171,7 @@ func (j *Journal) takeOver(r *recovery) error {
 	j.fill = nil
 	j.cur.headEnd = b.last
 	setFlags(b.buf[b.tail:b.tail+b.tailLen], b.seed, flagOpens)
+	j.ledger.opened(int64(b.tail)) // as whoever reads it will say
 	if err := j.firstFile(b); err != nil {
 		return fmt.Errorf("begin segment: %w", err)
 	}

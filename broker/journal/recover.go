@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,15 +45,18 @@ type recovery struct {
 	concerns func(Record) []string // may be nil
 
 	// what it finds
-	ledger  ledger
-	end     found    // the segment where the log ends
-	above   []found  // files behind it that were never begun
-	last    sealed   // where the log ends; zero in a new store
-	top     Segment  // highest number of any file
-	litter  []string // files that are no part of the log
-	cuts    int      // torn tails
-	cut     int64    // octets in them
-	records uint64
+	ledger   ledger
+	end      found          // the segment where the log ends
+	above    []found        // files behind it that were never begun
+	last     sealed         // where the log ends; zero in a new store
+	top      Segment        // highest number of any file
+	litter   []string       // files that are no part of the log
+	indexes  map[place]bool // index files
+	indexBuf bytes.Buffer
+	viaIndex int   // segments that were not read but for their index
+	cuts     int   // torn tails
+	cut      int64 // octets in them
+	records  uint64
 }
 
 // run replays the log. Files are ordered by epoch, then number. The last that was begun is the end of the log, and its manifest names all others
@@ -99,10 +103,14 @@ func (r *recovery) list() ([]place, error) {
 		return nil, fmt.Errorf("list store: %w", err)
 	}
 	var places []place
+	r.indexes = map[place]bool{}
 	for _, name := range names {
 		if p, ok := parsePlace(name); ok {
 			places = append(places, p)
 			r.top = max(r.top, p.id)
+		}
+		if p, ok := parseIndexName(name); ok {
+			r.indexes[p] = true
 		}
 	}
 	sortPlaces(places)
@@ -188,6 +196,11 @@ func (r *recovery) chain(end found, places []place) ([]sealed, error) {
 	for _, p := range places {
 		if !needed[p] {
 			r.litter = append(r.litter, p.name())
+		}
+	}
+	for p := range r.indexes {
+		if !needed[p] {
+			r.litter = append(r.litter, p.indexName())
 		}
 	}
 	return list, nil

@@ -173,6 +173,9 @@ func (r *recovery) replay(s sealed) error {
 		sc.off, sc.next = known.off, known.next
 	} else {
 		r.ledger.begin(s.place, s.first)
+		if done, err := r.byIndex(s, sc.size); done || err != nil {
+			return err
+		}
 	}
 	for sc.off < s.end { // what a stale owner added behind is no part of the log
 		at := sc.off
@@ -202,11 +205,16 @@ func (r *recovery) deliver(s sealed, off int64, h head, payload []byte) error {
 		return nil
 	}
 	at := Position{LSN: h.lsn, Segment: s.id, Offset: off}
-	a, err := r.visit(Record{Position: at, Epoch: h.epoch, Type: h.typ, Size: h.size, Payload: payload})
+	return r.told(s, Record{Position: at, Epoch: h.epoch, Type: h.typ, Size: h.size, Payload: payload})
+}
+
+// told visits a record.
+func (r *recovery) told(s sealed, rec Record) error {
+	a, err := r.visit(rec)
 	if err != nil {
-		return fmt.Errorf("replay record %d at offset %d of %s: %w", h.lsn, off, r.disk.at(s.name()), err)
+		return fmt.Errorf("replay record %d at offset %d of %s: %w", rec.LSN, rec.Offset, r.disk.at(s.name()), err)
 	}
-	r.ledger.note(s.id, h.size, a)
+	r.ledger.note(s.id, rec.Size, a)
 	r.records++
 	return nil
 }

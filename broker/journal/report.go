@@ -126,6 +126,9 @@ func (c *checker) rest() error {
 	for _, name := range names {
 		_, epoch := parseEpoch(name)
 		p, segment := parsePlace(name)
+		if of, index := parseIndexName(name); index {
+			p = of
+		}
 		switch {
 		case epoch, name == storeFile, name == lockName, name == quarantineName:
 		case slices.ContainsFunc(c.survey.chain, func(e *examined) bool { return e.place == p }):
