@@ -28,8 +28,9 @@ import (
 //
 // This rests on the disk having kept what was synced, and on nobody having repaired the store meanwhile. So it is checked as well: each later segment that is
 // met names all older ones with their ends, and one that contradicts what was visited (a cut before it, another end, a segment unknown here, a gap in the
-// numbers) makes the copy worthless. Then Options.Reset is called, and it is begun again, later. The same check comes at the take-over, against the log as
-// recovery finds it behind the claimed epoch (recovery.resume): nothing is taken from the copy that this log does not name.
+// numbers) makes the copy worthless, and so does a repair, which leaves all of this as it was (see mended). Then Options.Reset is called, and the copy is
+// begun again, later. The same check comes at the take-over, against the log as recovery finds it behind the claimed epoch (recovery.resume): nothing is
+// taken from the copy that this log does not name.
 //
 // # Why it misses nothing
 //
@@ -287,7 +288,9 @@ func (f *follower) agree(s *stretch) error {
 
 // discard throws the copy away.
 func (f *follower) discard(err error, now time.Time) {
-	visited := f.r != nil && f.r.records > 0
+	var theirs visitorError
+	f.over = errors.As(err, &theirs)
+	visited := f.over || f.r != nil && f.r.records > 0 // whoever could not take a record may have taken a part of it
 	if now.Sub(f.born) > copyGood {
 		f.pause = 0
 	}
@@ -298,9 +301,7 @@ func (f *follower) discard(err error, now time.Time) {
 	if visited {
 		f.reset()
 	}
-	var theirs visitorError
-	if errors.As(err, &theirs) {
-		f.over = true
+	if f.over {
 		f.log.Error("the log cannot be followed: a take-over will read all of it", "err", err)
 		return
 	}

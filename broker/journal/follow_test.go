@@ -563,8 +563,8 @@ func TestFollowTrouble(t *testing.T) {
 		for range 3 {
 			f.hurry()
 		}
-		if c, cold := f.finish(); c != nil || !strings.Contains(cold, "cannot be understood") || !f.over {
-			t.Errorf("%+v, %q", c, cold)
+		if c, cold := f.finish(); c != nil || !strings.Contains(cold, "cannot be understood") || !f.over || u.resets != 1 {
+			t.Errorf("%+v, %q, %d resets", c, cold, u.resets)
 		}
 	})
 	t.Run("too slow", func(t *testing.T) {
