@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -82,7 +83,8 @@ type SegmentReport struct {
 	Records int     `json:"records"`    // the caller's, whole
 	Own     int     `json:"own"`        // the journal's
 	Given   int     `json:"given_up,omitempty"`
-	Octets  int64   `json:"bytes"` // of the whole records
+	Index   string  `json:"index,omitempty"` // what is wrong with its index, or "ok"; empty if there is none
+	Octets  int64   `json:"bytes"`           // of the whole records
 }
 
 // TailReport is a torn tail: what a crash left of records that were never acknowledged. Open cuts it.
@@ -321,7 +323,7 @@ func (c *checker) recover() error {
 	if err != nil {
 		return err
 	}
-	r := &recovery{disk: c.disk, store: c.store, ours: top + 1, look: true, concerns: c.opt.Concerns}
+	r := &recovery{disk: c.disk, log: slog.New(slog.DiscardHandler), store: c.store, ours: top + 1, look: true, concerns: c.opt.Concerns}
 	c.rec = r
 	if r.mark, err = lastMark(c.disk, r.ours); err != nil {
 		return err

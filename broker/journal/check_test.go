@@ -327,3 +327,44 @@ func TestCheckVerifies(t *testing.T) {
 		t.Errorf("%+v", r.Problems)
 	}
 }
+
+// Where an index stands for a segment Open does not see damage in a body; Check does, and knows from the index whom it hits, though nothing of the record is left.
+func TestCheckWithIndex(t *testing.T) {
+	dir := filepath.Join(quickDir(t), "store")
+	s := mustOpen(t, dir, Options{SegmentBytes: 16 << 10}, nil)
+	var at []Position
+	for i := range 40 {
+		p, err := s.Append(Entry{Type: 1, Payload: fmt.Appendf(nil, "queue%d-%0900d", i%3, i), Front: 8, Account: Account{Live: 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		at = append(at, p)
+		s.durable(p.LSN)
+	}
+	s.idle()
+	s.Close()
+	im := &stored{dir: dir, segment: 16 << 10}
+	if r := mustCheck(t, dir); r.Verdict != Whole || r.Segments[0].Index != "ok" || len(r.Litter) > 0 {
+		t.Fatalf("%+v", r)
+	}
+	im.overwrite(t, dir, place{1, at[4].Segment}.name(), at[4].Offset, make([]byte, at[6].Offset-at[4].Offset))
+	r := mustCheck(t, dir)
+	want := Hits{{"queue1", ByIndex}, {"queue2", ByIndex}}
+	if r.Verdict != Damaged || !r.Opens || len(r.Problems) != 1 || !slices.Equal(r.Problems[0].Hits, want) {
+		t.Fatalf("%s, opens %v: %+v", r.Verdict, r.Opens, r.Problems)
+	}
+	name := place{1, at[4].Segment}.indexName()
+	im.overwrite(t, dir, name, 100, []byte("rot"))
+	if r = mustCheck(t, dir); r.Opens || r.Segments[0].Index == "ok" || r.Problems[0].Hits[0].Known != ByNeighbours {
+		t.Fatalf("opens %v, %+v, %+v", r.Opens, r.Segments[0], r.Problems)
+	}
+	mustRepair(t, dir)
+	if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+		t.Error("the index of a segment that was repaired is still there")
+	}
+	n := 0
+	mustOpen(t, dir, Options{}, func(Record) (Account, error) { n++; return Account{Live: 1}, nil })
+	if n != 38 {
+		t.Errorf("%d records, want 38", n)
+	}
+}

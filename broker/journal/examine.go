@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -46,13 +47,14 @@ type examined struct {
 	drops    []Segment
 	opens    bool // a record says that the opening group is whole
 
-	records  int // whole ones of the caller
-	own      int // whole ones of the journal
-	lost     int // placeholders of what a repair gave up
-	octets   int64
-	tail     beyond // what lies behind the end of the last segment
-	proof    LSN    // of the last segment: everything up to here was acknowledged
-	concerns map[string]bool
+	records   int // whole ones of the caller
+	own       int // whole ones of the journal
+	lost      int // placeholders of what a repair gave up
+	octets    int64
+	tail      beyond // what lies behind the end of the last segment
+	indexSaid string // what is to be said of its index
+	proof     LSN    // of the last segment: everything up to here was acknowledged
+	concerns  map[string]bool
 }
 
 // maxConcerns bounds the names that are kept of one segment.
@@ -70,6 +72,7 @@ type examiner struct {
 	sc    *scanner
 	src   *patchy
 	visit func(Record) error
+	index *index // nil if there is none that can be used
 }
 
 // examine reads the segment at p beyond its damage. bound is what its successors know of it; nil if it is the last one, or they cannot be read:
@@ -80,11 +83,15 @@ func (r *recovery) examine(p place, bound *sealed, first LSN, visit func(Record)
 	if bound != nil {
 		e.sealed, e.first, e.last, e.end = true, bound.first, bound.last, bound.end
 	}
+	x := examiner{examined: e, r: r, visit: visit}
+	if bound != nil {
+		x.load(*bound)
+	}
 	f, err := r.disk.open(p.name())
 	if errors.Is(err, fs.ErrNotExist) && bound != nil {
 		e.absent = true
 		e.miss(gap{off: 0, end: e.end, from: e.first, to: e.last, reason: "the segment is missing"})
-		return e, nil
+		return e, x.guess()
 	}
 	if err != nil {
 		return e, fmt.Errorf("open segment: %w", err)
@@ -95,20 +102,33 @@ func (r *recovery) examine(p place, bound *sealed, first LSN, visit func(Record)
 		return e, fmt.Errorf("open segment: %w", err)
 	}
 	e.size = st.Size()
-	x := examiner{examined: e, r: r, src: &patchy{src: f}, visit: visit}
+	x.src = &patchy{src: f}
 	limit := e.size
 	if e.sealed {
 		limit = min(limit, e.end) // what lies behind came from a stale owner
 	}
 	x.sc = newScanner(x.src, limit, p, r.buf)
 	defer func() { r.buf = x.sc.buf }()
-	if err := x.head(); err != nil || e.foreign {
+	if err := x.head(); err != nil {
 		return e, err
 	}
-	if err := x.body(); err != nil {
-		return e, err
+	if !e.foreign {
+		if err := x.body(); err != nil {
+			return e, err
+		}
 	}
 	return e, x.guess()
+}
+
+// load reads the index of the segment, which knows what is hit wherever the segment does not say it any more.
+func (x *examiner) load(s sealed) {
+	index, err := loadIndex(x.r.disk, x.r.store, s, new(bytes.Buffer))
+	switch {
+	case err == nil:
+		x.index, x.indexSaid = index, "ok"
+	case !errors.Is(err, fs.ErrNotExist) && x.r.indexes[s.place]:
+		x.indexSaid = err.Error()
+	}
 }
 
 func (e *examined) miss(g gap) { e.gaps = append(e.gaps, g) }
@@ -314,6 +334,9 @@ func (x *examiner) guess() error {
 		if g.from > g.to {
 			continue
 		}
+		if x.indexed(g) {
+			continue
+		}
 		all, err := x.remains(g)
 		if err != nil {
 			return err
@@ -327,9 +350,29 @@ func (x *examiner) guess() error {
 	return nil
 }
 
+// indexed asks the index of the segment, and says whether it knew each record in a gap.
+func (x *examiner) indexed(g *gap) bool {
+	if x.index == nil {
+		return false
+	}
+	known := true
+	_ = x.index.each(func(rec Record) error { // asking never fails
+		if rec.LSN >= g.from && rec.LSN <= g.to {
+			names := x.r.concerns(rec)
+			known = known && len(names) > 0
+			g.hits.add(ByIndex, names...)
+		}
+		return nil
+	})
+	return known
+}
+
 // remains asks what is left of the records in a gap, one after the other as long as their headers are plausible. It reports whether each of
 // them told whom it concerned.
 func (x *examiner) remains(g *gap) (all bool, err error) {
+	if x.sc == nil {
+		return false, nil
+	}
 	off := g.off
 	for lsn := g.from; lsn <= g.to; lsn++ {
 		b, err := x.sc.at(off, recordHeader)

@@ -263,7 +263,7 @@ func loadIndex(d *disk, store uuid, s sealed, buf *bytes.Buffer) (*index, error)
 
 // byIndex visits the records of a sealed segment as its index has them. done is false if there is none that can be used: nothing was visited then.
 func (r *recovery) byIndex(s sealed, size int64) (done bool, err error) {
-	if !r.indexes[s.place] || r.look { // whoever looks wants to see the segment itself
+	if !r.indexes[s.place] {
 		return false, nil
 	}
 	x, err := loadIndex(r.disk, r.store, s, &r.indexBuf)

@@ -56,7 +56,7 @@ func (c *checker) segment(e *examined) {
 	if !e.absent {
 		r.Segments = append(r.Segments, SegmentReport{
 			File: e.name(), Segment: e.id, Epoch: e.epoch, First: e.first, Last: e.last, End: e.end, Size: e.size,
-			Records: e.records, Own: e.own, Given: e.lost, Octets: e.octets,
+			Records: e.records, Own: e.own, Given: e.lost, Index: e.indexSaid, Octets: e.octets,
 		})
 	}
 	r.Records += uint64(e.records)
