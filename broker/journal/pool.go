@@ -26,6 +26,7 @@ const (
 	smallRoom     = 64 << 10 // behind the head of a first segment, when there is no space for a whole one
 	zeroStep      = 1 << 20
 	zeroPause     = 4 * time.Millisecond   // between steps, which are synced: batches want the disk too
+	restFor       = 500 * time.Millisecond // after a take-over
 	fullRetry     = 500 * time.Millisecond // and at once when something was removed
 )
 
@@ -40,13 +41,15 @@ type spare struct {
 
 // pool is the part of the janitor that makes files. Journal.mu guards it.
 type pool struct {
-	spares  []*spare // of consecutive segments
-	claimed Segment  // the last one whose file was handed out
-	urgent  bool     // the commit goroutine waits for the first of them
-	need    int64    // and it must have this many octets
-	hold    bool     // there was no space a moment ago
-	full    bool     // there was none, and something is missing yet
-	told    bool     // what Options.Space knows
+	spares  []*spare    // of consecutive segments
+	claimed Segment     // the last one whose file was handed out
+	urgent  bool        // the commit goroutine waits for the first of them
+	need    int64       // and it must have this many octets
+	hold    bool        // there was no space a moment ago
+	full    bool        // there was none, and something is missing yet
+	rest    *time.Timer // ends the rest after a take-over
+	rested  bool        // it has ended
+	told    bool        // what Options.Space knows
 }
 
 func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
@@ -54,6 +57,9 @@ func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is
 // missing says what to make: the next spare, or more room in the first.
 func (j *Journal) missing() (id Segment, grow *spare) {
 	p := &j.jan.pool
+	if !p.urgent && j.resting() {
+		return 0, nil
+	}
 	if len(p.spares) > 0 && p.spares[0].size < p.need {
 		return 0, p.spares[0]
 	}
@@ -61,6 +67,21 @@ func (j *Journal) missing() (id Segment, grow *spare) {
 		return id, nil
 	}
 	return 0, nil
+}
+
+// resting says whether it is too early to make files ahead of time. Who takes over has clients that wait, and the sync of a new file and its name is one that
+// their first batches would wait for: with it, they were silent for twice as long. The caller holds mu.
+func (j *Journal) resting() bool {
+	p := &j.jan.pool
+	if j.opt.Follow && p.rest == nil {
+		p.rest = time.AfterFunc(restFor, func() {
+			j.mu.Lock()
+			defer j.mu.Unlock()
+			p.rested = true
+			j.chores.Signal()
+		})
+	}
+	return j.opt.Follow && !p.rested
 }
 
 // hasSpare says whether the segment behind the current one has a file.
