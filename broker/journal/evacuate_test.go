@@ -248,6 +248,68 @@ func TestOneThingPinsNothing(t *testing.T) {
 	}
 }
 
+// An ending that was told again stays as long as what it ended: the segment that told it first is gone.
+func TestForwardedEndingHolds(t *testing.T) {
+	dir := quickDir(t)
+	a := newActor(newRand(t))
+	a.s = mustOpen(t, dir, Options{SegmentBytes: 16 << 10}, nil)
+	next := func() { // begins a segment, with nothing that lasts
+		for at := a.s.cur.id; a.s.cur.id == at; {
+			a.put(a.begin())
+			a.put(a.end(a.ids))
+		}
+	}
+	pinned, ended := a.begin(), a.begin()
+	a.put(pinned)
+	a.put(ended)
+	next()
+	a.put(a.end(ended.id)) // in the second segment
+	next()
+	a.settle()
+	a.emptyOne(2) // told again in the third
+	next()
+	next()
+	a.settle()
+	a.s.idle()
+	if a.s.Stays(2) || !a.s.Stays(1) || !a.s.Stays(3) {
+		t.Errorf("segments %v", a.s.sealed())
+	}
+	a.s.Close()
+	st := newState()
+	mustOpen(t, dir, Options{}, func(r Record) (Account, error) { return st.apply(r) })
+	if !st.equal(a.state) {
+		t.Errorf("recovered %v, want %v", st, a.state)
+	}
+}
+
+// A caller that missed what is alive in a segment loses nothing, and is not asked again and again.
+func TestForwardedTooEarly(t *testing.T) {
+	dir := quickDir(t)
+	a := newActor(newRand(t))
+	a.s = mustOpen(t, dir, Options{SegmentBytes: 16 << 10}, nil)
+	for a.s.cur.id < 4 {
+		a.put(a.begin())
+		if len(a.state.alive) > 2 {
+			a.put(a.end(a.ids))
+		}
+	}
+	a.settle()
+	a.s.idle()
+	a.s.Forwarded(1) // which tells no endings
+	if seg, ok := a.s.Sparse(); ok && seg == 1 {
+		t.Error("it is asked again")
+	}
+	a.put(a.begin())
+	a.settle()
+	a.s.idle()
+	a.s.Close()
+	st := newState()
+	mustOpen(t, dir, Options{}, func(r Record) (Account, error) { return st.apply(r) })
+	if !st.equal(a.state) {
+		t.Errorf("recovered %v, want %v", st, a.state)
+	}
+}
+
 // Scan reads what is sealed and part of the log, all of it or an error.
 func TestScan(t *testing.T) {
 	im := newImage(t, 8<<10, 200)

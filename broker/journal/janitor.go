@@ -36,7 +36,7 @@ func (j *Journal) unlinkAfter(lsn LSN, gone []*account) {
 	for _, a := range gone {
 		j.jan.doomed = append(j.jan.doomed, doomed{lsn, a.name(), a.size})
 		if a.index > 0 {
-			j.jan.doomed = append(j.jan.doomed, doomed{lsn, a.indexName(), a.index})
+			j.jan.doomed = append(j.jan.doomed, doomed{lsn: lsn, name: a.indexName(), size: a.index})
 		}
 		j.jan.going += a.files()
 	}
