@@ -368,3 +368,73 @@ func TestCheckWithIndex(t *testing.T) {
 		t.Errorf("%d records, want 38", n)
 	}
 }
+
+// What a segment lost and its index has whole is not lost: endings, above all.
+func TestRepairRestoresFromIndex(t *testing.T) {
+	dir := filepath.Join(quickDir(t), "store")
+	s := mustOpen(t, dir, Options{SegmentBytes: 16 << 10}, nil)
+	var at []Position
+	for i := range 40 {
+		e := Entry{Type: 1, Payload: fmt.Appendf(nil, "queue%d-%0900d", i%3, i), Front: 8, Account: Account{Live: 1}}
+		if i%4 == 3 {
+			e.Payload, e.Front = fmt.Appendf(nil, "small-%d", i), 0
+		}
+		p, err := s.Append(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at = append(at, p)
+		s.durable(p.LSN)
+	}
+	s.idle()
+	s.Close()
+	im := &stored{dir: dir, segment: 16 << 10}
+	first := place{1, at[0].Segment}.name()
+	for name, hurt := range map[string]func(dir string) (lost, kept int){
+		"a range": func(dir string) (int, int) {
+			im.overwrite(t, dir, first, at[2].Offset+40, make([]byte, at[4].Offset-at[2].Offset))
+			return 2, 1 // of 2, 3 and 4
+		},
+		"the segment": func(dir string) (lost, kept int) {
+			if err := os.Remove(filepath.Join(dir, first)); err != nil {
+				t.Fatal(err)
+			}
+			for i := range at {
+				switch {
+				case at[i].Segment != at[0].Segment:
+				case i%4 == 3:
+					kept++
+				default:
+					lost++
+				}
+			}
+			return lost, kept
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := im.copy(t)
+			lost, kept := hurt(dir)
+			done := mustRepair(t, dir)
+			if n := len(done.Given); n != 1 || done.Given[0].Restored != kept {
+				t.Fatalf("%+v, want %d restored", done.Given, kept)
+			}
+			var got []string
+			var where []Position
+			mustOpen(t, dir, Options{}, func(r Record) (Account, error) {
+				got, where = append(got, string(r.Payload)), append(where, r.Position)
+				return Account{Live: 1}, nil
+			})
+			if len(got) != 40-lost {
+				t.Errorf("%d records, want %d", len(got), 40-lost)
+			}
+			for i, p := range where {
+				if !slices.Contains(at, p) {
+					t.Errorf("%.20q is at %+v, where nothing was", got[i], p)
+				}
+			}
+			if !slices.Contains(got, "small-3") || !slices.Contains(got, "small-39") {
+				t.Errorf("%.20q", got)
+			}
+		})
+	}
+}

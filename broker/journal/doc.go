@@ -82,7 +82,7 @@
 // hits as far as records say. Behind a gap it goes on at the next whole record whose number leaves room for those that are missing.
 //
 // Repair gives up what is in the gaps, when it is told to accept that. Each damaged segment is written anew, with a placeholder (typeLost) of the same number for
-// every record that was lost, and takes the old one's place by a rename; the last segment goes last. Why what it leaves is a store as any other:
+// every record that was lost (records that its index has whole are put back), and takes the old one's place by a rename; the last segment goes last. Why what it leaves is a store as any other:
 //
 //   - Numbers follow each other without a gap as before, and none is used again: the log ends no earlier than with the last record that anything proves to
 //     have been acknowledged, whole or not.

@@ -53,6 +53,7 @@ type examined struct {
 	octets    int64
 	tail      beyond // what lies behind the end of the last segment
 	indexSaid string // what is to be said of its index
+	index     *index // if there is a gap that it may fill
 	proof     LSN    // of the last segment: everything up to here was acknowledged
 	concerns  map[string]bool
 }
@@ -72,7 +73,7 @@ type examiner struct {
 	sc    *scanner
 	src   *patchy
 	visit func(Record) error
-	index *index // nil if there is none that can be used
+	known *index // nil if there is none that can be used
 }
 
 // examine reads the segment at p beyond its damage. bound is what its successors know of it; nil if it is the last one, or they cannot be read:
@@ -125,7 +126,7 @@ func (x *examiner) load(s sealed) {
 	index, err := loadIndex(x.r.disk, x.r.store, s, new(bytes.Buffer))
 	switch {
 	case err == nil:
-		x.index, x.indexSaid = index, "ok"
+		x.known, x.indexSaid = index, "ok"
 	case !errors.Is(err, fs.ErrNotExist) && x.r.indexes[s.place]:
 		x.indexSaid = err.Error()
 	}
@@ -326,6 +327,9 @@ func (x *examiner) take(h head, off int64, payload []byte) error {
 
 // guess says whom the gaps concern, as well as it can be known.
 func (x *examiner) guess() error {
+	if len(x.gaps) > 0 {
+		x.index = x.known
+	}
 	if x.r.concerns == nil {
 		return nil
 	}
@@ -352,11 +356,11 @@ func (x *examiner) guess() error {
 
 // indexed asks the index of the segment, and says whether it knew each record in a gap.
 func (x *examiner) indexed(g *gap) bool {
-	if x.index == nil {
+	if x.known == nil {
 		return false
 	}
 	known := true
-	_ = x.index.each(func(rec Record) error { // asking never fails
+	_ = x.known.each(func(rec Record) error { // asking never fails
 		if rec.LSN >= g.from && rec.LSN <= g.to {
 			names := x.r.concerns(rec)
 			known = known && len(names) > 0

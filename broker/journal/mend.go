@@ -146,6 +146,9 @@ func (w *rewriter) copy(from, to int64) error {
 // fill writes what stands for the records in a gap, over exactly its room: what follows it must stay where it is. Only in the last segment it may take another
 // room: nothing knows yet where in there anything lies. Where the gap holds the segment's list of others, that is written anew.
 func (w *rewriter) fill(g gap, room int64) error {
+	if b, _, ok := w.e.restored(g); ok {
+		return w.put(b)
+	}
 	last := !w.e.sealed
 	lsn := max(g.from, w.e.first)
 	if last && lsn == w.e.first {

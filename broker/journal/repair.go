@@ -42,16 +42,17 @@ type Repaired struct {
 // Loss is what a repair gave up in one place. The records that the range held are not told apart if more than their number is unknown.
 type Loss struct {
 	Problem
-	Records uint64   `json:"records"`
-	Octets  int64    `json:"bytes"`
-	Copies  []string `json:"copies,omitempty"` // of what was there, in the store's directory
+	Records  uint64   `json:"records"`
+	Restored int      `json:"restored,omitempty"` // records that were there too, and that the segment's index had whole: they are not lost
+	Octets   int64    `json:"bytes"`
+	Copies   []string `json:"copies,omitempty"` // of what was there, in the store's directory
 }
 
 // Repair makes a damaged store one that opens, and gives up what cannot be read. It needs the store for itself: while an owner lives it returns ErrOwned.
 // Where the store is not damaged it does nothing.
 //
-// What is unreadable is copied to quarantine; then each damaged segment is written anew beside the old, with all that is whole where it was and a record
-// of typeLost for each that is not, so that numbers and positions stay what they are, and put in its place by a rename. The last segment is the last
+// What is unreadable is copied to quarantine; then each damaged segment is written anew beside the old, with all that is whole where it was what
+// its index has of the rest, and a record of typeLost for each that is lost, so that numbers and positions stay what they are, and put in its place by a rename. The last segment is the last
 // one: a crash before leaves a store that is still damaged, and what is whole in it, for another repair. The store's next epoch is claimed first, so that
 // an owner that lost its lock cannot go on.
 func Repair(dir string, opt RepairOptions) (*Repaired, error) {
@@ -255,6 +256,9 @@ func (m *mender) save() error {
 		for _, g := range e.gaps {
 			p := Problem{File: e.name(), Offset: g.off, End: g.end, From: g.from, To: g.to, Reason: g.reason, Hits: g.hits}
 			loss := Loss{Problem: p, Records: uint64(g.count(e)), Octets: g.octets()}
+			if _, n, ok := e.restored(g); ok {
+				loss.Records, loss.Restored = loss.Records-uint64(n), n
+			}
 			if copied, err := m.copyAway(e, g.off, g.end); err != nil {
 				return err
 			} else if copied != "" {

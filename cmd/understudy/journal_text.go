@@ -121,9 +121,11 @@ func printRepaired(w io.Writer, dir string, r repaired) {
 	fmt.Fprintf(w, "%s: repaired; epoch %d was claimed for it\n", dir, r.Epoch)
 	for _, g := range r.Given {
 		fmt.Fprintf(w, "GIVEN UP: %s", problemText(g.Problem))
-		if g.Records > 0 {
-			fmt.Fprintf(w, " (%d records, %s)", g.Records, octetText(g.Octets))
+		fmt.Fprintf(w, " (%d records, %s", g.Records, octetText(g.Octets))
+		if g.Restored > 0 {
+			fmt.Fprintf(w, "; %d more were restored from the index", g.Restored)
 		}
+		fmt.Fprint(w, ")")
 		for _, c := range g.Copies {
 			fmt.Fprintf(w, "\n    what was there: %s", filepath.Join(dir, c))
 		}
