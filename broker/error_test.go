@@ -246,6 +246,7 @@ func TestDamagedJournalIsNotServed(t *testing.T) {
 		c.sent("/queue/a", strings.Repeat("x", 1000))
 	}
 	dir := s.cfg.DataDir
+	spoilt.Store(dir, true)
 	s.stop()
 	files, _ := filepath.Glob(filepath.Join(dir, "*"))
 	for _, name := range files {

@@ -12,9 +12,12 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/understudy-mq/understudy/broker/journal"
+	"github.com/understudy-mq/understudy/broker/journal/journaltest"
 	"github.com/understudy-mq/understudy/session/stomp/frame"
 )
 
@@ -35,6 +38,11 @@ type testServer struct {
 // start runs a server; change may adjust its configuration. The test ends it.
 func start(t *testing.T, dir string, change ...func(*Config)) *testServer {
 	t.Helper()
+	t.Cleanup(func() {
+		if _, ok := spoilt.Load(dir); !ok {
+			journaltest.Check(t, dir, legible)
+		}
+	})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -59,6 +67,17 @@ func start(t *testing.T, dir string, change ...func(*Config)) *testServer {
 	go func() { s.ended <- srv.Run(ctx) }()
 	t.Cleanup(func() { s.stop() })
 	return s
+}
+
+// spoilt are the directories whose journal a test has damaged. All others are checked in the end.
+var spoilt sync.Map
+
+// legible complains of a record that no recovery could use.
+func legible(r journal.Record) error {
+	if d := Describe(r, false); d.Err != "" {
+		return errors.New(d.Err)
+	}
+	return nil
 }
 
 // active waits until s serves.

@@ -136,6 +136,7 @@ func TestDamageStopsItsQueue(t *testing.T) {
 	}
 	c.sent("/queue/b", "sound")
 	eventually(t, "some is out", func() bool { return s.Status().Out > n/2 })
+	spoilt.Store(s.cfg.DataDir, true)
 	files, err := filepath.Glob(filepath.Join(s.cfg.DataDir, "seg-*.log"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("got %v %v", files, err)
@@ -154,7 +155,12 @@ func TestDamageStopsItsQueue(t *testing.T) {
 			if _, err := f.WriteAt([]byte("y"), int64(i+100)); err != nil {
 				t.Fatal(err)
 			}
-			f.Close()
+			defer func() { // what a test leaves behind is sound
+				if _, err := f.WriteAt([]byte("x"), int64(i+100)); err != nil {
+					t.Error(err)
+				}
+				f.Close()
+			}()
 			spoiled++
 		}
 	}

@@ -31,6 +31,7 @@ type child struct {
 // launch starts the program and returns once its addresses are known. The test ends it.
 func launch(t *testing.T, args ...string) *child {
 	t.Helper()
+	checkAtEnd(t, args)
 	dir := t.TempDir()
 	c := &child{t: t, addrs: map[string]string{}, log: filepath.Join(dir, "log"), ended: make(chan struct{})}
 	file := filepath.Join(dir, "addr")

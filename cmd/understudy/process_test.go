@@ -9,10 +9,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/understudy-mq/understudy/broker/journal"
+	"github.com/understudy-mq/understudy/broker/journal/journaltest"
 )
 
 // running is a command that runs in this process.
@@ -40,9 +44,20 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
+// checkAtEnd has the store of a broker that is about to start checked when the test ends, unless it is damaged already: then the test is about that.
+func checkAtEnd(t *testing.T, args []string) {
+	t.Helper()
+	if i := slices.Index(args, "--data-dir"); i > 0 && args[0] == "broker" && i+1 < len(args) {
+		if r, err := journal.Check(args[i+1], journal.CheckOptions{}); err != nil || r.Err() == nil {
+			journaltest.AtEnd(t, args[i+1], readable)
+		}
+	}
+}
+
 // start runs a command until the test ends, or end is called; it returns once the address file is there.
 func start(t *testing.T, args ...string) *running {
 	t.Helper()
+	checkAtEnd(t, args)
 	file := filepath.Join(t.TempDir(), "addr")
 	ctx, cancel := context.WithCancel(t.Context())
 	r := &running{addrs: map[string]string{}, end: cancel, code: make(chan int, 1), log: &lockedBuffer{}}
