@@ -19,7 +19,11 @@ type evacuation struct {
 	again []journal.Segment
 	names []byte // of their queues: what a record says is borrowed
 
-	moved, octets, forwarded int // messages, what was appended for them, endings
+	moved, octets, forwarded int         // messages, what was appended for them, endings
+	last                     journal.LSN // that was appended
+	waited                   int         // of octets, those that are durable for certain
+
+	asked map[journal.Segment]bool // what stays said
 }
 
 // Bounds of records that the mover writes.
@@ -46,7 +50,7 @@ func (e *evacuation) take(r *journal.Record) error {
 		copies = copies[b.copies:]
 	}
 	for i := range d.ends {
-		if m := &d.ends[i]; m.home != e.segment && e.stays(m.home) {
+		if m := &d.ends[i]; m.home != e.segment && e.needed(m.home) {
 			e.note(m)
 		}
 	}
@@ -54,6 +58,19 @@ func (e *evacuation) take(r *journal.Record) error {
 		return e.forward()
 	}
 	return nil
+}
+
+// needed reports whether a segment is part of the log. That it was when it was asked first is good enough: to tell an ending in vain does no harm.
+func (e *evacuation) needed(seg journal.Segment) bool {
+	stays, ok := e.asked[seg]
+	if !ok {
+		if e.asked == nil {
+			e.asked = map[journal.Segment]bool{}
+		}
+		stays = e.stays(seg)
+		e.asked[seg] = stays
+	}
+	return stays
 }
 
 // relocate appends a message again, for those of its copies that need it.
@@ -84,7 +101,7 @@ func (e *evacuation) relocate(b *brought, copies []copied) error {
 		for _, m := range e.here {
 			m.lane.rehome(m.pos, at)
 		}
-		e.moved, e.octets = e.moved+len(e.here), e.octets+len(s.scratch)
+		e.moved, e.octets, e.last = e.moved+len(e.here), e.octets+len(s.scratch), at.LSN
 	}
 	return nil
 }
@@ -149,12 +166,12 @@ func (e *evacuation) forward() error {
 	}
 	s := e.store
 	s.scratch = appendForward(s.scratch[:0], e.told)
-	_, err := s.append(journal.Entry{Type: recForward, Payload: s.scratch, Account: journal.Account{Again: e.again}}, pend{})
+	at, err := s.append(journal.Entry{Type: recForward, Payload: s.scratch, Account: journal.Account{Again: e.again}}, pend{})
 	if err != nil {
 		return err
 	}
 	e.forwarded += len(e.told)
-	e.octets += len(s.scratch)
+	e.octets, e.last = e.octets+len(s.scratch), at.LSN
 	e.told, e.again, e.names = e.told[:0], e.again[:0], e.names[:0]
 	return nil
 }

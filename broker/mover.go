@@ -35,7 +35,6 @@ type evacuated interface {
 	Stays(journal.Segment) bool
 	Scan(journal.Segment, func(journal.Record) error) error
 	Forwarded(journal.Segment)
-	Pending() int64
 	Stats() journal.Stats
 }
 
@@ -50,7 +49,7 @@ const (
 	sliceTime    = time.Millisecond
 	// moverShare is the part of the time, as 1/n, that the mover takes while nothing presses.
 	moverShare = 5
-	// moverPending bounds what the mover adds to what others have on its way to the disk.
+	// moverPending bounds what the mover has on its way to the disk.
 	moverPending = 1 << 20
 )
 
@@ -148,7 +147,7 @@ func (s *slice) add(r journal.Record) {
 // do has the store look at the records of a slice, a millisecond at a time. last says that no more come.
 func (m *mover) do(ctx context.Context, e *evacuation, batch *slice, last bool) error {
 	for rest := batch.records; len(rest) > 0 || last; {
-		if err := m.wait(ctx); err != nil {
+		if err := m.wait(ctx, e); err != nil {
 			return err
 		}
 		began := time.Now()
@@ -184,13 +183,17 @@ func (m *mover) step(e *evacuation, records []journal.Record, last bool) (n int,
 	return n, err
 }
 
-// wait lets the disk take what was appended.
-func (m *mover) wait(ctx context.Context) error {
-	for m.log.Pending() > moverPending {
+// wait lets the disk take what the mover appended, if that is much.
+func (m *mover) wait(ctx context.Context, e *evacuation) error {
+	if e.octets-e.waited <= moverPending {
+		return ctx.Err()
+	}
+	for m.log.Stats().Durable < e.last {
 		if err := sleep(ctx, time.Millisecond); err != nil {
 			return err
 		}
 	}
+	e.waited = e.octets
 	return ctx.Err()
 }
 
