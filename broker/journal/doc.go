@@ -8,14 +8,21 @@
 //	STORE                          UUID, made once
 //	epoch-00000007                 made by each owner before it reads; holds its mark; never deleted
 //	seg-00000007-00000000002a.log  segment 0x2a, written by the owner of epoch 7 and by nobody else, ever, but for a repair
+//	seg-00000007-00000000002a.idx  what recovery needs of it; derived, may be missing
 //	quarantine/                    copies of torn tails and of what repairs gave up
 //	self-test-…                    a page to find out how fast the disk flushes; there for a moment
 //
 // # Segments and records
 //
+//	 0           4096                                                        end              size
+//	+-----------+----------+------+------+---------+---------+-...-+--------+----------------+
+//	| opening   | manifest | head | head | record  | record  |     | record | zeros          |
+//	+-----------+----------+------+------+---------+---------+-...-+--------+----------------+
+//	             \_______ opening group ________/
+//
 // A segment is a header of one page and records behind it, aligned to 8. Its file is made ahead of time and full of zeros, so a header of zeros is
-// where nothing was written. Formats are drawn at putOpening, appendRecord, appendManifest, appendDrop and markFile.put. Checksums are seeded with segment
-// and epoch: octets that were written elsewhere, or by a stale owner, never pass here. Records are numbered without a gap.
+// where nothing was written. Formats are drawn at putOpening, appendRecord, appendManifest, appendDrop, indexHead and markFile.put. Checksums are seeded with
+// segment and epoch: octets that were written elsewhere, or by a stale owner, never pass here. Records are numbered without a gap.
 //
 // The first record of a segment, its manifest, names all other segments of the log and where they end; then come the caller's head and the record
 // for which the segment was begun. These are one group, written at once: a segment whose group is not whole was never begun. So a snapshot in the head
@@ -27,14 +34,16 @@
 //
 //	write → fdatasync → is there a higher epoch? → mark → Durable
 //
+// Before it takes a batch it may linger for a small part of a sync, for those whom the last batch has just set free (pace).
+//
 // An owner opens with: lock → create the next epoch file, sync it and the directory → read → sync what was read → begin a segment by such a batch.
 //
 // Fencing. Let A be the owner that checks and B the one that takes over. If A's check does not see B's epoch file, the check came before the file was
 // made, so A's sync came before B's read: B has the batch. If it does, A stops. Pauses of any length, anywhere, change nothing, and no clock is
 // involved. The lock only keeps owners from fencing each other for nothing; with it stolen or broken the argument holds.
 //
-// Errors. A failed write or sync is final. After a failed sync the kernel may forget the pages and call the next sync a success; whoever tries again
-// acknowledges what is not there.
+// Errors. A failed write or sync of a file that holds a record, or of the directory, is final. After a failed sync the kernel may forget the pages and call the
+// next sync a success; whoever tries again acknowledges what is not there.
 //
 // # Crash model
 //
@@ -70,6 +79,39 @@
 // anything. So a file that is missing and was not deleted is damage, one that is there and was deleted is litter. What an owner deletes late, after it was
 // fenced, is what its successor has read as deleted.
 //
+// # Evacuation
+//
+// One live thing would pin its segment for ever, and with it each later one that holds an ending of something there. So while files take much more than twice
+// what is live, Sparse names the segment that is cheapest to empty, and the caller appends again what is alive in it, as records that end the old places, and
+// the endings in it that are still needed (Account.Again). Then Forwarded takes its endings off it, and the rule of deletion does the rest:
+//
+//	Scan(42) … move, move, forward, …   Forwarded(42)   drop 42        durable        unlink
+//	LSN:       900 901  902     …                        950 or later   950 counts
+//
+// The drop follows the copies in the log, and recovery keeps a prefix of it: if it knows the drop it knows the copies. If a crash comes before, it
+// meets both. Its visitor counts a thing once, for it says Ends only of what it found alive where the record says, and Again of what had ended before. A copy
+// never follows the ending of the same thing, since appends are in the order of the caller's decisions.
+//
+// Whenever the caller has done all that Sparse asks for, disk <= 2 x live + 4 segments; ledger.sparse argues why. A head that is a large part of its
+// segment comes on top.
+//
+// # Full disk
+//
+// Two segments are always prepared: space reserved, size and name durable. So a lack of space is met only where a file is made that holds nothing, where it can
+// be tried again, and never by a batch (file systems that take new space to overwrite old are outside). Until it is over Append refuses what brings something
+// live once the current segment is full, with ErrFull, and takes the rest, which frees space: the prepared segments are its reserve. At the end of each segment
+// room is kept for a drop, so that what is dead can go though nothing can be appended. With the reserve used up everything is refused and nothing has failed. A
+// store that was left so opens with a small first segment; what its last owner had prepared is removed when that was begun, not before: until then another
+// candidate might take it for the end of the log.
+//
+// # Indexes
+//
+// Recovery needs only the front of most records. When a segment is sealed its index is written beside it: all records, with their fronts (drawn at indexHead).
+// It is taken for the segment only if its checksum is right and it names the same store, epoch, first and last record and end as the list of segments does,
+// and if its records add up to that end. Up to a given end the content of a segment is what its one writer appended, and the index was made of that; so what
+// passes is right. Nothing else rests on it: it is not synced, it may be torn, stale or gone, and then the segment is read. Behind the fronts, damage is found
+// when the record is read (Read, Scan), or by Check, which reads segments. A repair deletes the index of a segment that it changes.
+//
 // # Warm copy
 //
 // A candidate that waits for the lock may follow the log, so that its take-over does not depend on the backlog. It visits what a mark proves to have been
@@ -81,8 +123,9 @@
 // Check lets recovery itself judge, on a disk that refuses every change, and then reads on beyond whatever is damaged: it says all that is wrong, and whom it
 // hits as far as records say. Behind a gap it goes on at the next whole record whose number leaves room for those that are missing.
 //
-// Repair gives up what is in the gaps, when it is told to accept that. Each damaged segment is written anew, with a placeholder (typeLost) of the same number for
-// every record that was lost (records that its index has whole are put back), and takes the old one's place by a rename; the last segment goes last. Why what it leaves is a store as any other:
+// Repair gives up what is in the gaps, when it is told to accept that. Each damaged segment is written anew, with a placeholder (typeLost) of the same number
+// for every record that was lost (records that its index has whole are put back), and takes the old one's place by a rename; the last segment goes last. Why
+// what it leaves is a store as any other:
 //
 //   - Numbers follow each other without a gap as before, and none is used again: the log ends no earlier than with the last record that anything proves to
 //     have been acknowledged, whole or not.
