@@ -3,7 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
-	"maps"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -15,10 +15,30 @@ import (
 // tally counts outcomes by where the damage was done.
 type tally map[string]int
 
+// String is a table: where, and what came of it. Keys are "where: what".
 func (c tally) String() string {
+	var rows, columns []string
+	for k := range c {
+		row, column, _ := strings.Cut(k, ": ")
+		rows, columns = append(rows, row), append(columns, column)
+	}
+	slices.Sort(rows)
+	slices.Sort(columns)
+	rows, columns = slices.Compact(rows), slices.Compact(columns)
 	var b strings.Builder
-	for _, k := range slices.Sorted(maps.Keys(c)) {
-		fmt.Fprintf(&b, "\n  %-40s %5d", k, c[k])
+	fmt.Fprintf(&b, "\n  %-34s", "")
+	for _, column := range columns {
+		fmt.Fprintf(&b, " | %s", column)
+	}
+	for _, row := range rows {
+		fmt.Fprintf(&b, "\n  %-34s", row)
+		for _, column := range columns {
+			n := c[row]
+			if column != "" {
+				n = c[row+": "+column]
+			}
+			fmt.Fprintf(&b, " | %*d", len(column), n)
+		}
 	}
 	return b.String()
 }
@@ -28,11 +48,17 @@ func (im *stored) region(t testing.TB, name string, off int64) string {
 	if !strings.HasPrefix(name, "seg-") {
 		return strings.TrimRight(name, "0123456789-")
 	}
+	if strings.HasSuffix(name, ".idx") {
+		return "index"
+	}
 	kind := "sealed segment"
 	if name == im.lastSegment(t) {
 		kind = "last segment"
 	}
-	_, end := im.tail(t, len(im.appended)-1)
+	end := int64(math.MaxInt64)
+	if name == im.lastSegment(t) {
+		_, end = im.tail(t, len(im.appended)-1)
+	}
 	switch {
 	case off < sectorSize:
 		return kind + ", header"
@@ -67,6 +93,10 @@ func (im *stored) hurt(t *testing.T, c tally, name string, off int64, damage fun
 	switch {
 	case err == nil && len(got) < len(im.acked):
 		t.Fatalf("SILENT LOSS: %s at %d: %d of %d acknowledged records", name, off, len(got), len(im.acked))
+	case err == nil && where == "index" && len(got) == len(im.appended):
+		c[where+": starts, read from the segment"]++
+	case err == nil && im.found > 0:
+		c[where+": starts, found by Read"]++
 	case err == nil && len(got) == len(im.appended):
 		c[where+": starts, all there"]++
 	case err == nil:
@@ -101,10 +131,13 @@ func (im *stored) size(name string) int64 {
 func TestBitFlips(t *testing.T) {
 	rng := newRand(t)
 	n := 600
+	if *full {
+		n = 20_000
+	}
 	if testing.Short() {
 		n = 150
 	}
-	for name, im := range map[string]*stored{"closed": newImage(t, 8<<10, 150), "torn": newTorn(t, 16<<10, 150, 8)} {
+	for name, im := range map[string]*stored{"closed": newImage(t, 8<<10, 150), "torn": newTorn(t, 16<<10, 150, 8), "indexed": newFronted(t, 16<<10, 150)} {
 		c := tally{}
 		for i := range n {
 			file := pick(rng, im.files(t))
@@ -123,7 +156,7 @@ func TestBitFlips(t *testing.T) {
 
 // TestZeroedSectors zeroes each sector of the log in turn.
 func TestZeroedSectors(t *testing.T) {
-	for name, im := range map[string]*stored{"closed": newImage(t, 8<<10, 100), "torn": newTorn(t, 8<<10, 60, 8)} {
+	for name, im := range map[string]*stored{"closed": newImage(t, 8<<10, 100), "torn": newTorn(t, 8<<10, 60, 8), "indexed": newFronted(t, 8<<10, 60)} {
 		c := tally{}
 		for _, file := range im.segments(t) {
 			for off := int64(0); off < im.size(file); off += sectorSize {

@@ -35,8 +35,54 @@ func quickRoot() string {
 type stored struct {
 	dir      string
 	segment  int64
-	acked    []string // payloads, in order
+	acked    []string // payloads, in order; their fronts where there are indexes
 	appended []string
+	full     []string // payloads of which recovery needs the front only
+	found    int      // records that the last recovery did not miss, and Read did
+}
+
+// frontBytes is what recovery needs of a record of newFronted.
+const frontBytes = 12
+
+// newFronted writes n records of which recovery needs little, so that sealed segments have indexes.
+func newFronted(t testing.TB, segment int64, n int) *stored {
+	im := &stored{dir: filepath.Join(quickDir(t), "store"), segment: segment}
+	s := mustOpen(t, im.dir, Options{SegmentBytes: segment}, nil)
+	for i := range n {
+		p := fmt.Sprintf("record-%04d-", i)
+		im.full = append(im.full, p+strings.Repeat("y", 300+i%90))
+		at, err := s.Append(Entry{Type: 1, Payload: []byte(im.full[i]), Front: frontBytes, Account: Account{Live: 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.durable(at.LSN)
+		im.acked = append(im.acked, p)
+	}
+	s.idle()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	im.appended = im.acked
+	if list, _ := filepath.Glob(filepath.Join(im.dir, "*.idx")); len(list) == 0 {
+		t.Fatal("there is no index")
+	}
+	return im
+}
+
+// read reads all records back: each is what was written, or refused.
+func (im *stored) read(t testing.TB, s *store, where []Position) {
+	im.found = 0
+	for i, at := range where {
+		r, err := s.Read(at, nil)
+		switch {
+		case errors.Is(err, ErrDamaged):
+			im.found++
+		case err != nil:
+			t.Fatalf("read record %d: %v", at.LSN, err)
+		case string(r.Payload) != im.full[i]:
+			t.Fatalf("SILENT DAMAGE: record %d reads %.40q, want %.40q", at.LSN, r.Payload, im.full[i])
+		}
+	}
 }
 
 func payload(i int) string { return fmt.Sprintf("record-%04d-%s", i, strings.Repeat("x", 1+i%90)) }
@@ -153,11 +199,21 @@ func (im *stored) overwrite(t testing.TB, dir, name string, off int64, b []byte)
 // recover opens a store and returns the payloads it holds, which must be a prefix of what was appended.
 func (im *stored) recover(t testing.TB, dir string) ([]string, error) {
 	var got []string
-	s, err := reopen(t, dir, Options{SegmentBytes: im.segment}, collect(&got))
+	var where []Position
+	s, err := reopen(t, dir, Options{SegmentBytes: im.segment}, func(r Record) (Account, error) {
+		if im.full != nil {
+			r.Payload = r.Payload[:min(frontBytes, len(r.Payload))]
+		}
+		got, where = append(got, string(r.Payload)), append(where, r.Position)
+		return Account{Live: 1}, nil
+	})
 	if err != nil {
 		return nil, err
 	}
 	defer s.Close()
+	if im.full != nil && len(got) <= len(im.full) {
+		im.read(t, s, where)
+	}
 	if len(got) > len(im.appended) || !slices.Equal(got, im.appended[:len(got)]) {
 		t.Fatalf("recovered something that is no prefix of what was appended: %d records, %.300q", len(got), got)
 	}
@@ -174,6 +230,9 @@ func (im *stored) tail(t testing.TB, i int) (from, to int64) {
 	}
 	from = int64(strings.Index(string(b), im.appended[i])) - recordHeader
 	last := im.appended[len(im.appended)-1]
+	if im.full != nil {
+		last = im.full[len(im.full)-1]
+	}
 	to = int64(strings.Index(string(b), last) + len(last))
 	if from < segmentHeader || to < from {
 		t.Fatalf("record %d is not in the last segment", i)
