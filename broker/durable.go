@@ -206,7 +206,9 @@ func (s *store) erase(p *peer, r *request, d *durable, w pend) bool {
 
 // dissolve ends a queue with what is in it. What an open transaction has acknowledged goes when that ends.
 func (s *store) dissolve(q *queue) {
-	q.gone = true
+	if q.gone = true; q.damage != nil {
+		s.paging.damaged--
+	}
 	q.each(func(at slot) {
 		if m := at.message(); m != nil && m.state == ready {
 			s.discard(m)

@@ -1,17 +1,13 @@
 package broker
 
 import (
-	"errors"
 	"time"
-
-	"github.com/understudy-mq/understudy/broker/journal"
 )
 
-// What the loader does at once, and how it meets an error that may pass.
+// What the loader does at once, and how it meets an error that may pass: too many open files, say.
 const (
 	loadPages  = 2
-	loadTries  = 4
-	loadPause  = 5 * time.Millisecond
+	loadPause  = 20 * time.Millisecond
 	loadBuffer = 64 << 10
 )
 
@@ -20,7 +16,7 @@ func (s *Server) startLoader(st *store, from source) (stop func()) {
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		s.loadLoop(st, &patient{from, quit}, quit)
+		s.loadLoop(st, from, quit)
 	}()
 	return func() {
 		close(quit)
@@ -44,10 +40,13 @@ func (s *Server) loadLoop(st *store, from source, quit <-chan struct{}) {
 			if len(list) == 0 {
 				break // unlock says when there is more, or when what has to be read is durable
 			}
+			pause := time.Duration(0)
 			for _, e := range list {
 				e.fetch(from, st.hash, buf)
 				s.lock()
-				st.handIn(e)
+				if st.handIn(e) {
+					pause = loadPause
+				}
 				st.flush()
 				s.unlock()
 			}
@@ -56,27 +55,9 @@ func (s *Server) loadLoop(st *store, from source, quit <-chan struct{}) {
 				return
 			default:
 			}
-		}
-	}
-}
-
-// patient is a source that tries again when an error may pass: too many open files, say. Damage does not.
-type patient struct {
-	from source
-	quit <-chan struct{}
-}
-
-func (p *patient) Read(at journal.Position, buf []byte) (r journal.Record, err error) {
-	for try := range loadTries {
-		if try > 0 {
-			select {
-			case <-p.quit:
-			case <-time.After(loadPause << try):
+			if pause > 0 {
+				time.Sleep(pause)
 			}
 		}
-		if r, err = p.from.Read(at, buf); err == nil || errors.Is(err, journal.ErrDamaged) {
-			break
-		}
 	}
-	return r, err
 }

@@ -84,6 +84,7 @@ type page struct {
 	reading  bool        // and the loader is at it
 	fresh    bool        // was read and not looked at since
 	tried    uint64      // the last round in which it was asked to go out
+	failures int         // to read it, in a row
 	waiters  []*subscription
 }
 
