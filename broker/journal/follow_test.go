@@ -215,6 +215,7 @@ func (w *following) poll(c *crasher) {
 	if w.slow {
 		w.f.budget = -time.Second
 	}
+	fresh := w.u.visited == 0
 	w.f.hurry()
 	k, err := lastMark(w.f.disk, 2)
 	if err != nil {
@@ -224,6 +225,9 @@ func (w *following) poll(c *crasher) {
 		w.t.Fatalf("%s: visited up to %d, the mark says %d, acknowledged %d", c.where, w.u.last, k.lsn, w.acked)
 	}
 	if w.f.r == nil {
+		if fresh && k.lsn > 0 {
+			w.t.Fatalf("%s: no copy can be begun: %s", c.where, w.f.cold)
+		}
 		return
 	}
 	if got := w.f.state(); !w.slow && (got.Applied != got.Proved || got.Proved < w.acked) {
