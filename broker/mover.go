@@ -39,9 +39,10 @@ type evacuated interface {
 }
 
 const (
-	moverPause       = 5 * time.Millisecond // at least, between looks for something to do
-	moverRest        = 50                   // and as many times what the last one took
-	moverBackOff     = time.Second          // after an error, doubled each time
+	moverPause       = 5 * time.Millisecond  // at least, between looks for something to do
+	moverRest        = 20                    // and as many times what the last one took,
+	moverPauseMost   = 50 * time.Millisecond // but not more: it may have taken long because the machine is busy
+	moverBackOff     = time.Second           // after an error, doubled each time
 	moverBackOffMost = 5 * time.Minute
 	// A slice is what is done under one lock.
 	sliceRecords = 64
@@ -79,7 +80,7 @@ func (m *mover) run(ctx context.Context) {
 		seg, ok := m.log.Sparse()
 		if !ok {
 			// Only what is appended makes a segment sparse; and the journal has looked at all of them.
-			_ = sleep(ctx, max(moverPause, moverRest*time.Since(began)))
+			_ = sleep(ctx, min(max(moverPause, moverRest*time.Since(began)), moverPauseMost))
 			select {
 			case <-ctx.Done():
 			case <-m.server.toMover:
