@@ -24,14 +24,17 @@ func TestCrashEverywhere(t *testing.T) {
 	c := crasher{t: t, every: 3, nest: 150, again: 10}
 	limit := time.Time{}
 	if *full {
-		c.every, c.nest, c.again = 1, 8, 8
-		limit = time.Now().Add(4 * time.Minute)
+		c.every, c.nest, c.again = 1, 40, 8
+		limit = time.Now().Add(3 * time.Minute)
 	}
 	if testing.Short() {
 		c.every = 8
 	}
 	for seed := newSeed(t); ; seed++ {
 		c.seed(seed, 240)
+		if *full {
+			t.Logf("seed %d: %d crash points so far, %d states, %d violations", seed, c.points, c.states, c.violations)
+		}
 		if t.Failed() || time.Now().After(limit) {
 			break
 		}
