@@ -32,10 +32,11 @@ type backlogResult struct {
 	Phantom     int     `json:"phantom"`
 	FillSeconds float64 `json:"fill_seconds"`
 	TakeSeconds float64 `json:"take_seconds"`
-	CopySeconds float64 `json:"copy_seconds"`     // the longest that a new standby took to read the store
-	Empty       spans   `json:"silence_empty_ms"` // over the kills before there was a backlog
-	Silence     spans   `json:"silence_ms"`       // over those with it
-	Ratio       float64 `json:"silence_ratio"`    // of the medians
+	TakePause   float64 `json:"take_longest_pause_seconds"` // between two messages of it
+	CopySeconds float64 `json:"copy_seconds"`               // the longest that a new standby took to read the store
+	Empty       spans   `json:"silence_empty_ms"`           // over the kills before there was a backlog
+	Silence     spans   `json:"silence_ms"`                 // over those with it
+	Ratio       float64 `json:"silence_ratio"`              // of the medians
 	Memory      struct {
 		Owner   int64 `json:"owner"`
 		Standby int64 `json:"standby"`
@@ -182,7 +183,7 @@ func (r *run) take(ctx context.Context) error {
 		return fmt.Errorf("take the backlog from %s: %w", m.host, err)
 	}
 	check := newBacklogCheck(r.cfg.Backlog, r.author())
-	wait, last := r.cfg.DrainTimeout, began
+	wait, last, before := r.cfg.TakeoverTimeout, began, began
 	for err == nil {
 		_ = l.conn.SetReadDeadline(time.Now().Add(wait))
 		var f *frame.Frame
@@ -191,6 +192,7 @@ func (r *run) take(ctx context.Context) error {
 		}
 		check.receive(identify(r.cfg.Seed, f.Body, r.cfg.Payload))
 		now := time.Now()
+		r.result.Backlog.TakePause, before = max(r.result.Backlog.TakePause, now.Sub(before).Seconds()), now
 		if r.result.Backlog.TakeSeconds = now.Sub(began).Seconds(); now.Sub(last) >= time.Second {
 			last = now
 			r.say("TAKE   %d of %d messages are taken", check.received, r.cfg.Backlog)
@@ -205,7 +207,7 @@ func (r *run) take(ctx context.Context) error {
 	}
 	check.conclude(r.result.Backlog)
 	if b := r.result.Backlog; b.Lost > 0 {
-		r.problem(fmt.Sprintf("the backlog: %d messages did not come within %v of the last one; %s says that it has %s in its queues", b.Lost, wait, m.host, r.countOf(ctx, m)))
+		r.problem(fmt.Sprintf("the backlog: %d messages did not come within %v of the one before; %s says that it has %s in its queues", b.Lost, wait, m.host, r.countOf(ctx, m)))
 	}
 	return nil
 }

@@ -39,8 +39,8 @@ func (b *backlogResult) judge() {
 
 // text is the backlog's part of the verdict.
 func (b *backlogResult) text(w io.Writer) {
-	fmt.Fprintf(w, "  backlog      %d messages that nobody consumed, put there in %.1f s; in the end %d of them were taken in %.1f s, octet by octet as they were sent: "+
-		"lost %d, duplicated %d, reordered %d\n", b.Messages, b.FillSeconds, b.Received, b.TakeSeconds, b.Lost, b.Duplicated, b.Reordered)
+	fmt.Fprintf(w, "  backlog      %d messages that nobody consumed, put there in %.1f s; in the end %d of them were taken in %.1f s (longest pause %.1f s), octet by octet as "+
+		"they were sent: lost %d, duplicated %d, reordered %d\n", b.Messages, b.FillSeconds, b.Received, b.TakeSeconds, b.TakePause, b.Lost, b.Duplicated, b.Reordered)
 	fmt.Fprintf(w, "  … silence    p50 %.1f ms, max %.1f ms without it; p50 %.1f ms, max %.1f ms with it\n", b.Empty.P50, b.Empty.Max, b.Silence.P50, b.Silence.Max)
 	fmt.Fprintf(w, "  … copy       a standby that came up new had read the store after at most %.1f s; no broker was killed before\n", b.CopySeconds)
 	if b.Memory.Peak > 0 {
