@@ -360,6 +360,8 @@ func (a *actor) evacuate() {
 	if len(items) > 0 {
 		if _, ok := a.put(items...); ok {
 			a.tally(items)
+		} else { // refused: the segment is not empty, and must not be taken for it
+			a.moving = nil
 		}
 		return
 	}
