@@ -104,17 +104,14 @@ var mutants = []mutant{
 	}},
 }
 
-// TestMutants builds the journal with each fault in turn and runs the tests that must notice.
+// TestMutants builds the journal with each fault in turn and runs the tests that must notice. The short tier only sees to it that each fault can still be
+// put in.
 func TestMutants(t *testing.T) {
 	caught := 0
 	for _, m := range mutants {
 		b, err := m.apply()
 		if err != nil {
-			complain := t.Logf
-			if *full {
-				complain = t.Errorf
-			}
-			complain("%s: %v; bring the table of mutants up to date", m.name, err)
+			t.Errorf("%s: %v; bring the table of mutants up to date", m.name, err)
 			continue
 		}
 		if !*full {
