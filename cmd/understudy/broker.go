@@ -41,6 +41,7 @@ func brokerCommand() *cli.Command {
 		number("max-durables", 10000, "Durable subscriptions of topics; one more is refused."),
 		number("max-temporary", 1000, "Temporary queues of one connection; one more is refused."),
 		duration("full-timeout", 5*time.Second, "How long a SEND or COMMIT waits for memory, or for space on the disk, before it is refused."),
+		yes("warm-copy", true, "Follow the owner's journal while standing by with --rank 0 or 1, so that a take-over does not depend on the backlog."),
 		octets("segment", 0, "Size of a journal segment; 0 means 64MiB."),
 	}
 	return &cli.Command{
@@ -65,7 +66,7 @@ func readBroker(c *cli.Context) (brokerSettings, error) {
 		MaxConnections: v.count("max-connections", 1), Prefetch: v.count("prefetch", 1), MaxRecord: int(v.octets("max-record", 64<<10)),
 		MaxMemory: v.octets("max-memory", 1<<20), SegmentBytes: v.octets("segment", 0),
 		FullTimeout: v.positive("full-timeout"),
-		DeadLetters: v.text("dead-letters"), MaxDurables: v.count("max-durables", 1), MaxTemporary: v.count("max-temporary", 1),
+		DeadLetters: v.text("dead-letters"), MaxDurables: v.count("max-durables", 1), MaxTemporary: v.count("max-temporary", 1), Cold: !c.Bool("warm-copy"),
 	}
 	if !strings.HasPrefix(s.broker.DeadLetters, "/queue/") {
 		v.fail("dead-letters", s.broker.DeadLetters, "must be a queue, such as /queue/DLQ")
