@@ -90,10 +90,10 @@ func (j *Journal) hasSpare() bool {
 }
 
 // admit says whether a record may be appended, for which another segment has to begin or not. Where the current segment is all that there is, its room
-// is the reserve.
+// is the reserve, and for what brings nothing: a move that ran out of it half-way would have freed nothing.
 func (j *Journal) admit(e *Entry, roll bool) error {
-	brings := e.Live > 0 && !e.Reserve
-	if spare := j.hasSpare(); j.jan.full && (brings && (roll || !spare) || roll && !spare) {
+	brings, spare := e.Live > 0, j.hasSpare()
+	if j.jan.full && (brings && (!spare || roll && !e.Reserve) || roll && !spare) {
 		return fmt.Errorf("%w: there is no space for another segment of %d octets in %s", ErrFull, j.opt.SegmentBytes, j.disk.path)
 	}
 	return nil
