@@ -11,6 +11,7 @@ import (
 //	seg, ok := Sparse()      which one
 //	Scan(seg, …)             its records; each thing in it that is alive, and still lives there, is appended again (the new record ends the old
 //	                         place), and each ending that Stays says is still needed is told again (Account.Again)
+//	                         (a move is an ending, too: of the place that it left)
 //	Forwarded(seg)           then nothing but the rule of deletion is left
 //
 // Forwarded comes after those appends, so the record that drops the segment has a higher LSN than all of them, and the file goes only when that one is

@@ -13,6 +13,7 @@ import (
 const (
 	lingerShare = 4                     // at most this part, as 1/n, of what a sync takes
 	lingerMin   = 30 * time.Microsecond // not worth it for less
+	lingerEach  = 2 * time.Microsecond  // what a writer takes at least to append
 	lingerOld   = 7                     // eighths of the average that are the past
 )
 
@@ -31,9 +32,10 @@ func (p *pace) observe(took time.Duration, records, behind int) {
 	p.target = records + behind
 }
 
-// patience is how long to wait for a batch of the target's size.
-func (p *pace) patience() time.Duration {
-	if d := p.sync / lingerShare; d >= lingerMin {
+// patience is how long to wait for a batch of the target's size, of which so many are here. Where more are missing than could come meanwhile, they are
+// better let append while the others are synced.
+func (p *pace) patience(have int) time.Duration {
+	if d := p.sync / lingerShare; d >= max(lingerMin, time.Duration(p.target-have)*lingerEach) {
 		return d
 	}
 	return 0
@@ -52,7 +54,7 @@ func (j *Journal) behind() (n int) {
 
 // linger lets the batch that is being filled grow. The caller holds mu, which is let go meanwhile.
 func (j *Journal) linger() {
-	patience := j.pace.patience()
+	patience := j.pace.patience(j.fill.records)
 	if patience == 0 || j.opt.hasty {
 		return
 	}

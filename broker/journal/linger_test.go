@@ -24,6 +24,8 @@ func TestPace(t *testing.T) {
 		{"all in one batch", []batch{{4 * ms, 8, 8}, {4 * ms, 16, 0}}, ms, 16},
 		{"some are gone", []batch{{4 * ms, 16, 0}, {4 * ms, 5, 0}}, ms, 5},
 		{"a fast disk", []batch{{100 * time.Microsecond, 8, 8}}, 0, 16},
+		{"more than can come in time", []batch{{400 * time.Microsecond, 128, 128}}, 0, 256},
+		{"as many, on a slow disk", []batch{{4 * ms, 128, 128}}, ms, 256},
 		{"it became slow: not at once", []batch{{ms, 1, 0}, {9 * ms, 1, 0}}, 500 * time.Microsecond, 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -31,8 +33,8 @@ func TestPace(t *testing.T) {
 			for _, b := range tc.batches {
 				p.observe(b.took, b.records, b.behind)
 			}
-			if p.patience() != tc.patience || p.target != tc.target {
-				t.Errorf("%v for %d records, want %v for %d", p.patience(), p.target, tc.patience, tc.target)
+			if got := p.patience(tc.target / 2); got != tc.patience || p.target != tc.target {
+				t.Errorf("%v for %d records, want %v for %d", got, p.target, tc.patience, tc.target)
 			}
 		})
 	}
