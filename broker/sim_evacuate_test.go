@@ -70,6 +70,9 @@ func (j *memory) durableUpTo(seg journal.Segment) bool {
 // balance checks that what is live in each segment, by the accounts, is what the store has there.
 func (j *memory) balance() {
 	live, octets := map[journal.Segment]int{}, map[journal.Segment]int64{}
+	for seg, sum := range j.ended {
+		live[seg], octets[seg] = -sum.Live, -sum.Bytes
+	}
 	for _, r := range j.records {
 		live[r.Segment] += r.account.Live
 		octets[r.Segment] += r.account.Bytes

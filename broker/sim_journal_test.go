@@ -25,6 +25,8 @@ type memory struct {
 	// forwarded are segments whose endings were told again, up to a record; empties is the one for which this goes on.
 	forwarded map[journal.Segment]journal.LSN
 	empties   *emptying
+	// ended is what records that were deleted have ended in segments that stay.
+	ended map[journal.Segment]journal.Account
 }
 
 type memoryRecord struct {
@@ -107,6 +109,9 @@ func (j *memory) content(at slot) *message {
 func (j *memory) sync(through journal.LSN) {
 	j.durable = through
 	live, current := map[journal.Segment]int{}, journal.Segment(0)
+	for seg, sum := range j.ended {
+		live[seg] -= sum.Live
+	}
 	for _, r := range j.records {
 		if r.LSN <= through {
 			live[r.Segment] += r.account.Live
@@ -139,6 +144,15 @@ func (j *memory) sync(through journal.LSN) {
 			}
 		}
 	}
+	for _, r := range j.records {
+		if j.deleted[r.Segment] {
+			for _, end := range r.account.Ends {
+				sum := j.ended[end.Segment]
+				sum.Live, sum.Bytes = sum.Live+1, sum.Bytes+end.Bytes
+				j.ended[end.Segment] = sum
+			}
+		}
+	}
 	j.records = slices.DeleteFunc(j.records, func(r memoryRecord) bool { return j.deleted[r.Segment] })
 }
 
@@ -168,7 +182,7 @@ func (j *memory) recovered(last journal.LSN, now time.Time, cfg *Config) *store 
 		}
 		r.account = journal.Account{Live: a.Live, Bytes: a.Bytes, Ends: slices.Clone(a.Ends), Again: slices.Clone(a.Again)}
 	}
-	j.store, j.forwarded, j.empties = s, map[journal.Segment]journal.LSN{}, nil
+	j.store, j.forwarded, j.empties, j.ended = s, map[journal.Segment]journal.LSN{}, nil, map[journal.Segment]journal.Account{}
 	rc.finish()
 	j.open()
 	j.sync(j.next - 1)

@@ -71,11 +71,11 @@ func (w *world) step() {
 		a.transact()
 	case what < 62:
 		a.read(rapid.IntRange(0, 5).Draw(w.t, "frames"))
-	case what < 75:
+	case what < 73:
 		w.sync()
-	case what < 78:
+	case what < 81:
 		w.evacuate()
-	case what < 84:
+	case what < 86:
 		a.breakOff()
 	case what < 94:
 		a.connect()
