@@ -171,6 +171,7 @@ func (m mutant) run(t *testing.T, source []byte) (why string, err error) {
 		return "", fmt.Errorf("does not build: %w\n%s", err, out)
 	}
 	test := exec.CommandContext(ctx, program, "-test.run", m.test, "-test.timeout", "100s", "-test.v")
+	test.Env = append(os.Environ(), "TMPDIR="+dir) // for the stores that tests keep when they fail
 	out, err := test.CombinedOutput()
 	if err == nil {
 		return "", fmt.Errorf("NOT caught by %s:\n%.500s", m.test, out)
