@@ -167,8 +167,7 @@ func (w *laneModel) check() {
 	for _, l := range q.lanes {
 		live, out := 0, 0
 		for k, p := range l.pages {
-			var again page
-			again = *p
+			again := *p
 			again.recount()
 			if again.live != p.live || again.out != p.out || again.away != p.away || again.data != p.data {
 				t.Fatalf("page %d has the sums %d %d %d %d, counted %d %d %d %d", k, p.live, p.out, p.away, p.data, again.live, again.out, again.away, again.data)

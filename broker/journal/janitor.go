@@ -69,7 +69,7 @@ func (j *Journal) janitorLoop() {
 		switch {
 		case wanted && j.jan.urgent:
 			j.provide(id, grow)
-		case len(j.jan.litter) > 0:
+		case len(j.jan.litter) > 0 && (j.jan.stop || j.jan.full || !j.resting()):
 			j.sweep()
 		case j.jan.stop:
 			return

@@ -102,12 +102,11 @@ func (a *actor) endAny() {
 // machine holds a journal against the model.
 type machine struct {
 	refs
-	rt      *rapid.T
-	t       *testing.T
-	dir     string
-	a       *actor
-	total   map[string]int
-	deleted uint64
+	rt    *rapid.T
+	t     *testing.T
+	dir   string
+	a     *actor
+	total map[string]int
 }
 
 // do has the actor do something and books what it appended.

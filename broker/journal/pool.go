@@ -69,7 +69,7 @@ func (j *Journal) missing() (id Segment, grow *spare) {
 	return 0, nil
 }
 
-// resting says whether it is too early to make files ahead of time. Who takes over has clients that wait, and the sync of a new file and its name is one that
+// resting says whether it is too early to make files ahead of time, or to remove any. Who takes over has clients that wait, and the sync of a new file and its name is one that
 // their first batches would wait for: with it, they were silent for twice as long. The caller holds mu.
 func (j *Journal) resting() bool {
 	p := &j.jan.pool

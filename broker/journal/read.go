@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"sync"
@@ -77,7 +78,7 @@ func (j *Journal) borrow(id Segment) (*shared, error) {
 	a := j.ledger.find(id)
 	j.mu.Unlock()
 	if a == nil {
-		return nil, fmt.Errorf("read segment %d: it is no part of the log", id)
+		return nil, fmt.Errorf("read segment %d: it is no part of the log: %w", id, fs.ErrNotExist)
 	}
 	r := &j.reading
 	r.mu.Lock()
