@@ -266,3 +266,36 @@ func TestDurableSubscriptionOfALostSession(t *testing.T) {
 	s = s.restart()
 	s.durably("c").message("one")
 }
+
+// Places of messages are counted in a record: a transaction that has more copies than there are places is refused, and one that has as many is whole.
+func TestTransactionHasNoMoreCopiesThanPlaces(t *testing.T) {
+	if testing.Short() {
+		t.Skip("half a million messages")
+	}
+	room := func(c *Config) { c.MaxMemory = 1 << 30 }
+	s := serving(t, room)
+	const durables = 64
+	for i := range durables {
+		s.durably(fmt.Sprint("c", i)).leave()
+	}
+	for sends, fits := range map[int]bool{recordPlaces / durables: true, recordPlaces/durables + 1: false} {
+		c := s.connected("1.2")
+		c.send("BEGIN", "transaction:t")
+		for i := range sends {
+			c.send("SEND", "transaction:t", "destination:/topic/a", fmt.Sprint("=", i))
+		}
+		c.send("COMMIT", "transaction:t", "receipt:1")
+		if fits {
+			c.expect("RECEIPT", "receipt-id", "1")
+		} else {
+			c.expect("ERROR", "message", "transaction too big")
+		}
+	}
+	s = s.restart(room)
+	c := s.client("c3")
+	c.subscribe("s", "/topic/a", "auto", "durable-subscription-name:d")
+	for i := range recordPlaces / durables {
+		c.message(fmt.Sprint(i))
+	}
+	c.quiet()
+}

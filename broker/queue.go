@@ -34,8 +34,12 @@ func (pl *pool) newQueue(name string) *queue {
 	return &queue{destination: newDestination(name), pool: pl}
 }
 
-// placeBits is how many places a record has: no record holds more messages, for none is so short.
-const placeBits = 19
+// A record has so many places. No record of what was sent holds more messages, for none is so short; but a COMMIT to topics has one for each durable
+// subscription, and is refused if they are more.
+const (
+	placeBits    = 19
+	recordPlaces = 1 << placeBits
+)
 
 // push adds a new message at the end. Its place comes from where the journal is, after, so that a restart does not change it: a browser may
 // go on from there. Messages that are in no journal share the places of the record before them.

@@ -110,6 +110,10 @@ func (s *store) commit(p *peer, r *request) {
 		}
 	}
 	kind, live, octets := s.collect(t, r.effect, p)
+	if live > recordPlaces {
+		s.refuse(p, r.receipt, faultf("transaction too big", "the transaction has %d messages, one for each durable subscription of a topic, and %d are allowed", live, recordPlaces))
+		return
+	}
 	var at journal.Position
 	if p.sidecar || live > 0 || len(s.ends) > 0 {
 		var err error
