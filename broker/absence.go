@@ -172,8 +172,13 @@ func (s *store) giveUp(sub *subscription) {
 // expire forgets a session whose hold is over.
 func (s *store) expire(c *session) {
 	if !c.closed {
-		// A record that the journal does not take leaves the session to the next owner, who lets it expire again.
-		if _, err := s.closeSession(c); err != nil && !errors.Is(err, s.err) {
+		// A record that the journal does not take leaves the session to the next owner, who lets it expire again. Where the disk is full it is tried
+		// again: the session is not forgotten before what it has is given back.
+		_, err := s.closeSession(c)
+		if errors.Is(err, journal.ErrFull) {
+			return
+		}
+		if err != nil && !errors.Is(err, s.err) {
 			s.slog.Warn("session could not be closed", "session", c.id.String(), "error", err)
 		}
 	}

@@ -1,6 +1,10 @@
 package broker
 
-import "github.com/understudy-mq/understudy/broker/journal"
+import (
+	"errors"
+
+	"github.com/understudy-mq/understudy/broker/journal"
+)
 
 // dissolveSome ends messages of queues that are gone, a few pages at a time: the journal learns of them without their being read.
 func (s *store) dissolveSome() {
@@ -20,7 +24,9 @@ func (s *store) dissolveSome() {
 					more = true
 					break
 				}
-				s.endPage(p) // it may be gone then
+				if !s.endPage(p) { // it may be gone then
+					return
+				}
 			}
 		}
 		if !more {
@@ -32,11 +38,16 @@ func (s *store) dissolveSome() {
 	}
 }
 
-// endPage ends what is out of a page. A journal that cannot take it has failed, is full or is closing: the next owner ends it again.
-func (s *store) endPage(p *page) {
+// endPage ends what is out of a page. It reports false if the disk has no room for the record: then it is tried again, for else nothing would
+// free the segments of what is in it. A journal that has failed or is closing takes nothing any more: the next owner ends it again.
+func (s *store) endPage(p *page) bool {
 	s.ends = s.ends[:0]
 	s.scratch = appendOrigin(s.scratch[:0], origin{})
 	s.scratch, s.ends = appendEnded(s.scratch, s.ends, p)
-	_, _ = s.append(journal.Entry{Type: recAck, Payload: s.scratch, Account: journal.Account{Ends: s.ends}}, pend{})
+	_, err := s.append(journal.Entry{Type: recAck, Payload: s.scratch, Account: journal.Account{Ends: s.ends}}, pend{})
+	if errors.Is(err, journal.ErrFull) {
+		return false
+	}
 	p.lane.endAll(p)
+	return true
 }

@@ -166,3 +166,71 @@ func TestDiskWithoutReserveHoldsBackAcknowledgements(t *testing.T) {
 	e.quiet()
 	s.subscriber("/queue/auto", "auto").quiet()
 }
+
+// What is out of a queue that is gone is ended when there is room for the record, so that its segments go.
+func TestQueueDissolvesWhenTheDiskHasRoom(t *testing.T) {
+	s, log := benchStore()
+	rc := newRecovery(s)
+	const n = 2*pageSlots + 100
+	of := &durable{number: 77} // it was deleted
+	for lsn := journal.LSN(1); lsn <= n; lsn++ {
+		x := makeUp(lsn, 0, queueName{name: []byte("/topic/t"), number: of.number})
+		b := appendPublish(nil, origin{kind: byDirect, conn: 1}, x.in.name, []*durable{of}, x.m)
+		if _, err := rc.visit(journal.Record{Position: journal.Position{LSN: lsn, Segment: 1}, Epoch: 1, Size: len(b), Type: recPublish, Payload: b}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rc.finish()
+	d, told := &smallDisk{}, &endings{appender: log}
+	d.appender = told
+	s.log = d
+	d.full.Store(true)
+	d.spent.Store(true)
+	s.flush()
+	if told.n != 0 || s.messages != n {
+		t.Fatalf("%d endings are told and %d messages are left while there is no room", told.n, s.messages)
+	}
+	d.full.Store(false)
+	d.spent.Store(false)
+	s.space(false)
+	s.flush()
+	if told.n != n || s.messages != 0 || len(s.paging.dissolving) > 0 {
+		t.Fatalf("%d of %d endings are told, %d messages are left", told.n, n, s.messages)
+	}
+}
+
+// endings counts what records end.
+type endings struct {
+	appender
+	n int
+}
+
+func (e *endings) Append(entry journal.Entry) (journal.Position, error) {
+	e.n += len(entry.Ends)
+	return e.appender.Append(entry)
+}
+
+// A session whose hold is over while the disk has no room for the record that says so is ended when there is.
+func TestSessionExpiresWhenTheDiskHasRoom(t *testing.T) {
+	s, log := benchStore()
+	s.now = time.Unix(1e9, 0)
+	d := &smallDisk{appender: log}
+	s.log = d
+	x, dec := benchPeer(s, text("CONNECT", "accept-version:1.2", "understudy-session:"+sessionX, "understudy-attempt:1"))
+	dec.owner = sessionX
+	parser := newParser()
+	feed(s, x, dec, &parser, []byte(text("SEND", "understudy-effect:1", "destination:/temp-queue/a", "=temporary")))
+	s.leave(x)
+	d.full.Store(true)
+	d.spent.Store(true)
+	s.now = s.now.Add(time.Hour)
+	s.tick()
+	d.full.Store(false)
+	d.spent.Store(false)
+	s.space(false)
+	s.tick()
+	s.flush()
+	if len(s.queues) != 0 || len(s.sessions) != 0 || len(s.waiting) != 0 {
+		t.Fatalf("%d queues, %d sessions are left", len(s.queues), len(s.sessions))
+	}
+}
