@@ -19,6 +19,7 @@ type recovery struct {
 	empty   int                    // queues that became empty since they were last looked through
 	head    *snapshot
 	seen    map[sessionID]map[*queue]*floors // the last messages that a session has acknowledged
+	floored map[*queue]bool                  // queues for which the last head says such; their messages may come behind it, relocated
 	// What visit returns, which is good until it is called again.
 	ends  []journal.Ending
 	again []journal.Segment

@@ -170,12 +170,12 @@ func (rc *recovery) emptied() {
 	}
 	rc.empty, rc.recent = 0, nil
 	for name, q := range rc.store.queues {
-		if q.count == 0 {
+		if q.count == 0 && !rc.floored[q] {
 			delete(rc.store.queues, name)
 		}
 	}
 	for number, q := range rc.queues {
-		if q.count == 0 {
+		if q.count == 0 && !rc.floored[q] {
 			delete(rc.queues, number)
 		}
 	}

@@ -61,6 +61,7 @@ type snapshot struct {
 	sessions map[sessionID]*session
 	durables map[journal.LSN]*durable
 	seen     map[sessionID]map[*queue]*floors
+	floored  map[*queue]bool
 	parts    uint64
 }
 
@@ -68,7 +69,8 @@ type snapshot struct {
 func (rc *recovery) heads(rd *reader) {
 	part, parts := rd.uint(), rd.uint()
 	if part == 0 {
-		rc.head = &snapshot{sessions: map[sessionID]*session{}, durables: map[journal.LSN]*durable{}, seen: map[sessionID]map[*queue]*floors{}}
+		rc.head = &snapshot{sessions: map[sessionID]*session{}, durables: map[journal.LSN]*durable{}, seen: map[sessionID]map[*queue]*floors{},
+			floored: map[*queue]bool{}}
 	}
 	if rc.head == nil || part != rc.head.parts { // a repair gave up the part before it: what is known stays
 		rc.head, rd.b = nil, nil
@@ -89,7 +91,7 @@ func (rc *recovery) heads(rd *reader) {
 		}
 	}
 	if h.parts == parts && rd.err == nil {
-		rc.store.sessions, rc.store.durables, rc.seen, rc.head = h.sessions, h.durables, h.seen, nil
+		rc.store.sessions, rc.store.durables, rc.seen, rc.floored, rc.head = h.sessions, h.durables, h.seen, h.floored, nil
 	}
 }
 
@@ -105,7 +107,9 @@ func (rc *recovery) snapshot(rd *reader) *session {
 			prio, at := rd.octet(), place{journal.LSN(rd.uint()), uint32(rd.uint())}
 			if prio >= priorities {
 				rd.fail()
-			} else if q := rc.queueOf(sub); q != nil {
+			} else {
+				q := rc.queueOf(sub)
+				rc.head.floored[q] = true
 				*sight(rc.head.seen, c.id, q, int8(prio)-usualPriority) = at
 			}
 		}
@@ -116,12 +120,13 @@ func (rc *recovery) snapshot(rd *reader) *session {
 	return c
 }
 
-// queueOf is the queue of a subscription if it has messages now.
+// queueOf is the queue of a subscription. It may have no messages yet: that of which the owner knew may have been relocated, to behind the head.
 func (rc *recovery) queueOf(sub *subscription) *queue {
+	n := queueName{name: []byte(sub.dest)}
 	if sub.durable != nil {
-		return rc.queues[sub.durable.number]
+		n.number = sub.durable.number
 	}
-	return rc.store.queues[sub.dest]
+	return rc.make(n)
 }
 
 // sight is where it is noted what a session's client has seen of a queue.

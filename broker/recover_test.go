@@ -214,3 +214,28 @@ func TestFloorsAreInTheHead(t *testing.T) {
 		t.Fatalf("got %+v", got)
 	}
 }
+
+// The same, if the message for which it matters was relocated to behind the head, whatever queues come and go in between.
+func TestFloorsAreInTheHeadOfTheSegmentRelocatedTo(t *testing.T) {
+	d := testDurable()
+	for _, in := range []queueName{{name: []byte("/queue/a")}, {name: []byte(d.dest), number: d.number}} {
+		f := newFolding(t)
+		c := &session{id: mustSession(sessionX), accepted: 3}
+		sub := &subscription{id: "s", dest: string(in.name), mode: ackEach, prefetch: 5, session: c, queue: &queue{count: 1}, floor: &floors{7: place{9, 2}}}
+		if in.number > 0 {
+			sub.durable = d
+		}
+		c.subs = map[string]*subscription{"s": sub}
+		f.visit(12, 2, recHead, appendDurable(appendErase(append(appendSnapshot([]byte{0, 1}, c), itemDurable), d), d))
+		for lsn := journal.LSN(100); lsn < 5000; lsn += 2 {
+			x := makeUp(lsn, 0, queueName{name: fmt.Appendf(nil, "/queue/%d", lsn)})
+			f.visit(lsn, 2, recSend, x.send())
+			f.visit(lsn+1, 2, recAck, x.ack(2))
+		}
+		f.visit(5000, 2, recRelocate, makeUp(5, 0, in).relocate(1))
+		f.rc.finish()
+		if got := f.s.sessions[c.id].subs["s"]; got.seen(3) != (place{9, 2}) || !got.gate {
+			t.Errorf("%s: got %v: its client may be given message 5 behind message 9", in.name, got.seen(3))
+		}
+	}
+}
