@@ -72,11 +72,12 @@ func TestStandbyIsWarm(t *testing.T) {
 // The owner's segments come and go while a standby follows, and what stays is moved from one to the next. Every tenth message is left.
 func TestStandbyFollowsMoves(t *testing.T) {
 	dir := t.TempDir()
-	small := func(cfg *Config) { cfg.SegmentBytes = 64 << 10 }
+	// Not so small that two segments begin, and one of them goes, between two looks of the standby: then its copy begins again.
+	small := func(cfg *Config) { cfg.SegmentBytes = 256 << 10 }
 	s := start(t, dir, small).active()
 	next := start(t, dir, small)
 	c, d := s.connected("1.2"), s.subscriber("/queue/a", "client-individual")
-	const rounds, batch = 40, 50
+	const rounds, batch = 160, 50
 	body := strings.Repeat("x", 700)
 	for round := range rounds {
 		for i := range batch {
