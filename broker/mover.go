@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/understudy-mq/understudy/broker/journal"
@@ -97,6 +98,9 @@ func (m *mover) run(ctx context.Context) {
 			return
 		}
 		failed = min(max(2*failed, moverBackOff), moverBackOffMost)
+		if errors.Is(err, journal.ErrFull) {
+			failed = moverBackOff // emptying is what makes room, as soon as there is a little
+		}
 		m.server.cfg.Logger.Warn("segment could not be emptied and stays for now", "segment", uint64(seg), "error", err, "again", failed)
 		_ = sleep(ctx, failed)
 	}

@@ -96,6 +96,9 @@ func (rc *recovery) ended(c *session) {
 		l, s := rc.find(m)
 		if l == nil {
 			rc.again = append(rc.again, m.home)
+			if c != nil {
+				rc.sawAll(c, m)
+			}
 			continue
 		}
 		if c != nil {
@@ -104,6 +107,17 @@ func (rc *recovery) ended(c *session) {
 			}
 		}
 		rc.end(l, s)
+	}
+}
+
+// sawAll notes what a client has seen of a message that is not there any more, while earlier ones of its queue may be, relocated. Nobody knows its priority,
+// so it is noted for all: that a client seems to have seen more than it has costs it a turn and puts nothing out of order.
+func (rc *recovery) sawAll(c *session, m *mention) {
+	q := rc.make(m.in)
+	for prio := range int8(priorities) {
+		if f := sight(rc.seen, c.id, q, prio-usualPriority); f.before(m.at) {
+			*f = m.at
+		}
 	}
 }
 

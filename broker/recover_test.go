@@ -32,6 +32,32 @@ func (f *folding) visit(lsn journal.LSN, seg journal.Segment, kind byte, payload
 	return journal.Account{Live: a.Live, Bytes: a.Bytes, Ends: slices.Clone(a.Ends), Again: slices.Clone(a.Again)}
 }
 
+// A client acknowledged a message whose segment is gone. An earlier one of the queue is there, relocated: it must not come to that client after the later one.
+func TestWhatIsAcknowledgedWasSeenThoughItIsGone(t *testing.T) {
+	in := queueName{name: []byte("/queue/a")}
+	for _, ackFirst := range []bool{false, true} {
+		f := newFolding(t)
+		c := &session{id: mustSession(sessionX), accepted: 3}
+		sub := &subscription{id: "s", dest: "/queue/a", mode: ackEach, prefetch: 5, session: c, queue: &queue{count: 1}}
+		c.subs = map[string]*subscription{"s": sub}
+		x := makeUp(9, 0, in)
+		x.m.home.Segment = 1
+		ack, _ := appendAcks(appendOrigin(nil, origin{kind: bySession, session: c.id, effect: 4}), nil, []*message{x.m})
+		f.visit(12, 2, recHead, appendSnapshot([]byte{0, 1}, c))
+		if ackFirst {
+			f.visit(13, 2, recAck, ack)
+		}
+		f.visit(14, 2, recRelocate, makeUp(5, 0, in).relocate(1))
+		if !ackFirst {
+			f.visit(15, 2, recAck, ack)
+		}
+		f.rc.finish()
+		if got := f.s.sessions[c.id].subs["s"]; got.seen(3) != (place{9, 0}) {
+			t.Errorf("acknowledged first %v: its client acknowledged 9, recovery says it saw %v", ackFirst, got.seen(3))
+		}
+	}
+}
+
 // madeUp is a message of a direct client and the records that it may leave.
 type madeUp struct {
 	m  *message

@@ -80,15 +80,26 @@ func (j *Journal) borrow(id Segment) (*shared, error) {
 	if a == nil {
 		return nil, fmt.Errorf("read segment %d: it is no part of the log: %w", id, fs.ErrNotExist)
 	}
-	r := &j.reading
+	f, opened, err := j.reading.open(a.place, j.disk.at(a.name()))
+	if err != nil {
+		return nil, fmt.Errorf("read segment: %w", err)
+	}
+	if opened && !j.Stays(id) { // it went meanwhile, and forget did not see the file
+		j.reading.forget([]*account{a})
+	}
+	return f, nil
+}
+
+// open returns the file of a segment, which the caller gives back, and whether it was opened for that.
+func (r *reading) open(p place, path string) (f *shared, opened bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.clock++
-	f := r.files[id]
+	f = r.files[p.id]
 	if f == nil {
-		opened, err := os.Open(j.disk.at(a.name()))
+		file, err := os.Open(path)
 		if err != nil {
-			return nil, fmt.Errorf("read segment: %w", err)
+			return nil, false, err
 		}
 		if r.files == nil {
 			r.files = map[Segment]*shared{}
@@ -96,12 +107,12 @@ func (j *Journal) borrow(id Segment) (*shared, error) {
 		if len(r.files) >= maxOpen {
 			r.evict()
 		}
-		f = &shared{File: opened, place: a.place}
-		r.files[id] = f
+		f, opened = &shared{File: file, place: p}, true
+		r.files[p.id] = f
 	}
 	f.users++
 	f.used = r.clock
-	return f, nil
+	return f, opened, nil
 }
 
 func (j *Journal) giveBack(f *shared) {
