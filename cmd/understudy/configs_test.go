@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/understudy-mq/understudy/broker"
 	"github.com/understudy-mq/understudy/cmd/internal/ops"
 )
 
@@ -129,6 +131,16 @@ func TestPrometheusRules(t *testing.T) {
 	var out bytes.Buffer
 	p.metrics.WritePrometheus(&out)
 	car.close()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	set := newMetrics()
+	if _, err := broker.New(broker.Config{DataDir: t.TempDir(), Listener: listener, Metrics: set}); err != nil {
+		t.Fatal(err)
+	}
+	set.WritePrometheus(&out)
 	name := regexp.MustCompile(`understudy_[a-z_]+`)
 	for _, n := range name.FindAllString(out.String(), -1) {
 		there[n] = true
@@ -140,7 +152,7 @@ func TestPrometheusRules(t *testing.T) {
 	}
 	for _, n := range used {
 		if !there[n] {
-			t.Errorf("the rules use %s, which no sidecar has", n)
+			t.Errorf("the rules use %s, which neither a sidecar nor a broker has", n)
 		}
 	}
 }
