@@ -1,7 +1,6 @@
 package main
 
 import (
-	"runtime"
 	"runtime/debug"
 	"testing"
 )
@@ -39,9 +38,13 @@ func TestHeapUse(t *testing.T) {
 	if !h.look() {
 		t.Error("garbage is kept in a quiet one")
 	}
-	debug.FreeOSMemory()
-	runtime.GC()
-	if h.look() {
-		t.Error("there is more to give back behind a collection")
+	for try := 0; ; try++ { // what earlier tests left may take more than one
+		debug.FreeOSMemory()
+		if !h.look() {
+			break
+		}
+		if try == 10 {
+			t.Fatal("there is more to give back behind a collection")
+		}
 	}
 }

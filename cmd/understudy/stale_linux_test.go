@@ -15,7 +15,7 @@ import (
 	"github.com/understudy-mq/understudy/broker/journal/journaltest"
 )
 
-var staleTrials = flag.Int("stale", 20, "owners to be stopped, replaced and woken")
+var staleTrials = flag.Int("stale", 6, "owners to be stopped, replaced and woken")
 
 // stale is an owner with clients that is stopped, with more from them in its sockets, while another takes its store.
 type stale struct {
