@@ -129,9 +129,16 @@ func (r *Report) Err() error {
 // Check reads a store and changes nothing. It needs no lock: it works on a copy, and beside an owner, of whose log it then sees a moment. Its verdict is that of
 // recovery itself, which runs first; then every record of every segment is read, beyond any damage, so that the report is complete. The error is about what
 // kept Check from finding out, among them ErrNoStore.
-func Check(dir string, opt CheckOptions) (*Report, error) {
-	return inspectStore(dir, opt, nil)
+func Check(dir string, opt CheckOptions) (r *Report, err error) {
+	for range checkTries { // an owner that lives may delete a segment under our hands
+		if r, err = inspectStore(dir, opt, nil); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrNoStore) {
+			break
+		}
+	}
+	return r, err
 }
+
+const checkTries = 8
 
 // Dump shows each whole record of the log to visit, in order, the journal's own too, and reports like Check. The error may be visit's.
 func Dump(dir string, opt CheckOptions, visit func(Record) error) (*Report, error) {

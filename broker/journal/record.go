@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"encoding/binary"
 	"hash/crc32"
 )
@@ -103,16 +104,12 @@ func checkSum(rec []byte, seed uint32) bool {
 
 // allZero says whether b holds nothing but zeros.
 func allZero(b []byte) bool {
-	for len(b) >= 8 {
-		if binary.LittleEndian.Uint64(b) != 0 {
-			return false
-		}
-		b = b[8:]
-	}
-	for _, c := range b {
-		if c != 0 {
+	for ; len(b) > len(zeroPage); b = b[len(zeroPage):] {
+		if !bytes.Equal(b[:len(zeroPage)], zeroPage[:]) {
 			return false
 		}
 	}
-	return true
+	return bytes.Equal(b, zeroPage[:len(b)])
 }
+
+var zeroPage [pageSize]byte

@@ -28,6 +28,7 @@ var sink []byte
 
 // Garbage is given back once, and not while the process is busy.
 func TestHeapUse(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // nobody else collects meanwhile
 	debug.FreeOSMemory()
 	h := newHeapUse()
 	sink = make([]byte, 2*quietBytes)
