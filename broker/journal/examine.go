@@ -221,12 +221,18 @@ func (x *examiner) body() error {
 		}
 		if !known {
 			known = true
-			if x.tail, err = sc.search(at); err != nil {
+			from := at
+			if !x.opens {
+				from = 0 // as recovery does where the opening group is not whole: a record that lies in the header's page is proof, too
+			}
+			if x.tail, err = sc.search(from); err != nil {
 				return err
 			}
 			x.proof = max(x.proof, x.tail.durable)
 			if x.r.all {
 				x.proof = max(x.proof, x.tail.last)
+			} else if !x.sealed && !x.opens && x.header {
+				x.proof = max(x.proof, x.first) // the log ends here, so there has to be a list of segments
 			}
 		}
 		if !x.sealed && (sc.next > x.proof || x.first == 0) {

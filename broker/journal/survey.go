@@ -135,13 +135,14 @@ func (s *survey) latest(r *recovery, places []place) (end *place, err error) {
 	return end, nil
 }
 
-// showsLife says whether a segment whose opening group is not whole was begun all the same: a record was acknowledged in it.
+// showsLife says whether a segment whose opening group is not whole has to be part of the log all the same: a record was acknowledged in it, or its header
+// shows that records were acknowledged which nothing below it has.
 func (r *recovery) showsLife(c found, known LSN) bool {
 	switch {
 	case r.mark.lsn > 0 && r.mark.segment == c.id && r.mark.epoch == c.epoch:
 		return true
 	case c.opening.first > 0:
-		return max(c.proof, c.beyond.durable) >= c.opening.first
+		return max(c.proof, c.beyond.durable) >= c.opening.first || c.opening.first-1 > known
 	}
 	return c.beyond.durable > known
 }
