@@ -15,14 +15,15 @@ const (
 	// HeaderAttempt: CONNECT →. Decimal, rises with every dial of a session. The broker ends every connection of the session with a
 	// lower or equal attempt, its reader included, before it answers CONNECTED; what that had sent and was not applied never will be.
 	HeaderAttempt = "understudy-attempt"
-	// HeaderStore: CONNECT → the store wanted (UUID or name), absent = whichever is served; CONNECTED ← the UUID of the store served.
+	// HeaderStore: CONNECT → the store wanted (UUID or name), absent = the only one that the server knows, else ERROR which-store; CONNECTED ← the
+	// UUID of the store that the connection is bound to, for as long as it lives.
 	HeaderStore = "understudy-store"
 	// HeaderHold: CONNECT →. Milliseconds that the sidecar may hold its client; the broker keeps an absent session that long and a margin.
 	HeaderHold = "understudy-hold"
-	// HeaderEpoch: CONNECTED ←. Decimal epoch of the store's owner. A sidecar accepts none lower than the highest it saw in CONNECTED for that UUID.
+	// HeaderEpoch: CONNECTED ←. Decimal epoch of the store's holder. A sidecar accepts none lower than the highest it saw in CONNECTED for that UUID.
 	HeaderEpoch = "understudy-epoch"
-	// HeaderProbe: CONNECT →, instead of HeaderSession. Whoever asks wants to know what this server is, and makes no session: an active one
-	// answers CONNECTED with HeaderStore and HeaderEpoch, any other ERROR with HeaderError, and closes once the asker has.
+	// HeaderProbe: CONNECT →, instead of HeaderSession. Whoever asks wants to know what this server is, and makes no session: one that serves any
+	// store answers CONNECTED, any other ERROR standby, either with HeaderStores, and closes once the asker has.
 	HeaderProbe = "understudy-probe"
 	// HeaderCursor: CONNECT → the highest effect that the sidecar knows is durable (the broker may forget outcomes up to it, and a
 	// broker that never applied that many has lost data: ERROR lost-state); CONNECTED ← highest effect applied, all of it durable: a
@@ -55,7 +56,8 @@ const (
 	HeaderBrowseAfter = "understudy-browse-after"
 	// HeaderError: ERROR ←. One of the Code constants: what the sidecar, not its client, has to deal with.
 	HeaderError = "understudy-error"
-	// HeaderMoved: ERROR ←. The store moves to another server; everything before this frame has been answered: dial again.
+	// HeaderMoved: ERROR ←. The UUID of the connection's store, which moves to another server; everything before this frame has been answered: look
+	// for the store elsewhere at once. The server stays good for its other stores.
 	HeaderMoved = "understudy-moved"
 )
 
@@ -64,17 +66,19 @@ const ReceiptCursor = "understudy"
 
 // Values of HeaderError.
 const (
-	// CodeStandby: this server does not own the store now; try the next one, or again.
+	// CodeStandby: this server does not serve the store wanted now, but stands for it (of a probe: it serves none); try the next one, or again.
 	CodeStandby = "standby"
 	// CodeStaleAttempt: a higher attempt of the session is or was connected.
 	CodeStaleAttempt = "stale-attempt"
-	// CodeWrongStore: the store wanted is not served here.
+	// CodeWrongStore: the server neither serves the store wanted nor stands for it. HeaderStores says which it does.
 	CodeWrongStore = "wrong-store"
+	// CodeWhichStore: the server knows several stores, as HeaderStores says, and none was named.
+	CodeWhichStore = "which-store"
 	// CodeGap: an effect number was skipped or missing; nothing behind it was applied.
 	CodeGap = "gap"
 	// CodeLostState: the sidecar has confirmation of effects that this store never saw.
 	CodeLostState = "lost-state"
-	// CodeFenced: the server has lost the store to a higher epoch, or its disk failed; nothing behind the last RECEIPT counts here.
+	// CodeFenced: the server has lost the connection's store to a higher epoch, or the store's disk failed; nothing behind the last RECEIPT counts here.
 	CodeFenced = "fenced"
 )
 
