@@ -142,8 +142,8 @@ func benchmarkDurable(b *testing.B, producers, window, consumers int) {
 		b.Fatal(err)
 	}
 	active := make(chan struct{})
-	srv, err := New(Config{DataDir: b.TempDir(), Listener: ln, MaxMemory: 8 << 30, Changed: func(s Status) {
-		if s.Role == Active {
+	srv, err := New(Config{Stores: []StoreConfig{{Name: "orders", Dir: b.TempDir(), Own: true}}, Listener: ln, MaxMemory: 8 << 30, Changed: func(s Status) {
+		if s.Stores[0].Role == Active {
 			close(active)
 		}
 	}})

@@ -31,14 +31,23 @@ import (
 	"github.com/understudy-mq/understudy/session/stomp/frame"
 )
 
-// Config of a Server. DataDir and Listener are required; each other field's zero value means the default in its comment.
+// StoreConfig is a store that a server serves, or stands for.
+type StoreConfig struct {
+	// Name is what a sidecar may call the store beside its UUID.
+	Name string
+	// Dir holds the store's journal. Servers that share it share the store.
+	Dir string
+	// Own: this server is an owner of the store. It makes the directory if it does not exist, takes the store before all others, and gets it back when it
+	// was away.
+	Own bool
+}
+
+// Config of a Server. Stores and Listener are required; each other field's zero value means the default in its comment.
 type Config struct {
-	// DataDir holds the store's journal. It is made if it does not exist. Servers that share it share the store.
-	DataDir string
+	// Stores are what this server owns and what it stands for.
+	Stores []StoreConfig
 	// Name is this server's name in LOCK, logs and ERROR texts; the listener's address.
 	Name string
-	// StoreName is what a sidecar may call the store beside its UUID; "" means it has no name.
-	StoreName string
 	// Listener is bound already and becomes the Server's when Run is called.
 	Listener net.Listener
 	// Version goes into the server header of CONNECTED; "devel".
@@ -110,28 +119,35 @@ const (
 
 // Status is a snapshot of a Server.
 type Status struct {
-	Role        Role
-	Since       time.Time     // when Role was entered
 	Node        string        // Config.Name
 	Addr        string        // the listener's
-	Store       string        // UUID; "" until recovered
-	Epoch       uint64        // 0 until recovered
-	Owner       journal.Owner // standby: what is known of who owns the store
-	Copy        journal.Copy  // standby: how far the warm copy is
 	Connections int           //
-	Sessions    int           // of sidecars: connected or expected back
-	Absent      int           // of those: expected back
-	Queues      int           //
-	Messages    int           // in queues, held ones included
-	Out         int           // of those: in the journal only
-	Bytes       int64         // octets that messages take in memory, and what is left of those that are out
-	Damaged     int           // queues that stopped because a message of theirs cannot be read
-	DiskFull    bool          // no further journal segment can be made: what producers bring is held back, or will soon be
-	MemoryFull  bool          // what producers bring is held back until messages are consumed
-	Recovery    time.Duration // from having the lock to serving
-	Recovered   int           // journal records it read
-	Copied      int           // of those: while it stood by
-	Err         error         // stopped: what ended it, nil for an orderly end
+	Stores      []StoreStatus // in the order of Config.Stores
+	Err         error         // what ended the server, nil for an orderly end
+}
+
+// StoreStatus is a server's share in one store.
+type StoreStatus struct {
+	StoreConfig
+	Role       Role
+	Since      time.Time     // when Role was entered
+	UUID       string        // "" until recovered
+	Epoch      uint64        // 0 until recovered
+	Owner      journal.Owner // standby: what is known of who owns the store
+	Copy       journal.Copy  // standby: how far the warm copy is
+	Sessions   int           // of sidecars: connected or expected back
+	Absent     int           // of those: expected back
+	Queues     int           //
+	Messages   int           // in queues, held ones included
+	Out        int           // of those: in the journal only
+	Bytes      int64         // octets that messages take in memory, and what is left of those that are out
+	Damaged    int           // queues that stopped because a message of theirs cannot be read
+	DiskFull   bool          // no further journal segment can be made: what producers bring is held back, or will soon be
+	MemoryFull bool          // what producers bring is held back until messages are consumed
+	Recovery   time.Duration // from having the lock to serving
+	Recovered  int           // journal records it read
+	Copied     int           // of those: while it stood by
+	Err        error         // what ended this server's share in it, nil for an orderly end
 }
 
 // Errors.
@@ -142,8 +158,8 @@ var (
 
 func (c *Config) validate() error {
 	switch {
-	case c.DataDir == "":
-		return fmt.Errorf("%w: no data directory", ErrConfig)
+	case len(c.Stores) != 1 || c.Stores[0].Dir == "":
+		return fmt.Errorf("%w: no store", ErrConfig)
 	case c.Listener == nil:
 		return fmt.Errorf("%w: no listener", ErrConfig)
 	}

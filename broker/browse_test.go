@@ -49,7 +49,7 @@ func TestBrowserOfAnEmptyQueue(t *testing.T) {
 	c := s.connected("1.2")
 	c.subscribe("b", "/queue/none", "auto", "browser:true")
 	c.message("", "browser", "end", "destination", "/queue/none")
-	if n := s.Status().Queues; n != 0 {
+	if n := s.one().Queues; n != 0 {
 		t.Fatalf("%d queues after a look at none", n)
 	}
 	c.subscribe("t", "/temp-queue/t", "auto", "browser:true")
@@ -144,7 +144,7 @@ func TestBrowserGoesOnAfterATakeover(t *testing.T) {
 	c.message("", "browser", "end")
 	// Acknowledging what was only looked at is nothing.
 	c.effect(5, "ACK", "subscription:b", "message-id:"+sessionX+`\c3`)
-	if n := s.Status().Messages; n != 3 {
+	if n := s.one().Messages; n != 3 {
 		t.Fatalf("%d messages, want 3", n)
 	}
 	c.send("SUBSCRIBE", "id:c", "destination:/queue/a", "browser:true", "understudy-browse-after:x")

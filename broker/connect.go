@@ -116,7 +116,7 @@ func (s *store) connect(p *peer, h *hello) {
 	s.conns++
 	p.number, p.epoch, p.version, p.sidecar = s.conns, s.epoch, h.version, h.sidecar
 	p.maxOut, p.subs = s.cfg.MaxOut, map[uint64]*subscription{}
-	if h.store != "" && h.store != s.uuid && (h.store != s.cfg.StoreName) {
+	if h.store != "" && h.store != s.uuid && (h.store != s.cfg.Stores[0].Name) {
 		f := faultf("wrong store", "this server serves the store %s", s.storeNames())
 		f.code, f.header = frame.CodeWrongStore, frame.HeaderStore+":"+s.uuid+"\n"
 		s.refuse(p, nil, f)
@@ -140,10 +140,10 @@ func (s *store) connect(p *peer, h *hello) {
 }
 
 func (s *store) storeNames() string {
-	if s.cfg.StoreName == "" {
+	if s.cfg.Stores[0].Name == "" {
 		return s.uuid
 	}
-	return s.uuid + " (" + s.cfg.StoreName + ")"
+	return s.uuid + " (" + s.cfg.Stores[0].Name + ")"
 }
 
 // resume gives p the session it asks for, and takes it from whoever had it.

@@ -171,7 +171,7 @@ func TestAutoAcknowledges(t *testing.T) {
 			t.Fatalf("got %v", m)
 		}
 	}
-	eventually(t, "the acknowledgements are durable", func() bool { return s.Status().Messages == 0 })
+	eventually(t, "the acknowledgements are durable", func() bool { return s.one().Messages == 0 })
 	s = s.restart()
 	s.subscriber("/queue/a", "auto").quiet()
 }
@@ -295,7 +295,7 @@ func TestSlowConsumerStallsNobody(t *testing.T) {
 	for range 400 { // more than the sockets take
 		p.sent("/queue/a", body)
 	}
-	if n := s.Status().Messages; n < 100 {
+	if n := s.one().Messages; n < 100 {
 		t.Fatalf("%d messages are left: the slow consumer's were taken from the queue", n)
 	}
 	fast := s.subscriber("/queue/a", "auto")

@@ -50,13 +50,13 @@ func TestDurableSubscriptionKeepsMessages(t *testing.T) {
 			ack := c.message(body).headers["ack"]
 			c.send("ACK", "id:"+ack)
 		}
-		eventually(t, "everything is acknowledged", func() bool { return s.Status().Messages == 0 })
+		eventually(t, "everything is acknowledged", func() bool { return s.one().Messages == 0 })
 		s.connected("1.2").sent("/topic/a", "five")
 		c.message("five")
 		c.leave()
 		s = s.restart()
 		s.durably("c").message("five")
-		if n := s.Status().Messages; n != 1 {
+		if n := s.one().Messages; n != 1 {
 			t.Fatalf("%d messages are left, want 1", n)
 		}
 	}
@@ -82,7 +82,7 @@ func TestDurableSubscriptionsAreEachTheirOwn(t *testing.T) {
 	a.leave()
 	b.leave()
 	s = s.restart()
-	if n := s.Status().Messages; n != 5 {
+	if n := s.one().Messages; n != 5 {
 		t.Fatalf("%d messages after a restart, want 5", n)
 	}
 	b = s.durably("b", "selector:n = 2")
@@ -140,7 +140,7 @@ func TestUnsubscribeDetachesOrDeletes(t *testing.T) {
 	c.expect("RECEIPT", "receipt-id", "u")
 	c.send("UNSUBSCRIBE", "id:s", "activemq.subscriptionName:d", "receipt:u") // not attached any more
 	c.expect("RECEIPT", "receipt-id", "u")
-	if n := s.Status().Messages; n != 0 {
+	if n := s.one().Messages; n != 0 {
 		t.Fatalf("%d messages are left of a subscription that was deleted", n)
 	}
 	p.sent("/topic/a", "three")
@@ -152,7 +152,7 @@ func TestUnsubscribeDetachesOrDeletes(t *testing.T) {
 	c.expect("RECEIPT", "receipt-id", "u")
 	c.leave()
 	s = s.restart()
-	if n := s.Status().Messages; n != 0 {
+	if n := s.one().Messages; n != 0 {
 		t.Fatalf("%d messages after a restart", n)
 	}
 	s.durably("c").quiet()
@@ -171,9 +171,9 @@ func TestDeletedUnderATransaction(t *testing.T) {
 		c.expect("RECEIPT", "receipt-id", "u")
 		c.send(end, "transaction:t", "receipt:e")
 		c.expect("RECEIPT", "receipt-id", "e")
-		eventually(t, "nothing is left", func() bool { return s.Status().Messages == 0 })
+		eventually(t, "nothing is left", func() bool { return s.one().Messages == 0 })
 		s = s.restart()
-		if n := s.Status().Messages; n != 0 {
+		if n := s.one().Messages; n != 0 {
 			t.Fatalf("%s: %d messages after a restart", end, n)
 		}
 	}
@@ -238,7 +238,7 @@ func TestDurableSubscriptionOverTakeover(t *testing.T) {
 		d.expect("RECEIPT", "receipt-id", "u")
 	}
 	s = s.restart()
-	if n := s.Status().Messages; n != 0 {
+	if n := s.one().Messages; n != 0 {
 		t.Fatalf("%d messages are left", n)
 	}
 }

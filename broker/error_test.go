@@ -112,7 +112,7 @@ func TestSessionsAndQueuesAreLimited(t *testing.T) {
 	for n := range 5 { // one that has done nothing is forgotten when it leaves
 		c, _ := s.sidecar(fmt.Sprintf("%032x", n), 1)
 		c.leave()
-		eventually(t, "the session is forgotten", func() bool { return s.Status().Sessions == 0 })
+		eventually(t, "the session is forgotten", func() bool { return s.one().Sessions == 0 })
 	}
 	c, _ := s.sidecar(sessionX, 1)
 	c.effect(1, "SEND", "destination:/queue/a", "=one")
@@ -165,7 +165,7 @@ func TestClientAheadOfTheDiskIsHeldBack(t *testing.T) {
 	for i := range n {
 		c.expect("RECEIPT", "receipt-id", fmt.Sprint(i))
 	}
-	if got := s.Status().Messages; got != n {
+	if got := s.one().Messages; got != n {
 		t.Fatalf("got %d messages, want %d", got, n)
 	}
 }
@@ -192,13 +192,13 @@ func TestFullMemoryHoldsBackThenRefuses(t *testing.T) {
 func TestStandbyAnswersAtOnceAndTakesOver(t *testing.T) {
 	s := serving(t)
 	s.connected("1.2").sent("/queue/a", "one")
-	standby := start(t, s.cfg.DataDir)
+	standby := start(t, s.cfg.Stores[0].Dir)
 	for _, connect := range []string{text("CONNECT", "accept-version:1.2"), text("CONNECT", "accept-version:1.2", "understudy-session:"+sessionX, "understudy-attempt:1")} {
 		c := standby.dial()
 		c.write(connect)
 		c.refused("standby", "understudy-error", "standby")
 	}
-	eventually(t, "the owner is known", func() bool { return standby.Status().Owner.Epoch == 1 })
+	eventually(t, "the owner is known", func() bool { return standby.one().Owner.Epoch == 1 })
 	waiting := standby.dial() // says CONNECT only when the roles have changed
 	c, _ := s.sidecar(sessionX, 1)
 	direct := s.connected("1.2")
@@ -210,7 +210,7 @@ func TestStandbyAnswersAtOnceAndTakesOver(t *testing.T) {
 		t.Fatalf("got %v: a direct client sees no header of ours", r)
 	}
 	standby.active()
-	if st := standby.Status(); st.Epoch != 2 || st.Recovered == 0 || st.Owner.PID != 0 {
+	if st := standby.one(); st.Epoch != 2 || st.Recovered == 0 || st.Owner.PID != 0 {
 		t.Fatalf("got %+v", st)
 	}
 	waiting.connect("1.2")
@@ -221,7 +221,7 @@ func TestFencedServerConfirmsNothing(t *testing.T) {
 	s := serving(t)
 	c, _ := s.sidecar(sessionX, 1)
 	d := s.connected("1.2")
-	if err := os.WriteFile(filepath.Join(s.cfg.DataDir, "epoch-00000002"), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.cfg.Stores[0].Dir, "epoch-00000002"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c.send("SEND", "understudy-effect:1", "destination:/queue/a", "=one")
@@ -234,7 +234,7 @@ func TestFencedServerConfirmsNothing(t *testing.T) {
 	if err := <-s.ended; !errors.Is(err, journal.ErrFenced) {
 		t.Fatalf("got %v, want ErrFenced", err)
 	}
-	if st := s.Status(); st.Role != Stopped || !errors.Is(st.Err, journal.ErrFenced) {
+	if st := s.one(); st.Role != Stopped || !errors.Is(st.Err, journal.ErrFenced) {
 		t.Fatalf("got %+v", st)
 	}
 }
@@ -245,7 +245,7 @@ func TestDamagedJournalIsNotServed(t *testing.T) {
 	for range 20 {
 		c.sent("/queue/a", strings.Repeat("x", 1000))
 	}
-	dir := s.cfg.DataDir
+	dir := s.cfg.Stores[0].Dir
 	spoilt.Store(dir, true)
 	s.stop()
 	files, _ := filepath.Glob(filepath.Join(dir, "*"))
@@ -276,7 +276,8 @@ func TestConfigIsChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	for _, cfg := range []Config{{}, {DataDir: "x"}, {Listener: ln}, {DataDir: "x", Listener: ln, Prefetch: -1}} {
+	stores := []StoreConfig{{Name: "x", Dir: "x"}}
+	for _, cfg := range []Config{{}, {Stores: stores}, {Listener: ln}, {Stores: stores, Listener: ln, Prefetch: -1}} {
 		if _, err := New(cfg); !errors.Is(err, ErrConfig) {
 			t.Errorf("%+v: got %v, want ErrConfig", cfg, err)
 		}
@@ -285,7 +286,7 @@ func TestConfigIsChecked(t *testing.T) {
 
 func TestStandbyEndsInOrder(t *testing.T) {
 	s := serving(t)
-	standby := start(t, s.cfg.DataDir)
+	standby := start(t, s.cfg.Stores[0].Dir)
 	c := standby.dial()
 	eventually(t, "the connection is accepted", func() bool { return standby.Status().Connections == 1 })
 	standby.stop()

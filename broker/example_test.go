@@ -23,8 +23,8 @@ func Example() {
 		panic(err)
 	}
 	active := make(chan struct{})
-	srv, err := broker.New(broker.Config{DataDir: dir, Listener: ln, Changed: func(s broker.Status) {
-		if s.Role == broker.Active {
+	srv, err := broker.New(broker.Config{Stores: []broker.StoreConfig{{Name: "orders", Dir: dir, Own: true}}, Listener: ln, Changed: func(s broker.Status) {
+		if s.Stores[0].Role == broker.Active {
 			close(active)
 		}
 	}})

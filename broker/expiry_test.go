@@ -28,15 +28,15 @@ func TestExpiredMessagesAreDeadLetters(t *testing.T) {
 		t.Fatalf("a dead letter expires at %s", v)
 	}
 	b.message("", "browser", "end")
-	if n := s.Status().Messages; n != 4 {
+	if n := s.one().Messages; n != 4 {
 		t.Fatalf("%d messages, want 4", n)
 	}
 	s = s.restart()
 	d := s.subscriber("/queue/DLQ", "client-individual", "selector:JMSPriority = 6")
 	d.send("ACK", "id:"+d.message("late", "message-id", "1-1-1").headers["ack"])
-	eventually(t, "it is acknowledged", func() bool { return s.Status().Messages == 3 })
+	eventually(t, "it is acknowledged", func() bool { return s.one().Messages == 3 })
 	s = s.restart()
-	if n := s.Status().Messages; n != 3 {
+	if n := s.one().Messages; n != 3 {
 		t.Fatalf("%d messages after a restart, want 3", n)
 	}
 }

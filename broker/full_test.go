@@ -69,7 +69,7 @@ func TestFullDiskHoldsBackWhatBringsMessagesOnly(t *testing.T) {
 	for _, c := range held {
 		c.quiet()
 	}
-	if st := s.Status(); !st.DiskFull || st.MemoryFull {
+	if st := s.one(); !st.DiskFull || st.MemoryFull {
 		t.Errorf("status %+v", st)
 	}
 	// What ends messages, or is in no journal, goes on.
@@ -114,7 +114,7 @@ func TestFullDiskHoldsBackWhatBringsMessagesOnly(t *testing.T) {
 		}
 	}
 	all.quiet()
-	if s.Status().DiskFull {
+	if s.one().DiskFull {
 		t.Error("the disk still counts as full")
 	}
 }
@@ -159,7 +159,7 @@ func TestDiskWithoutReserveHoldsBackAcknowledgements(t *testing.T) {
 	a.message("three")
 	s.space(d)
 	c.expect("RECEIPT", "receipt-id", "a")
-	eventually(t, "the automatic acknowledgement is journaled", func() bool { return s.Status().Messages == 1 })
+	eventually(t, "the automatic acknowledgement is journaled", func() bool { return s.one().Messages == 1 })
 	s = s.restart()
 	e := s.subscriber("/queue/a", "client")
 	e.message("two")

@@ -90,7 +90,7 @@ func TestNothingIsSaidOnceTheStoreIsLost(t *testing.T) {
 	s.standStill()
 	e.provoke()
 	e.queue.quiet()
-	if err := os.WriteFile(filepath.Join(s.cfg.DataDir, "epoch-00000002"), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.cfg.Stores[0].Dir, "epoch-00000002"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []*client{e.queue, e.browser, e.topic, e.producer, e.sidecar} {
@@ -131,7 +131,7 @@ func TestWriteInProgressIsWithheld(t *testing.T) {
 				t.Fatalf("all %d octets arrived, though nobody knew whose the store is", taken)
 			}
 			if lost {
-				if err := os.WriteFile(filepath.Join(s.cfg.DataDir, "epoch-00000002"), nil, 0o600); err != nil {
+				if err := os.WriteFile(filepath.Join(s.cfg.Stores[0].Dir, "epoch-00000002"), nil, 0o600); err != nil {
 					t.Fatal(err)
 				}
 				if more := c.drain(t, patience, 1<<30); more > 1000 {

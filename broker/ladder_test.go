@@ -49,8 +49,8 @@ func start(t *testing.T, dir string, change ...func(*Config)) *testServer {
 	}
 	roles := make(chan Role, 8)
 	cfg := Config{
-		DataDir: dir, Listener: ln, StoreName: "orders", ReclaimWindow: 300 * time.Millisecond, LingerTimeout: time.Second,
-		SegmentBytes: 1 << 20, Changed: func(s Status) { roles <- s.Role },
+		Stores: []StoreConfig{{Name: "orders", Dir: dir, Own: true}}, Listener: ln, ReclaimWindow: 300 * time.Millisecond, LingerTimeout: time.Second,
+		SegmentBytes: 1 << 20, Changed: func(s Status) { roles <- s.Stores[0].Role },
 	}
 	if testing.Verbose() {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
@@ -79,6 +79,9 @@ func legible(r journal.Record) error {
 	}
 	return nil
 }
+
+// one is the server's only store.
+func (s *testServer) one() StoreStatus { return s.Status().Stores[0] }
 
 // active waits until s serves.
 func (s *testServer) active() *testServer {
@@ -127,7 +130,7 @@ func (s *testServer) restart(change ...func(*Config)) *testServer {
 		nc.Close()
 	}
 	s.stop()
-	return start(s.t, s.cfg.DataDir, change...).active()
+	return start(s.t, s.cfg.Stores[0].Dir, change...).active()
 }
 
 // client is the test's end of a connection.

@@ -51,31 +51,31 @@ func newCounters(set *metricSet) *counters {
 
 // register adds the gauges, which are read from the server's status when somebody asks.
 func (s *Server) register(set *metricSet) {
-	gauge := func(name string, f func(Status) float64) {
-		set.NewGauge(name, func() float64 { return f(s.Status()) })
+	gauge := func(name string, f func(StoreStatus) float64) {
+		set.NewGauge(name, func() float64 { return f(s.Status().Stores[0]) })
 	}
-	gauge("understudy_broker_connections", func(st Status) float64 { return float64(st.Connections) })
-	gauge(`understudy_broker_sessions{state="connected"}`, func(st Status) float64 { return float64(st.Sessions - st.Absent) })
-	gauge(`understudy_broker_sessions{state="absent"}`, func(st Status) float64 { return float64(st.Absent) })
-	gauge("understudy_broker_queues", func(st Status) float64 { return float64(st.Queues) })
-	gauge("understudy_broker_queue_messages", func(st Status) float64 { return float64(st.Messages) })
-	gauge("understudy_broker_queue_bytes", func(st Status) float64 { return float64(st.Bytes) })
-	gauge("understudy_broker_messages_out", func(st Status) float64 { return float64(st.Out) })
-	gauge("understudy_broker_index_bytes", func(st Status) float64 { return float64(st.Out) * entryOverhead })
-	gauge("understudy_broker_damaged_queues", func(st Status) float64 { return float64(st.Damaged) })
+	set.NewGauge("understudy_broker_connections", func() float64 { return float64(s.Status().Connections) })
+	gauge(`understudy_broker_sessions{state="connected"}`, func(st StoreStatus) float64 { return float64(st.Sessions - st.Absent) })
+	gauge(`understudy_broker_sessions{state="absent"}`, func(st StoreStatus) float64 { return float64(st.Absent) })
+	gauge("understudy_broker_queues", func(st StoreStatus) float64 { return float64(st.Queues) })
+	gauge("understudy_broker_queue_messages", func(st StoreStatus) float64 { return float64(st.Messages) })
+	gauge("understudy_broker_queue_bytes", func(st StoreStatus) float64 { return float64(st.Bytes) })
+	gauge("understudy_broker_messages_out", func(st StoreStatus) float64 { return float64(st.Out) })
+	gauge("understudy_broker_index_bytes", func(st StoreStatus) float64 { return float64(st.Out) * entryOverhead })
+	gauge("understudy_broker_damaged_queues", func(st StoreStatus) float64 { return float64(st.Damaged) })
 	blocked := func(full bool) float64 {
 		if full {
 			return 1
 		}
 		return 0
 	}
-	gauge(`understudy_broker_blocked{reason="disk"}`, func(st Status) float64 { return blocked(st.DiskFull) })
-	gauge(`understudy_broker_blocked{reason="memory"}`, func(st Status) float64 { return blocked(st.MemoryFull) })
-	gauge("understudy_broker_epoch", func(st Status) float64 { return float64(st.Epoch) })
-	gauge("understudy_broker_recovery_seconds", func(st Status) float64 { return st.Recovery.Seconds() })
-	gauge("understudy_broker_recovery_records", func(st Status) float64 { return float64(st.Recovered) })
+	gauge(`understudy_broker_blocked{reason="disk"}`, func(st StoreStatus) float64 { return blocked(st.DiskFull) })
+	gauge(`understudy_broker_blocked{reason="memory"}`, func(st StoreStatus) float64 { return blocked(st.MemoryFull) })
+	gauge("understudy_broker_epoch", func(st StoreStatus) float64 { return float64(st.Epoch) })
+	gauge("understudy_broker_recovery_seconds", func(st StoreStatus) float64 { return st.Recovery.Seconds() })
+	gauge("understudy_broker_recovery_records", func(st StoreStatus) float64 { return float64(st.Recovered) })
 	for _, role := range []Role{Standby, Recovering, Active, Stopped} {
-		gauge(`understudy_broker_role{role="`+string(role)+`"}`, func(st Status) float64 {
+		gauge(`understudy_broker_role{role="`+string(role)+`"}`, func(st StoreStatus) float64 {
 			if st.Role == role {
 				return 1
 			}

@@ -33,8 +33,8 @@ func benchmarkEvacuation(b *testing.B, n int, mover bool) {
 		b.Fatal(err)
 	}
 	active := make(chan struct{})
-	srv, err := New(Config{DataDir: b.TempDir(), Listener: ln, SegmentBytes: 4 << 20, Changed: func(s Status) {
-		if s.Role == Active {
+	srv, err := New(Config{Stores: []StoreConfig{{Name: "orders", Dir: b.TempDir(), Own: true}}, Listener: ln, SegmentBytes: 4 << 20, Changed: func(s Status) {
+		if s.Stores[0].Role == Active {
 			close(active)
 		}
 	}})

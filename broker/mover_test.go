@@ -138,7 +138,7 @@ func (w *diskWatch) look() {
 		return
 	}
 	sum := int64(0)
-	names, _ := filepath.Glob(filepath.Join(w.s.cfg.DataDir, "seg-*.log"))
+	names, _ := filepath.Glob(filepath.Join(w.s.cfg.Stores[0].Dir, "seg-*.log"))
 	for _, name := range names {
 		if info, err := os.Stat(name); err == nil { // it may have gone meanwhile
 			sum += info.Size()

@@ -22,7 +22,7 @@ func TestBacklogBeyondMemory(t *testing.T) {
 	body := func(i int) string { return fmt.Sprintf("%06d%s", i, strings.Repeat("x", 1000)) }
 	within := func() {
 		t.Helper()
-		if st := s.Status(); st.Bytes > budget || st.Damaged > 0 {
+		if st := s.one(); st.Bytes > budget || st.Damaged > 0 {
 			t.Fatalf("got %+v", st)
 		}
 	}
@@ -37,7 +37,7 @@ func TestBacklogBeyondMemory(t *testing.T) {
 			within()
 		}
 	}
-	eventually(t, "most of it is out", func() bool { return s.Status().Out > n-budget/1000 })
+	eventually(t, "most of it is out", func() bool { return s.one().Out > n-budget/1000 })
 	browser := s.connected("1.2")
 	browser.send("SUBSCRIBE", "id:b", "destination:/queue/a", "browser:true")
 	for i := range n {
@@ -85,7 +85,7 @@ func TestBacklogBeyondMemoryOutlivesARestart(t *testing.T) {
 	c.sent("/queue/b", "last")
 	s = s.restart(small)
 	eventually(t, "it fits", func() bool {
-		st := s.Status()
+		st := s.one()
 		return st.Out > n/2 && st.Bytes <= budget && st.Messages == n+1
 	})
 	c = s.connected("1.2")
@@ -100,7 +100,7 @@ func TestBacklogBeyondMemoryOutlivesARestart(t *testing.T) {
 			d.message(fmt.Sprint(i) + strings.Repeat("x", 500))
 		}
 	}
-	eventually(t, "all is acknowledged", func() bool { return s.Status().Messages == 1 })
+	eventually(t, "all is acknowledged", func() bool { return s.one().Messages == 1 })
 }
 
 // Messages that expire while they are out go to the queue of dead letters all the same.
@@ -113,8 +113,8 @@ func TestMessagesThatAreOutExpire(t *testing.T) {
 		c.send("SEND", "destination:/queue/a", fmt.Sprint("expires:", at.UnixMilli()), "="+fmt.Sprint(i)+strings.Repeat("x", 500))
 	}
 	c.sent("/queue/b", "last")
-	eventually(t, "most of them are out", func() bool { return s.Status().Out > n/2 || time.Now().After(at) })
-	eventually(t, "all have expired", func() bool { return s.Status().Queues == 2 })
+	eventually(t, "most of them are out", func() bool { return s.one().Out > n/2 || time.Now().After(at) })
+	eventually(t, "all have expired", func() bool { return s.one().Queues == 2 })
 	d := s.subscriber("/queue/DLQ", "auto")
 	seen := map[string]bool{}
 	for range n {
@@ -135,9 +135,9 @@ func TestDamageStopsItsQueue(t *testing.T) {
 		c.send("SEND", "destination:/queue/a", "="+fmt.Sprintf("%04d", i)+strings.Repeat("x", 500))
 	}
 	c.sent("/queue/b", "sound")
-	eventually(t, "some is out", func() bool { return s.Status().Out > n/2 })
-	spoilt.Store(s.cfg.DataDir, true)
-	files, err := filepath.Glob(filepath.Join(s.cfg.DataDir, "seg-*.log"))
+	eventually(t, "some is out", func() bool { return s.one().Out > n/2 })
+	spoilt.Store(s.cfg.Stores[0].Dir, true)
+	files, err := filepath.Glob(filepath.Join(s.cfg.Stores[0].Dir, "seg-*.log"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("got %v %v", files, err)
 	}
@@ -195,7 +195,7 @@ func TestDamageStopsItsQueue(t *testing.T) {
 	f.send("SEND", "destination:/queue/a", "receipt:r", "=more")
 	f.refused("damaged queue", "receipt-id", "r")
 	s.subscriber("/queue/b", "auto").message("sound")
-	if st := s.Status(); st.Damaged != 1 {
+	if st := s.one(); st.Damaged != 1 {
 		t.Fatalf("got %+v", st)
 	}
 }

@@ -26,7 +26,7 @@ type Server struct {
 	count    *counters
 
 	mu     sync.Mutex
-	status Status
+	status StoreStatus
 	store  *store // nil until active
 	early  journal.LSN
 	conns  map[*conn]struct{}
@@ -44,7 +44,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg.withDefaults(), failed: make(chan error, 1), toLoader: make(chan struct{}, 1), toMover: make(chan struct{}, 1), conns: map[*conn]struct{}{}}
-	s.status = Status{Role: Standby, Since: time.Now(), Node: s.cfg.Name, Addr: s.cfg.Listener.Addr().String()}
+	s.status = StoreStatus{StoreConfig: s.cfg.Stores[0], Role: Standby, Since: time.Now()}
 	s.count = newCounters(s.cfg.Metrics)
 	s.register(s.cfg.Metrics)
 	return s, nil
@@ -81,7 +81,6 @@ func (s *Server) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	status := s.status
-	status.Connections = len(s.conns)
 	if st := s.store; st != nil {
 		status.DiskFull, status.MemoryFull = st.diskLow || st.diskFull, len(st.full) > 0
 		status.Queues, status.Messages, status.Bytes = len(st.queues), st.messages, st.memory
@@ -97,11 +96,11 @@ func (s *Server) Status() Status {
 			}
 		}
 	}
-	return status
+	return Status{Node: s.cfg.Name, Addr: s.cfg.Listener.Addr().String(), Connections: len(s.conns), Stores: []StoreStatus{status}, Err: status.Err}
 }
 
 // become changes the role and says so.
-func (s *Server) become(role Role, change func(*Status)) {
+func (s *Server) become(role Role, change func(*StoreStatus)) {
 	s.mu.Lock()
 	s.status.Role, s.status.Since = role, time.Now()
 	if change != nil {
@@ -141,11 +140,11 @@ func (s *Server) own(ctx context.Context) (err error) {
 		if ctx.Err() != nil {
 			return nil
 		}
-		return fmt.Errorf("open store %s: %w", s.cfg.DataDir, err)
+		return fmt.Errorf("open store %s: %w", s.cfg.Stores[0].Dir, err)
 	}
 	defer func() {
 		if closed := log.Close(); err == nil && closed != nil {
-			err = fmt.Errorf("close store %s: %w", s.cfg.DataDir, closed)
+			err = fmt.Errorf("close store %s: %w", s.cfg.Stores[0].Dir, closed)
 		}
 	}()
 	defer s.startMover(log)()
@@ -188,7 +187,7 @@ func (s *Server) open(ctx context.Context) (*journal.Journal, *store, error) {
 	var began time.Time
 	opt := journal.Options{
 		SegmentBytes: s.cfg.SegmentBytes, MaxRecord: s.cfg.MaxRecord, Takeover: s.cfg.Takeover, TakeoverAfter: s.cfg.TakeoverAfter, Rank: s.cfg.Rank,
-		Node: s.cfg.Name, Logger: s.cfg.Logger, Metrics: newJournalMetrics(s.cfg.Metrics, s.cfg.StoreName),
+		Node: s.cfg.Name, Logger: s.cfg.Logger, Metrics: newJournalMetrics(s.cfg.Metrics, s.cfg.Stores[0].Name),
 		Head: func() []journal.Entry {
 			if st.now.IsZero() { // all records were visited
 				st.now = time.Now()
@@ -221,7 +220,7 @@ func (s *Server) open(ctx context.Context) (*journal.Journal, *store, error) {
 			s.cfg.Logger.Info("standing by: the store has an owner", "owner", o.Node, "pid", o.PID, "epoch", o.Epoch, "silent", o.Silent)
 		},
 	}
-	log, err := journal.Open(ctx, s.cfg.DataDir, opt, func(r journal.Record) (journal.Account, error) { return rc.visit(r) })
+	log, err := journal.Open(ctx, s.cfg.Stores[0].Dir, opt, func(r journal.Record) (journal.Account, error) { return rc.visit(r) })
 	if err != nil {
 		return nil, nil, err
 	}
@@ -253,8 +252,8 @@ func (s *Server) activate(st *store, rc *recovery, journaled journal.Stats, took
 	st.flush()
 	messages, sessions := st.messages, len(st.sessions)
 	s.unlock()
-	s.become(Active, func(status *Status) {
-		status.Store, status.Epoch, status.Recovered, status.Recovery = st.uuid, st.epoch, rc.records, took
+	s.become(Active, func(status *StoreStatus) {
+		status.UUID, status.Epoch, status.Recovered, status.Recovery = st.uuid, st.epoch, rc.records, took
 		status.Owner, status.Copy, status.Copied = journal.Owner{}, journal.Copy{}, int(journaled.Copied)
 	})
 	how := "warm"
@@ -307,7 +306,7 @@ var errStopped = errors.New("server is stopped")
 func (s *Server) lost(err error) error {
 	s.fail(err)
 	s.expel(fenced(err))
-	return fmt.Errorf("store %s: %w", s.cfg.DataDir, err)
+	return fmt.Errorf("store %s: %w", s.cfg.Stores[0].Dir, err)
 }
 
 // drain is the orderly end: nothing more is taken from clients, what was taken becomes durable and is answered, then they are told to leave. It

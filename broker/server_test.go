@@ -23,7 +23,7 @@ func TestSendReceive(t *testing.T) {
 			c.send("DISCONNECT", "receipt:bye")
 			c.expect("RECEIPT", "receipt-id", "bye")
 			c.closed()
-			if st := s.Status(); st.Messages != 0 || st.Role != Active {
+			if st := s.one(); st.Messages != 0 || st.Role != Active {
 				t.Fatalf("got %+v", st)
 			}
 		})

@@ -29,7 +29,7 @@ func TestBlipKeepsMessagesForTheSession(t *testing.T) {
 	c.quiet() // the client has them
 	c.effect(4, "ACK", "subscription:s", "message-id:"+sessionX+`\c1`)
 	other.quiet()
-	if n := s.Status().Messages; n != 2 {
+	if n := s.one().Messages; n != 2 {
 		t.Fatalf("got %d messages after the ACK of one of three, want 2", n)
 	}
 }
@@ -225,11 +225,11 @@ func TestHigherClaimWins(t *testing.T) {
 			x.quiet()
 			y.quiet()
 			x.effect(2, "ACK", "subscription:s", "message-id:"+sessionX+`\c1`) // the loser's
-			if n := s.Status().Messages; n != 1 {
+			if n := s.one().Messages; n != 1 {
 				t.Fatalf("got %d messages after the loser's ACK, want 1", n)
 			}
 			y.effect(1, "ACK", "subscription:s", "message-id:"+sessionX+`\c1`)
-			if n := s.Status().Messages; n != 0 {
+			if n := s.one().Messages; n != 0 {
 				t.Fatalf("got %d messages after the winner's ACK, want 0", n)
 			}
 		})

@@ -37,7 +37,7 @@ func TestEffectThatLeavesAGapIsRefused(t *testing.T) {
 			// What is pipelined behind the gap is ignored, though its number would fit.
 			c.write(frame + text("SEND", "understudy-effect:1", "destination:/queue/a", "=one"))
 			c.refused("gap in the effects", "understudy-error", "gap")
-			if n := s.Status().Messages; n != 0 {
+			if n := s.one().Messages; n != 0 {
 				t.Fatalf("got %d messages, want none", n)
 			}
 		})
@@ -82,7 +82,7 @@ func TestCursorOutlivesItsSegment(t *testing.T) {
 	d.send("DISCONNECT", "receipt:bye")
 	d.expect("RECEIPT")
 	s = s.restart(func(c *Config) { c.SegmentBytes = 16 << 10 })
-	if n := s.Status().Recovered; n > 60 {
+	if n := s.one().Recovered; n > 60 {
 		t.Fatalf("recovery read %d records: the old segments were not deleted", n)
 	}
 	c, hello := s.sidecar(sessionX, 2)
@@ -133,7 +133,7 @@ func TestConnectIsRefused(t *testing.T) {
 	s := serving(t)
 	c, _ := s.sidecar(sessionX, 5)
 	c.effect(1, "SEND", "destination:/queue/a", "=one")
-	store := s.Status().Store
+	store := s.one().UUID
 	for _, test := range []struct {
 		name, session string
 		attempt       int

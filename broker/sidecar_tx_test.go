@@ -160,10 +160,10 @@ func TestProbe(t *testing.T) {
 	s := serving(t)
 	c := s.dial()
 	hello := c.connect("1.2", "understudy-probe:1")
-	if hello.headers["understudy-store"] != s.Status().Store || hello.headers["understudy-epoch"] != "1" {
+	if hello.headers["understudy-store"] != s.one().UUID || hello.headers["understudy-epoch"] != "1" {
 		t.Fatalf("got %v", hello)
 	}
-	if n := s.Status().Sessions; n != 0 {
+	if n := s.one().Sessions; n != 0 {
 		t.Fatalf("a probe made %d sessions", n)
 	}
 }

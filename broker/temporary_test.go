@@ -35,17 +35,17 @@ func TestRequestAndReply(t *testing.T) {
 		c.send("UNSUBSCRIBE", "id:r", "destination:/temp-queue/answers", "receipt:u")
 		c.expect("RECEIPT", "receipt-id", "u")
 		responder.sent(to, "kept")
-		if n := s.Status().Messages; n != 1 {
+		if n := s.one().Messages; n != 1 {
 			t.Fatalf("%d messages, want 1", n)
 		}
 		c.leave()
-		eventually(t, "it goes", func() bool { return s.Status().Messages == 0 })
+		eventually(t, "it goes", func() bool { return s.one().Messages == 0 })
 		responder.sent(to, "late")
 		responder.send("BEGIN", "transaction:t")
 		responder.send("SEND", "transaction:t", "destination:"+to, "=late")
 		responder.send("COMMIT", "transaction:t", "receipt:c")
 		responder.expect("RECEIPT", "receipt-id", "c")
-		if st := s.Status(); st.Messages != 0 || st.Queues != 1 {
+		if st := s.one(); st.Messages != 0 || st.Queues != 1 {
 			t.Fatalf("got %+v, want the responder's queue only", st)
 		}
 		if n := s.count.unreachable.Get(); n != 2 {
@@ -89,7 +89,7 @@ func TestTemporaryQueueErrors(t *testing.T) {
 		x.send(c.command, "id:1", c.header, "destination:/queue/a")
 		x.refused(c.message)
 	}
-	eventually(t, "nothing is left", func() bool { return s.Status().Messages == 0 })
+	eventually(t, "nothing is left", func() bool { return s.one().Messages == 0 })
 }
 
 // The broker dies while an answer is due. The responder comes back first: its answer waits in the queue of a session that is still away.
@@ -127,9 +127,9 @@ func TestResponderIsBackFirst(t *testing.T) {
 	c.send("DISCONNECT", "receipt:d")
 	c.expect("RECEIPT", "receipt-id", "d")
 	c.leave()
-	eventually(t, "it goes", func() bool { return s.Status().Messages == 1 })
+	eventually(t, "it goes", func() bool { return s.one().Messages == 1 })
 	s = s.restart()
-	if st := s.Status(); st.Messages != 1 {
+	if st := s.one(); st.Messages != 1 {
 		t.Fatalf("got %+v, want the request only", st)
 	}
 }
@@ -146,16 +146,16 @@ func TestTemporaryQueueOfADirectClientIsNotRecovered(t *testing.T) {
 	y.send("BEGIN", "transaction:t")
 	y.send("SEND", "transaction:t", "destination:"+to, "=answer")
 	y.effect(2, "COMMIT", "transaction:t")
-	if n := s.Status().Messages; n != 2 {
+	if n := s.one().Messages; n != 2 {
 		t.Fatalf("%d messages, want 2", n)
 	}
 	s = s.restart()
-	if st := s.Status(); st.Messages != 0 || st.Queues != 0 {
+	if st := s.one(); st.Messages != 0 || st.Queues != 0 {
 		t.Fatalf("got %+v, want nothing", st)
 	}
 	y, _ = s.sidecar(sessionY, 2, "understudy-cursor:2")
 	y.effect(3, "SEND", "destination:"+to, "=answer")
-	if st := s.Status(); st.Messages != 0 || st.Queues != 0 {
+	if st := s.one(); st.Messages != 0 || st.Queues != 0 {
 		t.Fatalf("got %+v, want nothing", st)
 	}
 }

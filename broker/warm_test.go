@@ -14,10 +14,10 @@ func (s *testServer) warm(least int) journal.Copy {
 	s.t.Helper()
 	var c journal.Copy
 	eventually(s.t, "warm copy", func() bool {
-		c = s.Status().Copy
+		c = s.one().Copy
 		return c.Applied == c.Proved && c.Records >= uint64(least)
 	})
-	if role := s.Status().Role; role != Standby {
+	if role := s.one().Role; role != Standby {
 		s.t.Errorf("role %s while the owner lives", role)
 	}
 	return c
@@ -51,7 +51,7 @@ func TestStandbyIsWarm(t *testing.T) {
 			}
 			s.stop()
 			next.active()
-			st := next.Status()
+			st := next.one()
 			if (st.Copied > 0) == cold || st.Recovered < 80 || !cold && st.Recovered-st.Copied > 5 || st.Messages != 40 {
 				t.Errorf("%+v", st)
 			}
@@ -99,7 +99,7 @@ func TestStandbyFollowsMoves(t *testing.T) {
 	})
 	next.warm(rounds * batch)
 	s.stop()
-	st := next.active().Status()
+	st := next.active().one()
 	if want := rounds * batch / 10; st.Messages != want || st.Recovered-st.Copied > 100 {
 		t.Errorf("%+v, want %d messages", st, want)
 	}
@@ -118,7 +118,7 @@ func TestThirdRankIsCold(t *testing.T) {
 	s.connected("1.2").sent("/queue/a", "one")
 	time.Sleep(50 * time.Millisecond)
 	s.stop()
-	if st := next.active().Status(); st.Copied != 0 || st.Messages != 1 {
+	if st := next.active().one(); st.Copied != 0 || st.Messages != 1 {
 		t.Errorf("%+v", st)
 	}
 }

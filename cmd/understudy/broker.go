@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -16,7 +18,7 @@ import (
 	"github.com/understudy-mq/understudy/health/gossip"
 )
 
-const brokerDescription = `Serves STOMP over a journal in --data-dir. Start it twice on the same directory: one serves, the other stands by and takes over when
+const brokerDescription = `Serves STOMP over the journal of a store. Start it twice on the same directory: one serves, the other stands by and takes over when
 the first is gone. That the directory is in use is therefore no error.`
 
 // pairedProtocol is the version of what brokers and sidecars say to each other, as it is gossiped.
@@ -24,10 +26,9 @@ const pairedProtocol = 1
 
 func brokerCommand() *cli.Command {
 	own := []cli.Flag{
-		text("data-dir", "", "Directory of the journal, shared by all brokers of the store; required, made if it is not there."),
+		texts("store", "NAME=DIR, or DIR named by its last element: a store that this server owns; DIR holds its journal, is shared by all its brokers, and is made if it is not there."),
 		text("listen", "127.0.0.1:61613", "host:port for STOMP clients and sidecars; port 0 takes a free one."),
 		text("advertise", "", "host:port under which sidecars reach this broker, as it is gossiped; the bound address when empty."),
-		text("store-name", "", "Name by which a sidecar may ask for this store, beside its UUID."),
 		text("takeover", "strict", "What a standby does about an owner that shows no life: strict waits for the lock, kill ends the owner (same host only)."),
 		duration("takeover-after", time.Second, "How long an owner must have shown no life before --takeover kill acts."),
 		number("rank", 0, "Standbys with a higher rank let those with a lower one go first."),
@@ -61,7 +62,7 @@ func readBroker(c *cli.Context) (brokerSettings, error) {
 	v := &values{c: c}
 	s := brokerSettings{processSettings: v.process(), gossip: v.gossip(), advertise: v.text("advertise")}
 	s.broker = broker.Config{
-		DataDir: v.required("data-dir", "must name the directory of the journal"), StoreName: v.text("store-name"), Version: version(),
+		Stores: v.stores(), Version: version(),
 		TakeoverAfter: v.positive("takeover-after"), Rank: v.count("rank", 0), ReclaimWindow: v.positive("reclaim-window"),
 		MaxConnections: v.count("max-connections", 1), Prefetch: v.count("prefetch", 1), MaxRecord: int(v.octets("max-record", 64<<10)),
 		MaxMemory: v.octets("max-memory", 1<<20), SegmentBytes: v.octets("segment", 0),
@@ -93,6 +94,27 @@ func readBroker(c *cli.Context) (brokerSettings, error) {
 	return s, v.err
 }
 
+// stores are those that the server owns.
+func (v *values) stores() []broker.StoreConfig {
+	var all []broker.StoreConfig
+	for _, text := range v.c.StringSlice("store") {
+		name, dir, named := strings.Cut(text, "=")
+		if !named {
+			name, dir = filepath.Base(text), text
+		}
+		if dir == "" || !storeName.MatchString(name) || name == "spread" {
+			v.fail("store", text, "must be NAME=DIR; a name has at most 64 letters, digits, dots, dashes and underscores, and is not spread")
+		}
+		all = append(all, broker.StoreConfig{Name: name, Dir: dir, Own: true})
+	}
+	if len(all) == 0 {
+		v.fail("store", "", "must name the directory of a store")
+	}
+	return all
+}
+
+var storeName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
 func unspecified(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "" || ip != nil && ip.IsUnspecified()
@@ -103,8 +125,10 @@ func runBroker(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := ops.CheckDir("data-dir", s.broker.DataDir); err != nil {
-		return err
+	for _, store := range s.broker.Stores {
+		if err := ops.CheckDir("store", store.Dir); err != nil {
+			return err
+		}
 	}
 	p, err := s.open(c)
 	if err != nil {
@@ -175,8 +199,10 @@ type announcer struct {
 
 func (a *announcer) changed(s broker.Status) {
 	said := gossip.Announcement{Protocol: pairedProtocol, Endpoints: []string{a.endpoint}}
-	if s.Role == broker.Active {
-		said.Stores = []gossip.Store{{UUID: s.Store, Epoch: s.Epoch, Role: gossip.Active}}
+	for _, store := range s.Stores {
+		if store.Role == broker.Active {
+			said.Stores = append(said.Stores, gossip.Store{UUID: store.UUID, Name: store.Name, Epoch: store.Epoch, Role: gossip.Active})
+		}
 	}
 	a.say(func(last *gossip.Announcement) { said.Draining = last.Draining; *last = said })
 }
@@ -198,32 +224,49 @@ func (a *announcer) say(change func(*gossip.Announcement)) {
 
 // brokerStatus is the broker's part of /status.
 type brokerStatus struct {
-	Role        string    `json:"role"`
-	Since       time.Time `json:"since"`
-	Store       string    `json:"store,omitempty"`
-	Epoch       uint64    `json:"epoch,omitempty"`
-	Listen      string    `json:"listen"`
-	Owner       any       `json:"owner,omitempty"`
-	Copy        any       `json:"copy,omitempty"` // a standby's
-	Connections int       `json:"connections"`
-	Sessions    int       `json:"sessions"`
-	Absent      int       `json:"absent"`
-	Queues      int       `json:"queues"`
-	Messages    int       `json:"messages"`
-	Out         int       `json:"out"`
-	Bytes       int64     `json:"bytes"`
-	Damaged     int       `json:"damaged_queues,omitempty"`
-	RecoveryMS  float64   `json:"recovery_ms,omitempty"`
-	Recovered   int       `json:"recovered_records,omitempty"`
-	Copied      int       `json:"copied_records,omitempty"` // of those: while it stood by
-	DiskFull    bool      `json:"disk_full,omitempty"`
-	MemoryFull  bool      `json:"memory_full,omitempty"`
-	Error       string    `json:"error,omitempty"`
+	Node        string        `json:"node"`
+	Listen      string        `json:"listen"`
+	Connections int           `json:"connections"`
+	Stores      []storeStatus `json:"stores"`
+}
+
+// storeStatus is the broker's share in one store.
+type storeStatus struct {
+	Name       string    `json:"name"`
+	Dir        string    `json:"dir"`
+	Own        bool      `json:"own"`
+	Role       string    `json:"role"`
+	Since      time.Time `json:"since"`
+	UUID       string    `json:"uuid,omitempty"`
+	Epoch      uint64    `json:"epoch,omitempty"`
+	Owner      any       `json:"owner,omitempty"`
+	Copy       any       `json:"copy,omitempty"` // a standby's
+	Sessions   int       `json:"sessions"`
+	Absent     int       `json:"absent"`
+	Queues     int       `json:"queues"`
+	Messages   int       `json:"messages"`
+	Out        int       `json:"out"`
+	Bytes      int64     `json:"bytes"`
+	Damaged    int       `json:"damaged_queues,omitempty"`
+	RecoveryMS float64   `json:"recovery_ms,omitempty"`
+	Recovered  int       `json:"recovered_records,omitempty"`
+	Copied     int       `json:"copied_records,omitempty"` // of those: while it stood by
+	DiskFull   bool      `json:"disk_full,omitempty"`
+	MemoryFull bool      `json:"memory_full,omitempty"`
+	Error      string    `json:"error,omitempty"`
 }
 
 func describeBroker(s broker.Status) brokerStatus {
-	d := brokerStatus{
-		Role: string(s.Role), Since: s.Since, Store: s.Store, Epoch: s.Epoch, Listen: s.Addr, Connections: s.Connections, Sessions: s.Sessions,
+	d := brokerStatus{Node: s.Node, Listen: s.Addr, Connections: s.Connections}
+	for _, store := range s.Stores {
+		d.Stores = append(d.Stores, describeStore(store))
+	}
+	return d
+}
+
+func describeStore(s broker.StoreStatus) storeStatus {
+	d := storeStatus{
+		Name: s.Name, Dir: s.Dir, Own: s.Own, Role: string(s.Role), Since: s.Since, UUID: s.UUID, Epoch: s.Epoch, Sessions: s.Sessions,
 		Absent: s.Absent, Queues: s.Queues, Messages: s.Messages, Out: s.Out, Bytes: s.Bytes, Damaged: s.Damaged, RecoveryMS: s.Recovery.Seconds() * 1e3, Recovered: s.Recovered,
 		Copied: s.Copied,
 	}

@@ -90,7 +90,7 @@ func (c *child) wait(what string, cond func() bool) {
 // launchBroker starts a broker on a directory.
 func launchBroker(t *testing.T, dir string, args ...string) *child {
 	t.Helper()
-	return launch(t, append([]string{"broker", "--data-dir", dir}, args...)...)
+	return launch(t, append([]string{"broker", "--store", dir}, args...)...)
 }
 
 // serves waits until the broker owns its store.

@@ -28,7 +28,7 @@ func TestUsage(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	broker := []string{"broker", "--data-dir", dir, "--listen", "127.0.0.1:0"}
+	broker := []string{"broker", "--store", dir, "--listen", "127.0.0.1:0"}
 	sidecar := []string{"sidecar", "--listen", "127.0.0.1:0", "--broker", "stomp://127.0.0.1:1"}
 	for _, c := range []struct {
 		name string
@@ -85,17 +85,17 @@ func TestUsage(t *testing.T) {
 		{"bad peer", append(broker, "--gossip-join", "somewhere"), "", 2, []string{"--gossip-join", "somewhere", "host:port"}},
 		{"bad gossip key", append(sidecar, "--gossip-listen", "127.0.0.1:0", "--gossip-key", "c2VjcmV0"), "", 2, []string{"--gossip-key", "16, 24 or 32"}},
 		{"unreadable key file", append(sidecar, "--gossip-key", "@"+filepath.Join(dir, "absent")), "", 2, []string{"--gossip-key", "cannot be read"}},
-		{"port without host", []string{"broker", "--data-dir", dir, "--listen", "61613"}, "", 2, []string{"--listen", `"61613"`, "host:port"}},
-		{"every address to gossip", []string{"broker", "--data-dir", dir, "--listen", "0.0.0.0:0", "--allow-remote", "--gossip-listen", "127.0.0.1:0"}, "", 2,
+		{"port without host", []string{"broker", "--store", dir, "--listen", "61613"}, "", 2, []string{"--listen", `"61613"`, "host:port"}},
+		{"every address to gossip", []string{"broker", "--store", dir, "--listen", "0.0.0.0:0", "--allow-remote", "--gossip-listen", "127.0.0.1:0"}, "", 2,
 			[]string{"--listen", "--advertise"}},
 		{"bad advertise", append(broker, "--advertise", "here"), "", 2, []string{"--advertise", "here", "host:port"}},
-		{"no directory", []string{"broker", "--listen", "127.0.0.1:0"}, "", 2, []string{"--data-dir", "must name"}},
+		{"no directory", []string{"broker", "--listen", "127.0.0.1:0"}, "", 2, []string{"--store", "must name"}},
 		{"bad takeover", append(broker, "--takeover", "maybe"), "", 2, []string{"--takeover", `"maybe"`, "strict or kill"}},
 		{"bad log level", append(broker, "--log-level", "loud"), "", 2, []string{"--log-level", `"loud"`, "debug, info, warn or error"}},
 		{"bad log format", broker, "UNDERSTUDY_LOG_FORMAT=xml", 2, []string{"--log-format", `"xml"`, "text or json"}},
-		{"directory is a file", []string{"broker", "--data-dir", file, "--listen", "127.0.0.1:0"}, "", 1, []string{"--data-dir " + file, "must be a directory"}},
-		{"directory under a file", []string{"broker", "--data-dir", filepath.Join(file, "x"), "--listen", "127.0.0.1:0"}, "", 1, []string{"--data-dir", "must be a directory"}},
-		{"port in use by the broker", []string{"broker", "--data-dir", dir, "--listen", taken.Addr().String()}, "", 1, []string{"--listen " + taken.Addr().String(), "another process"}},
+		{"directory is a file", []string{"broker", "--store", file, "--listen", "127.0.0.1:0"}, "", 1, []string{"--store " + file, "must be a directory"}},
+		{"directory under a file", []string{"broker", "--store", filepath.Join(file, "x"), "--listen", "127.0.0.1:0"}, "", 1, []string{"--store", "must be a directory"}},
+		{"port in use by the broker", []string{"broker", "--store", dir, "--listen", taken.Addr().String()}, "", 1, []string{"--listen " + taken.Addr().String(), "another process"}},
 		{"port in use by the sidecar", []string{"sidecar", "--broker", "stomp://a", "--listen", taken.Addr().String()}, "", 1, []string{"--listen " + taken.Addr().String(), "another process"}},
 		{"admin port in use", append(sidecar, "--admin-listen", taken.Addr().String()), "", 1, []string{"--admin-listen " + taken.Addr().String(), "another process"}},
 		{"address file in no folder", append(sidecar, "--addr-file", filepath.Join(dir, "no", "file")), "", 1, []string{"--addr-file"}},
@@ -145,7 +145,7 @@ func TestHelpAndVersion(t *testing.T) {
 		{[]string{}, []string{"sidecar", "broker", "demo", "Exit codes"}},
 		{[]string{"--help"}, []string{"sidecar", "broker", "demo", "Exit codes"}},
 		{[]string{"sidecar", "--help"}, []string{"--hold-timeout", "UNDERSTUDY_HOLD_TIMEOUT", "default: 20s", "4MiB"}},
-		{[]string{"broker", "--help"}, []string{"--data-dir", "UNDERSTUDY_DATA_DIR", "96MiB"}},
+		{[]string{"broker", "--help"}, []string{"--store", "UNDERSTUDY_STORE", "96MiB"}},
 		{[]string{"demo", "--help"}, []string{"--kills", "UNDERSTUDY_KILLS", "negative control"}},
 		{[]string{"version"}, []string{"understudy "}},
 	} {

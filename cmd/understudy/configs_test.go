@@ -137,7 +137,7 @@ func TestPrometheusRules(t *testing.T) {
 	}
 	defer listener.Close()
 	set := newMetrics()
-	if _, err := broker.New(broker.Config{DataDir: t.TempDir(), Listener: listener, Metrics: set}); err != nil {
+	if _, err := broker.New(broker.Config{Stores: []broker.StoreConfig{{Name: "orders", Dir: t.TempDir(), Own: true}}, Listener: listener, Metrics: set}); err != nil {
 		t.Fatal(err)
 	}
 	set.WritePrometheus(&out)

@@ -68,8 +68,8 @@ func hear(t *testing.T, addr string) (net.Conn, string) {
 
 // Two sets of brokers, and a protocol that is not known, in one process: each listener leads to its own, before and after a broker is gone.
 func TestGroups(t *testing.T) {
-	orders := start(t, "broker", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--store-name", "orders")
-	billing := start(t, "broker", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--store-name", "billing")
+	orders := start(t, "broker", "--store", "orders="+t.TempDir(), "--listen", "127.0.0.1:0")
+	billing := start(t, "broker", "--store", "billing="+t.TempDir(), "--listen", "127.0.0.1:0")
 	first, stopFirst := stands(t, "first")
 	second, _ := stands(t, "second")
 	s := start(t, "sidecar", "--listen", "127.0.0.1:0", "--broker", "stomp://"+orders.addrs["listen"], "--probe-interval", "100ms", "--hold-timeout", "300ms",
@@ -136,7 +136,7 @@ func TestGroups(t *testing.T) {
 func TestClientsSpeakTLS(t *testing.T) {
 	dir, ca := t.TempDir(), certtest.NewCA(t)
 	cert, key := ca.Issue(t, time.Hour, "127.0.0.1").Files(t, dir)
-	b := start(t, "broker", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0")
+	b := start(t, "broker", "--store", t.TempDir(), "--listen", "127.0.0.1:0")
 	s := start(t, "sidecar", "--listen", "127.0.0.1:0", "--broker", "stomp://"+b.addrs["listen"], "--listen-cert", cert, "--listen-key", key, "--listen-ca", ca.File(t, dir))
 	mine := ca.Issue(t, time.Hour, "client").TLS(t)
 	talk := func(certs ...tls.Certificate) (*x509.Certificate, string, error) {

@@ -16,7 +16,7 @@ import (
 	"github.com/understudy-mq/understudy/cmd/internal/ops"
 )
 
-const journalDescription = `Looks into the journal of a store, DIR being the --data-dir of its brokers. check and dump change nothing; they work on a copy, and
+const journalDescription = `Looks into the journal of a store, DIR being the one that its brokers have in --store. check and dump change nothing; they work on a copy, and
 beside a broker that serves, of whose journal they then see a moment. Exit codes: 0 a broker would start; 3 the journal is damaged.`
 
 const repairDescription = `Makes a broker start again on a damaged journal by giving up what cannot be read, and lists what that was. No broker may have the
@@ -62,7 +62,7 @@ func journalDir(c *cli.Context) (string, error) {
 // journalError tells a wrong directory from a bad journal.
 func journalError(err error) error {
 	if errors.Is(err, journal.ErrNoStore) {
-		return &ops.UsageError{Hint: err.Error() + ": say the --data-dir of a broker"}
+		return &ops.UsageError{Hint: err.Error() + ": say the directory that a broker has in --store"}
 	}
 	return err
 }

@@ -37,7 +37,7 @@ func program(t *testing.T, args ...string) (code int, stdout, stderr string) {
 func damagedStore(t *testing.T) (sound, damaged string) {
 	t.Helper()
 	sound, damaged = filepath.Join(t.TempDir(), "sound"), filepath.Join(t.TempDir(), "damaged")
-	r := start(t, "broker", "--data-dir", sound, "--listen", "127.0.0.1:0", "--admin-listen", "")
+	r := start(t, "broker", "--store", sound, "--listen", "127.0.0.1:0", "--admin-listen", "")
 	const hello, bye = "CONNECT\naccept-version:1.2\nhost:x\n\n\x00", "DISCONNECT\nreceipt:last\n\n\x00"
 	for deadline := time.Now().Add(10 * time.Second); !strings.HasPrefix(say(t, r.addrs["listen"], hello+bye), "CONNECTED"); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -91,7 +91,7 @@ func TestDamagedStore(t *testing.T) {
 	sound, damaged := damagedStore(t)
 	refused := func() {
 		t.Helper()
-		code, _, stderr := program(t, "broker", "--data-dir", damaged, "--listen", "127.0.0.1:0", "--admin-listen", "")
+		code, _, stderr := program(t, "broker", "--store", damaged, "--listen", "127.0.0.1:0", "--admin-listen", "")
 		last := stderr[strings.LastIndex(strings.TrimSpace(stderr), "\n")+1:]
 		if code != exitDamaged {
 			t.Fatalf("the broker ends with %d: %s", code, stderr)
@@ -146,7 +146,7 @@ func TestDamagedStore(t *testing.T) {
 	if code, stdout, _ := program(t, "journal", "repair", "--accept-loss", damaged); code != exitOK || !strings.Contains(stdout, "nothing to repair") {
 		t.Errorf("a second repair: %d %s", code, stdout)
 	}
-	r := start(t, "broker", "--data-dir", damaged, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0")
+	r := start(t, "broker", "--store", damaged, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0")
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		_, body := r.get(t, "/status")
 		if strings.Contains(body, `"messages":39`) || strings.Contains(body, `"messages": 39`) {

@@ -47,9 +47,13 @@ func (l *lockedBuffer) String() string {
 // checkAtEnd has the store of a broker that is about to start checked when the test ends, unless it is damaged already: then the test is about that.
 func checkAtEnd(t *testing.T, args []string) {
 	t.Helper()
-	if i := slices.Index(args, "--data-dir"); i > 0 && args[0] == "broker" && i+1 < len(args) {
-		if r, err := journal.Check(args[i+1], journal.CheckOptions{}); err != nil || r.Err() == nil {
-			journaltest.AtEnd(t, args[i+1], readable)
+	if i := slices.Index(args, "--store"); i > 0 && args[0] == "broker" && i+1 < len(args) {
+		_, dir, named := strings.Cut(args[i+1], "=")
+		if !named {
+			dir = args[i+1]
+		}
+		if r, err := journal.Check(dir, journal.CheckOptions{}); err != nil || r.Err() == nil {
+			journaltest.AtEnd(t, dir, readable)
 		}
 	}
 }
@@ -210,7 +214,7 @@ func awaitRole(t *testing.T, r *running, role string) {
 // Two brokers on one directory: that the second finds it in use is no error but its task.
 func TestBrokerAndStandby(t *testing.T) {
 	dir := t.TempDir()
-	args := []string{"broker", "--data-dir", dir, "--listen", "127.0.0.1:0", "--takeover", "strict", "--gossip-listen", "127.0.0.1:0"}
+	args := []string{"broker", "--store", dir, "--listen", "127.0.0.1:0", "--takeover", "strict", "--gossip-listen", "127.0.0.1:0"}
 	first := start(t, append(args, "--name", "a")...)
 	awaitRole(t, first, "active")
 	second := start(t, append(args, "--name", "b", "--gossip-join", first.addrs["gossip"])...)
@@ -241,7 +245,7 @@ func TestBrokerAndStandby(t *testing.T) {
 
 // A sidecar finds the owner by itself, passes bad input off as the broker would, and drains.
 func TestSidecarInFrontOfBroker(t *testing.T) {
-	b := start(t, "broker", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0")
+	b := start(t, "broker", "--store", t.TempDir(), "--listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0")
 	s := start(t, "sidecar", "--listen", "127.0.0.1:0", "--gossip-join", b.addrs["gossip"], "--drain-timeout", "300ms")
 	const connect = "CONNECT\naccept-version:1.2\nhost:x\n\n\x00"
 	answer := say(t, s.addrs["listen"], connect+"SEND\ndestination:/queue/q\nreceipt:1\n\nhello\x00DISCONNECT\nreceipt:2\n\n\x00")

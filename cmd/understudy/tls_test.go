@@ -49,7 +49,7 @@ const hello = "CONNECT\naccept-version:1.2\nhost:x\n\n\x00"
 func TestSidecarSpeaksTLSToBrokers(t *testing.T) {
 	dir, ca := t.TempDir(), certtest.NewCA(t)
 	cert, key := ca.Issue(t, time.Hour, "sidecar").Files(t, dir)
-	b := start(t, "broker", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0")
+	b := start(t, "broker", "--store", t.TempDir(), "--listen", "127.0.0.1:0")
 	front := terminate(t, &tls.Config{Certificates: []tls.Certificate{ca.Issue(t, time.Hour, "127.0.0.1").TLS(t)}, ClientCAs: ca.Pool, ClientAuth: tls.RequireAndVerifyClientCert}, b.addrs["listen"])
 	s := start(t, "sidecar", "--listen", "127.0.0.1:0", "--broker", "stomp+ssl://"+front, "--broker-ca", ca.File(t, dir), "--broker-cert", cert, "--broker-key", key)
 	const life = hello + "SEND\ndestination:/queue/q\nreceipt:1\n\nhello\x00DISCONNECT\nreceipt:2\n\n\x00"

@@ -100,7 +100,7 @@ func (c *cluster) startBroker(ctx context.Context, m *member) error {
 func (c *cluster) tryBroker(ctx context.Context, m *member, listen string) error {
 	file := filepath.Join(c.dir, m.host+".addr")
 	_ = os.Remove(file)
-	args := []string{"broker", "--data-dir", filepath.Join(c.dir, "store"), "--listen", listen, "--name", m.host, "--takeover", "kill",
+	args := []string{"broker", "--store", filepath.Join(c.dir, "store"), "--listen", listen, "--name", m.host, "--takeover", "kill",
 		"--gossip-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--addr-file", file}
 	if m.front != nil {
 		args = append(args, "--advertise", m.front.addr())

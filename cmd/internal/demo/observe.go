@@ -42,7 +42,9 @@ func (c *cluster) awaitActive(ctx context.Context, m *member) (epoch uint64, sin
 // state asks a broker what it is.
 func (c *cluster) state(ctx context.Context, m *member) (brokerState, error) {
 	var status struct {
-		Broker brokerState `json:"broker"`
+		Broker struct {
+			Stores []brokerState `json:"stores"`
+		} `json:"broker"`
 	}
 	body, err := c.get(ctx, m.admin, "/status")
 	if err != nil {
@@ -51,7 +53,10 @@ func (c *cluster) state(ctx context.Context, m *member) (brokerState, error) {
 	if err := json.Unmarshal(body, &status); err != nil {
 		return brokerState{}, fmt.Errorf("read status of %s: %w", m.host, err)
 	}
-	return status.Broker, nil
+	if len(status.Broker.Stores) == 0 {
+		return brokerState{}, fmt.Errorf("read status of %s: no store", m.host)
+	}
+	return status.Broker.Stores[0], nil
 }
 
 // counters reads metrics of the sidecar: for each name, the sum over its labels.

@@ -82,7 +82,7 @@ func TestAddrFile(t *testing.T) {
 
 func TestCheckDir(t *testing.T) {
 	dir := t.TempDir()
-	if err := CheckDir("data-dir", filepath.Join(dir, "a", "b")); err != nil {
+	if err := CheckDir("store", filepath.Join(dir, "a", "b")); err != nil {
 		t.Error(err)
 	}
 	file := filepath.Join(dir, "file")
@@ -90,7 +90,7 @@ func TestCheckDir(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, bad := range []string{file, filepath.Join(file, "under")} {
-		if err := CheckDir("data-dir", bad); err == nil || !strings.Contains(err.Error(), "--data-dir "+bad) || !strings.Contains(err.Error(), "must be a directory") {
+		if err := CheckDir("store", bad); err == nil || !strings.Contains(err.Error(), "--store "+bad) || !strings.Contains(err.Error(), "must be a directory") {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}

@@ -97,14 +97,14 @@ func TestSumSeries(t *testing.T) {
 }
 
 func TestRecoveryIsAsked(t *testing.T) {
-	said := `{"broker":{"role":"active","messages":7,"recovery_ms":2.5,"recovered_records":9}}`
+	said := `{"broker":{"stores":[{"role":"active","messages":7,"recovery_ms":2.5,"recovered_records":9}]}}`
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(said)) }))
 	defer s.Close()
 	u := &understudy{admin: s.Listener.Addr().String()}
-	if r, err := u.recovery(); err != nil || r.Broker.Messages != 7 || r.Broker.Millis != 2.5 || r.Broker.Records != 9 {
+	if r, err := u.recovery(); err != nil || r.Messages != 7 || r.Millis != 2.5 || r.Records != 9 {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	said = `{"broker":{"role":"active"}}`
+	said = `{"broker":{"stores":[{"role":"active"}]}}`
 	if _, err := u.recovery(); err == nil {
 		t.Fatal("a broker that recovered nothing was believed")
 	}
@@ -118,8 +118,8 @@ func startInProcess(t *testing.T) *stompBroker {
 		t.Fatal(err)
 	}
 	active := make(chan struct{}, 1)
-	srv, err := broker.New(broker.Config{DataDir: t.TempDir(), Listener: ln, Changed: func(s broker.Status) {
-		if s.Role == broker.Active {
+	srv, err := broker.New(broker.Config{Stores: []broker.StoreConfig{{Name: "bench", Dir: t.TempDir(), Own: true}}, Listener: ln, Changed: func(s broker.Status) {
+		if s.Stores[0].Role == broker.Active {
 			select {
 			case active <- struct{}{}:
 			default:

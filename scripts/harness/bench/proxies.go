@@ -141,7 +141,7 @@ func startUnderstudy(ctx context.Context, binary, dir, command string, args ...s
 
 // startBroker serves the store in dir at listen and waits until it does.
 func startBroker(ctx context.Context, binary, logs, dir, listen string, most int) (*understudy, error) {
-	b, err := startUnderstudy(ctx, binary, logs, "broker", "--data-dir", dir, "--listen", listen, "--max-connections", strconv.Itoa(most))
+	b, err := startUnderstudy(ctx, binary, logs, "broker", "--store", "bench="+dir, "--listen", listen, "--max-connections", strconv.Itoa(most))
 	if err != nil {
 		return nil, err
 	}

@@ -21,12 +21,10 @@ const (
 
 // recovered is what a broker says on /status of the recovery that it began with.
 type recovered struct {
-	Broker struct {
-		Role     string  `json:"role"`
-		Messages int     `json:"messages"`
-		Millis   float64 `json:"recovery_ms"`
-		Records  int     `json:"recovered_records"`
-	} `json:"broker"`
+	Role     string  `json:"role"`
+	Messages int     `json:"messages"`
+	Millis   float64 `json:"recovery_ms"`
+	Records  int     `json:"recovered_records"`
 }
 
 // measureStore fills a broker with messages that nobody takes, looks at its memory, kills it, and has the next one read the store without a warm copy.
@@ -60,10 +58,10 @@ func measureStore(ctx context.Context, opt Options, messages int) ([]Versus, err
 		if err != nil {
 			return lines, err
 		}
-		if said.Broker.Messages != messages {
-			return lines, fmt.Errorf("recover a broker: it has %d messages instead of %d", said.Broker.Messages, messages)
+		if said.Messages != messages {
+			return lines, fmt.Errorf("recover a broker: it has %d messages instead of %d", said.Messages, messages)
 		}
-		read = append(read, sample{frames: said.Broker.Records, took: time.Duration(said.Broker.Millis * float64(time.Millisecond))})
+		read = append(read, sample{frames: said.Records, took: time.Duration(said.Millis * float64(time.Millisecond))})
 		serves = append(serves, sample{frames: messages, took: served})
 	}
 	setting := fmt.Sprintf("%d messages of %d octets in one queue, the broker as it is by default, killed", messages, bodyBytes)
@@ -142,11 +140,19 @@ func (u *understudy) recovery() (r recovered, err error) {
 		return r, fmt.Errorf("ask the broker for its status: %w", err)
 	}
 	defer answer.Body.Close()
-	if err := json.NewDecoder(io.LimitReader(answer.Body, maxMetrics)).Decode(&r); err != nil {
+	var status struct {
+		Broker struct {
+			Stores []recovered `json:"stores"`
+		} `json:"broker"`
+	}
+	if err := json.NewDecoder(io.LimitReader(answer.Body, maxMetrics)).Decode(&status); err != nil {
 		return r, fmt.Errorf("read the broker's status: %w", err)
 	}
-	if r.Broker.Records == 0 || r.Broker.Millis <= 0 {
-		return r, fmt.Errorf("the broker's status does not say what it recovered: %+v", r.Broker)
+	if len(status.Broker.Stores) == 1 {
+		r = status.Broker.Stores[0]
+	}
+	if r.Records == 0 || r.Millis <= 0 {
+		return r, fmt.Errorf("the broker's status does not say what it recovered: %+v", r)
 	}
 	return r, nil
 }

@@ -34,7 +34,7 @@ func buildPaired(ctx context.Context, c *cluster) error {
 		if err != nil {
 			return err
 		}
-		args := append([]string{"broker", "--data-dir", filepath.Join(c.dir, "store"), "--listen", n.Addr(), "--name", n.name,
+		args := append([]string{"broker", "--store", filepath.Join(c.dir, "store"), "--listen", n.Addr(), "--name", n.name,
 			"--takeover", "kill", "--rank", fmt.Sprint(i), "--admin-listen", "127.0.0.1:0"}, c.opt.Args...)
 		n.standsBy = "standing by"
 		n.command = func() *exec.Cmd {
