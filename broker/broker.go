@@ -46,6 +46,16 @@ type StoreConfig struct {
 type Config struct {
 	// Stores are what this server owns and what it stands for.
 	Stores []StoreConfig
+	// StandForAll is a directory that is looked at again and again: this server stands for every store in a sub-directory of it. "" is none.
+	StandForAll string
+	// Failback says when a store that this server owns goes back to it; by itself.
+	Failback Failback
+	// FailbackAfter is how long the owner must have shown life without a break before its store goes back to it by itself; 30 s.
+	FailbackAfter time.Duration
+	// Endpoint is the host:port under which sidecars reach this server, for others to know; the listener's address.
+	Endpoint string
+	// Admin is the URL of this server's admin listener, for others to know; "" is none.
+	Admin string
 	// Name is this server's name in LOCK, logs and ERROR texts; the listener's address.
 	Name string
 	// Listener is bound already and becomes the Server's when Run is called.
@@ -99,6 +109,15 @@ type Config struct {
 	// Changed is called after each change of Status.Role, from the goroutine that made it, without locks. May be nil.
 	Changed func(Status)
 }
+
+// Failback says when a store that somebody else serves goes back to its owner.
+type Failback uint8
+
+// Ways back.
+const (
+	FailbackAuto   Failback = iota // once the owner has been there for FailbackAfter
+	FailbackManual                 // when an operator says so
+)
 
 // HeartBeat bounds what is negotiated. A client gets the intervals it asks for, both ways, as far as Min allows. [STOMP 1.2 Heart-beating]
 type HeartBeat struct {
@@ -164,7 +183,7 @@ func (c *Config) validate() error {
 		return fmt.Errorf("%w: no listener", ErrConfig)
 	}
 	for name, v := range map[string]int64{
-		"TakeoverAfter": int64(c.TakeoverAfter), "Rank": int64(c.Rank), "ReclaimWindow": int64(c.ReclaimWindow), "HeartBeat.Min": int64(c.HeartBeat.Min),
+		"FailbackAfter": int64(c.FailbackAfter), "TakeoverAfter": int64(c.TakeoverAfter), "Rank": int64(c.Rank), "ReclaimWindow": int64(c.ReclaimWindow), "HeartBeat.Min": int64(c.HeartBeat.Min),
 		"HeartBeat.Grace": int64(c.HeartBeat.Grace), "ConnectTimeout": int64(c.ConnectTimeout), "LingerTimeout": int64(c.LingerTimeout),
 		"FullTimeout": int64(c.FullTimeout), "Limits.Command": int64(c.Limits.Command), "Limits.Headers": int64(c.Limits.Headers),
 		"Limits.Block": int64(c.Limits.Block), "Limits.Body": int64(c.Limits.Body), "Prefetch": int64(c.Prefetch), "MaxPrefetch": int64(c.MaxPrefetch),
@@ -184,6 +203,8 @@ func (c *Config) validate() error {
 func (c Config) withDefaults() Config {
 	def(&c.Name, c.Listener.Addr().String())
 	def(&c.Version, "devel")
+	def(&c.FailbackAfter, 30*time.Second)
+	def(&c.Endpoint, c.Listener.Addr().String())
 	def(&c.TakeoverAfter, time.Second)
 	def(&c.ReclaimWindow, 2*time.Second)
 	def(&c.HeartBeat.Min, 100*time.Millisecond)
