@@ -1,8 +1,12 @@
-// Package admin is the small HTTP server that operators and their tools look through: /metrics, /livez, /readyz and /status.
+// Package admin is the small HTTP server that operators and their tools look through: /metrics, /livez, /readyz, /status, and the commands of
+// the process.
 //
-// It only reads. What it shows comes from a *metrics.Set and from snapshot funcs that it is handed; each must be safe to call at any
+// What it shows comes from a *metrics.Set and from snapshot funcs that it is handed; each must be safe to call at any
 // time and must not block. It listens on loopback unless told otherwise, and answers only requests whose Host is an IP address or
 // localhost unless told otherwise, so that a web page cannot reach it through a name that it made point here.
+//
+// Only commands change anything. There are no users: who reaches the listener may give them, but for web pages, whose requests a browser on the same
+// machine would carry (see command.go).
 package admin
 
 import (
@@ -36,6 +40,8 @@ type Config struct {
 	Ready func() error
 	// Status is what /status shows: one member of the JSON object for each name.
 	Status map[string]func() any
+	// Commands are what may be done by POST, each under its name.
+	Commands map[string]Command
 	// AnyHost lets requests with any Host header in; for a listener that is meant to be reached by name.
 	AnyHost bool
 	Logger  *slog.Logger
@@ -88,6 +94,9 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.HandleFunc("GET /status", s.status)
+	for name, do := range s.cfg.Commands {
+		mux.Handle("POST /"+name, s.command(name, do))
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.cfg.AnyHost && !localHost(r.Host) {
 			writeText(w, http.StatusForbidden, "this listener answers only to an IP address or localhost\n")
@@ -128,13 +137,18 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 	for name, snapshot := range s.cfg.Status {
 		all[name] = snapshot()
 	}
-	text, err := json.MarshalIndent(all, "", "  ")
+	writeJSON(w, http.StatusOK, all)
+}
+
+func writeJSON(w http.ResponseWriter, code int, v any) {
+	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
-		writeText(w, http.StatusInternalServerError, "encode status: "+err.Error()+"\n")
+		writeText(w, http.StatusInternalServerError, "encode answer: "+err.Error()+"\n")
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
 	_, _ = w.Write(append(text, '\n'))
 }
 

@@ -37,11 +37,20 @@ func start(t *testing.T, cfg Config) string {
 
 func get(t *testing.T, method, addr, path, host string) (int, string, http.Header) {
 	t.Helper()
+	return ask(t, method, addr, path, host)
+}
+
+// ask makes a request with further headers, name by value.
+func ask(t *testing.T, method, addr, path, host string, header ...string) (int, string, http.Header) {
+	t.Helper()
 	req, err := http.NewRequest(method, "http://"+addr+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	req.Host = host
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
