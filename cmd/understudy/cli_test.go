@@ -23,6 +23,10 @@ func TestUsage(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -89,8 +93,21 @@ func TestUsage(t *testing.T) {
 		{"every address to gossip", []string{"broker", "--store", dir, "--listen", "0.0.0.0:0", "--allow-remote", "--gossip-listen", "127.0.0.1:0"}, "", 2,
 			[]string{"--listen", "--advertise"}},
 		{"bad advertise", append(broker, "--advertise", "here"), "", 2, []string{"--advertise", "here", "host:port"}},
-		{"no directory", []string{"broker", "--listen", "127.0.0.1:0"}, "", 2, []string{"--store", "must name"}},
-		{"bad takeover", append(broker, "--takeover", "maybe"), "", 2, []string{"--takeover", `"maybe"`, "strict or kill"}},
+		{"no directory", []string{"broker", "--listen", "127.0.0.1:0"}, "", 2, []string{"--store", "must name", "--standby"}},
+		{"a store's name is a word of sidecars", []string{"broker", "--store", "spread=" + dir}, "", 2, []string{"--store", "spread=", "NAME=DIR"}},
+		{"a store's name is a UUID", []string{"broker", "--store", "5b2c7a52-6f0e-4b0c-9f64-0d5d3b1f6a11=" + dir}, "", 2, []string{"--store", "UUID"}},
+		{"a store's name is a path", []string{"broker", "--store", "../a=" + dir}, "", 2, []string{"--store", "../a=", "NAME=DIR"}},
+		{"a store without a directory", []string{"broker", "--store", "a="}, "", 2, []string{"--store", `"a="`, "NAME=DIR"}},
+		{"two stores of one name", []string{"broker", "--store", "a=" + dir, "--stand-for", "b=" + file + ",a=" + file}, "", 2, []string{"--stand-for", "second store of that name"}},
+		{"two stores of one directory", []string{"broker", "--store", "a=" + dir, "--stand-for", "b=" + dir + "/."}, "", 2, []string{"--stand-for", "directory of store a"}},
+		{"two stores of one directory, by a link", []string{"broker", "--store", "a=" + dir, "--stand-for", "b=" + link}, "", 2, []string{"--stand-for", "directory of store a"}},
+		{"stands for others without saying that it owns nothing", []string{"broker", "--stand-for", "b=" + dir}, "", 2, []string{"--store", "--standby"}},
+		{"a standby with a store", append(broker, "--standby"), "", 2, []string{"--standby", "--store"}},
+		{"a standby of nothing", []string{"broker", "--standby"}, "", 2, []string{"--standby", "--stand-for", "--stand-for-all"}},
+		{"no such way back", append(broker, "--failback", "never"), "", 2, []string{"--failback", `"never"`, "auto or manual"}},
+		{"a way back at once", append(broker, "--failback-after", "0s"), "", 2, []string{"--failback-after", "more than 0"}},
+		{"bad takeover", append(broker, "--takeover", "maybe"), "", 2, []string{"--takeover", `"maybe"`, "strict"}},
+		{"negative patience", append(broker, "--takeover-after", "-1s"), "", 2, []string{"--takeover-after", "negative"}},
 		{"bad log level", append(broker, "--log-level", "loud"), "", 2, []string{"--log-level", `"loud"`, "debug, info, warn or error"}},
 		{"bad log format", broker, "UNDERSTUDY_LOG_FORMAT=xml", 2, []string{"--log-format", `"xml"`, "text or json"}},
 		{"directory is a file", []string{"broker", "--store", file, "--listen", "127.0.0.1:0"}, "", 1, []string{"--store " + file, "must be a directory"}},

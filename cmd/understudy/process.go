@@ -55,6 +55,8 @@ type process struct {
 	listener net.Listener
 	more     ops.Addresses // of other listeners
 	name     string
+	bound    net.Listener // for admin, until that serves
+	commands map[string]admin.Command
 	admin    *admin.Server
 	started  time.Time
 	draining atomic.Bool
@@ -82,17 +84,41 @@ func (s processSettings) open(c *cli.Context) (*process, error) {
 	return p, nil
 }
 
+// bindAdmin takes the address of the admin listener, for those who must be told of it before it serves.
+func (p *process) bindAdmin(ctx context.Context) (err error) {
+	if p.settings.admin != "" && p.bound == nil {
+		p.bound, err = ops.Listen(ctx, "admin-listen", p.settings.admin)
+	}
+	return err
+}
+
+// adminURL is where others find the admin listener; host is for one that is bound to every address of this machine, "" when nobody knows.
+func (p *process) adminURL(host string) string {
+	if p.bound == nil {
+		return ""
+	}
+	own, port, _ := net.SplitHostPort(p.bound.Addr().String())
+	if !unspecified(own) {
+		host = own
+	}
+	if host == "" || unspecified(host) {
+		return ""
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
+
 // serveAdmin starts the admin listener, with the process's own part of the status added.
 func (p *process) serveAdmin(ctx context.Context, status map[string]func() any) error {
 	if p.settings.admin == "" {
 		return nil
 	}
-	l, err := ops.Listen(ctx, "admin-listen", p.settings.admin)
-	if err != nil {
+	if err := p.bindAdmin(ctx); err != nil {
 		return err
 	}
 	status["process"] = p.describe
-	p.admin = admin.Serve(l, admin.Config{Metrics: p.metrics, Ready: p.ready, Status: status, AnyHost: p.settings.allowRemote, Logger: p.log})
+	p.admin = admin.Serve(p.bound, admin.Config{
+		Metrics: p.metrics, Ready: p.ready, Status: status, Commands: p.commands, AnyHost: p.settings.allowRemote, Logger: p.log,
+	})
 	return nil
 }
 
@@ -132,6 +158,9 @@ func (p *process) announce(what, gossip string) error {
 // closeAdmin ends the admin listener, last of all: until then it tells how the end goes.
 func (p *process) closeAdmin() {
 	if p.admin == nil {
+		if p.bound != nil {
+			p.bound.Close()
+		}
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), adminGrace)
