@@ -67,9 +67,9 @@ type Config struct {
 	Takeover journal.Takeover
 	// TakeoverAfter is how long an owner's heart-beat may stand still before Takeover acts; 1 s.
 	TakeoverAfter time.Duration
-	// Rank delays this candidate behind others, in steps of the journal; 0.
+	// Rank puts this candidate behind those of a lower one that serve as many stores; 0.
 	Rank int
-	// Cold keeps a candidate of the first two ranks from following the owner's log. Following costs memory for the store's index and the processor's
+	// Cold keeps a candidate that is one of the first two from following the owner's log. Following costs memory for the store's index and the processor's
 	// time for each record; without it a take-over reads the whole log.
 	Cold bool
 	// ReclaimWindow is how long the messages of a sidecar session that went away wait for it; 2 s. While other sessions are still

@@ -186,8 +186,9 @@ func (s *Server) open(ctx context.Context) (*journal.Journal, *store, error) {
 	reset()
 	var began time.Time
 	opt := journal.Options{
-		SegmentBytes: s.cfg.SegmentBytes, MaxRecord: s.cfg.MaxRecord, Takeover: s.cfg.Takeover, TakeoverAfter: s.cfg.TakeoverAfter, Rank: s.cfg.Rank,
-		Node: s.cfg.Name, Logger: s.cfg.Logger, Metrics: newJournalMetrics(s.cfg.Metrics, s.cfg.Stores[0].Name),
+		SegmentBytes: s.cfg.SegmentBytes, MaxRecord: s.cfg.MaxRecord, Takeover: s.cfg.Takeover, TakeoverAfter: s.cfg.TakeoverAfter,
+		Standing: func() journal.Standing { return journal.Standing{Rank: s.cfg.Rank} },
+		Node:     s.cfg.Name, Logger: s.cfg.Logger, Metrics: newJournalMetrics(s.cfg.Metrics, s.cfg.Stores[0].Name),
 		Head: func() []journal.Entry {
 			if st.now.IsZero() { // all records were visited
 				st.now = time.Now()
@@ -195,7 +196,7 @@ func (s *Server) open(ctx context.Context) (*journal.Journal, *store, error) {
 			}
 			return st.head()
 		},
-		Follow: s.cfg.Rank < warmRanks && !s.cfg.Cold, Reset: reset, Copied: s.copied,
+		Follow: !s.cfg.Cold, Reset: reset, Copied: s.copied,
 		Won: func() {
 			began = time.Now()
 			s.become(Recovering, nil)
@@ -231,9 +232,6 @@ func (s *Server) open(ctx context.Context) (*journal.Journal, *store, error) {
 	s.activate(st, rc, log.Stats(), took)
 	return log, st, nil
 }
-
-// warmRanks of candidates keep a warm copy: the one that will most likely take over, and the next.
-const warmRanks = 2
 
 // copied is how far the warm copy is.
 func (s *Server) copied(c journal.Copy) {

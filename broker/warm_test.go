@@ -111,14 +111,20 @@ func TestStandbyFollowsMoves(t *testing.T) {
 }
 
 // A third candidate does not follow.
-func TestThirdRankIsCold(t *testing.T) {
+func TestThirdCandidateIsCold(t *testing.T) {
 	dir := t.TempDir()
 	s := start(t, dir).active()
-	next := start(t, dir, func(cfg *Config) { cfg.Rank = 2 })
 	s.connected("1.2").sent("/queue/a", "one")
-	time.Sleep(50 * time.Millisecond)
-	s.stop()
-	if st := next.active().one(); st.Copied != 0 || st.Messages != 1 {
-		t.Errorf("%+v", st)
+	var copies [3]func() journal.Copy
+	for rank := range copies {
+		next := start(t, dir, func(cfg *Config) { cfg.Name, cfg.Rank = string(rune('a'+rank)), rank })
+		copies[rank] = func() journal.Copy { return next.one().Copy }
+		for rank < 2 && copies[rank]().Applied == 0 {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	time.Sleep(200 * time.Millisecond)
+	if c := copies[2](); c.Applied != 0 || c.Cold == "" {
+		t.Errorf("%+v", c)
 	}
 }

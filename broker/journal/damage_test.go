@@ -108,16 +108,7 @@ func (im *stored) hurt(t *testing.T, c tally, name string, off int64, damage fun
 	}
 }
 
-func (im *stored) files(t testing.TB) (names []string) {
-	list, err := os.ReadDir(im.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range list {
-		names = append(names, e.Name())
-	}
-	return names
-}
+func (im *stored) files(t testing.TB) (names []string) { return mustList(t, im.dir) }
 
 func (im *stored) size(name string) int64 {
 	st, err := os.Stat(filepath.Join(im.dir, name))

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // opKind is what is about to be done to the disk.
@@ -180,6 +182,14 @@ func (d *disk) replace(name string, b []byte) error {
 		return err
 	}
 	return d.syncDir()
+}
+
+// writable says whether files can be made here, as far as that can be known without making one.
+func (d *disk) writable() error {
+	if err := unix.Access(d.path, unix.R_OK|unix.W_OK|unix.X_OK); err != nil {
+		return &os.PathError{Op: "access", Path: d.path, Err: err}
+	}
+	return nil
 }
 
 func (d *disk) list() ([]string, error) {

@@ -66,6 +66,10 @@ type follower struct {
 	cold  string        // why there is none
 	over  bool          // for good
 
+	level   time.Time // when all was visited that was proved
+	far     time.Time // since when others are before us; zero: they are not
+	resting bool      // there is to be no copy
+
 	shown  Copy
 	showed time.Time
 }
@@ -78,6 +82,8 @@ const (
 	heirEvery    = 20 * time.Millisecond
 	idleEvery    = 50 * time.Millisecond // where there is no log yet
 	tellEvery    = 100 * time.Millisecond
+	restAfter    = 3 * time.Second // others were before us
+	warmFor      = 100 * time.Millisecond
 	lookClock    = 32 // records between two looks at the clock
 )
 
@@ -90,7 +96,7 @@ func newFollower(d *disk, opt Options, log *slog.Logger, visit func(Record) (Acc
 
 // poll goes on for about as long as the budget allows, and says whether it left anything unread that could be read.
 func (f *follower) poll() (more bool) {
-	if f == nil || f.over {
+	if f == nil || f.over || f.resting {
 		return false
 	}
 	now := time.Now()
@@ -119,6 +125,9 @@ func (f *follower) step(now time.Time) error {
 	err := f.advance(now.Add(f.budget))
 	if err == nil {
 		err = seen
+	}
+	if err == nil && !f.more && !f.first {
+		f.level = now
 	}
 	switch {
 	case !errors.Is(err, errNotYet):
@@ -294,18 +303,48 @@ func (f *follower) discard(err error, now time.Time) {
 	if now.Sub(f.born) > copyGood {
 		f.pause = 0
 	}
-	f.close()
+	f.drop(visited)
 	f.pause = min(max(copyPause, 2*f.pause), copyPauseMax)
 	f.again, f.stuck = now.Add(f.pause), time.Time{}
 	f.cold = strings.TrimPrefix(err.Error(), errStale.Error()+": ")
-	if visited {
-		f.reset()
-	}
 	if f.over {
 		f.log.Error("the log cannot be followed: a take-over will read all of it", "err", err)
 		return
 	}
 	f.log.Info("warm copy is thrown away", "why", f.cold, "again", f.pause.String())
+}
+
+// allow says whether we are near enough to the store's next owner to keep a copy. One that is there outlives a few moments at a later place.
+func (f *follower) allow(now time.Time, near bool) {
+	switch {
+	case f.over:
+	case near:
+		f.far, f.resting = time.Time{}, false
+	case f.far.IsZero() && f.r != nil:
+		f.far = now
+	case !f.resting && (f.r == nil || now.Sub(f.far) >= restAfter):
+		f.rest()
+	}
+}
+
+// rest gives up the copy, if there is one.
+func (f *follower) rest() {
+	f.drop(f.r != nil && f.r.records > 0)
+	f.resting, f.cold = true, "others were to take over before us"
+	f.show(time.Now())
+}
+
+// drop ends the copy.
+func (f *follower) drop(visited bool) {
+	f.close()
+	if visited {
+		f.reset()
+	}
+}
+
+// warm says whether the copy has what was proved a moment ago.
+func (f *follower) warm(now time.Time) bool {
+	return f != nil && f.r != nil && now.Sub(f.level) < warmFor
 }
 
 // show tells how far the copy is, not too often.
@@ -353,5 +392,5 @@ func (f *follower) close() {
 	if f.marks != nil {
 		f.marks.Close()
 	}
-	f.r, f.trail, f.marks = nil, nil, nil
+	f.r, f.trail, f.marks, f.level = nil, nil, nil, time.Time{}
 }

@@ -147,14 +147,10 @@ func newTorn(t testing.TB, segment int64, acked, n int) *stored {
 
 func (im *stored) copy(t testing.TB) string {
 	dir := quickDir(t)
-	list, err := os.ReadDir(im.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range list {
-		b, err := os.ReadFile(filepath.Join(im.dir, e.Name()))
+	for _, name := range mustList(t, im.dir) {
+		b, err := os.ReadFile(filepath.Join(im.dir, name))
 		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, e.Name()), b, 0o600)
+			err = os.WriteFile(filepath.Join(dir, name), b, 0o600)
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -70,18 +70,29 @@ type Options struct {
 	// TakeoverAfter is how long the owner's heart-beat in LOCK may stand still before a candidate with Takeover Kill ends the owner; 1 s.
 	// At least 200 ms: the owner beats every 50 ms.
 	TakeoverAfter time.Duration
-	Rank          int    // candidates with a higher rank wait Rank x 5 ms after the lock was seen free
-	Node          string // who we are, for LOCK and logs; at most 128 octets are kept
+	Node          string // who we are, for LOCK, the other candidates and logs; at most 128 octets are kept. Each server has its own
 
-	// Follow keeps a warm copy: while Open waits for the lock it calls visit for what the owner makes durable, so that little is left to read when the
-	// lock is won. The price is the processor's time for each record, and a poll of the owner's mark.
+	// Standing is called in Open's goroutine while it waits, at each look at a free lock and ten times a second: what the other candidates are to know of
+	// us, by which all of them order themselves. The zero Standing.
+	Standing func() Standing
+	// Candidates is called while Open waits, at most ten times a second while the lock is held: who stands for the store, we included, in the order in
+	// which they would take it over; when anything but a Beat has changed.
+	Candidates func([]Candidate)
+	// Turn is shared by the journals of one process. Open holds it from a call of Standing to Won, so that where two stores are free at one moment the
+	// other one's Standing.Serves counts the first already. No code waits for it for long.
+	Turn *sync.Mutex
+
+	// Follow allows a warm copy: while Open waits for the lock, and is one of the first two of the candidates or an owner of the store, it calls visit for
+	// what the owner makes durable, so that little is left to read when the lock is won. The price is the processor's time for each record, and a poll of
+	// the owner's mark. A copy is given up when others have been before us for some seconds.
 	Follow bool
 	// Reset says, while Open waits or recovers: forget all that was visited, it is no state of this log; visit will be called from the beginning again.
 	// Follow needs it.
 	Reset func()
 	// Copied is called while Open waits, at most ten times a second, when the warm copy has moved.
 	Copied func(Copy)
-	// Won is called once, when Open has the lock and begins to recover. Like Reset and Copied it is called in Open's goroutine.
+	// Won is called once, when Open has the lock and begins to recover. Like Reset and Copied it is called in Open's goroutine. It is called with Turn
+	// held, and from then on Standing should count this store in Serves.
 	Won func()
 
 	// Head returns the entries that every segment must begin with (session snapshots), so that older segments can go. It is called
@@ -147,7 +158,6 @@ const (
 	defaultSilence = time.Second
 	minSilence     = 4 * beatEvery
 	beatEvery      = 50 * time.Millisecond
-	rankDelay      = 5 * time.Millisecond
 	maxNode        = 128
 	dropRoom       = 256     // octets at the end of a segment for records of what can be deleted
 	maxBatch       = 4 << 20 // a batch is one pwrite; only a segment's head or one large record may exceed it
@@ -173,6 +183,9 @@ type Journal struct {
 
 	stopBeat func()
 	closeErr error
+
+	others     observer // the heart-beat's
+	candidates atomic.Pointer[[]Candidate]
 
 	mu      sync.Mutex
 	work    sync.Cond // the commit goroutine waits here for batches
@@ -253,6 +266,15 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Waiting == nil {
 		o.Waiting = func(Owner) {}
+	}
+	if o.Standing == nil {
+		o.Standing = func() Standing { return Standing{} }
+	}
+	if o.Candidates == nil {
+		o.Candidates = func([]Candidate) {}
+	}
+	if o.Turn == nil {
+		o.Turn = new(sync.Mutex)
 	}
 	if o.Copied == nil {
 		o.Copied = func(Copy) {}

@@ -158,7 +158,8 @@ func TestRank(t *testing.T) {
 			ends := make(chan error, 2)
 			for rank := range 2 {
 				go func() {
-					j, err := Open(ctx, dir, Options{SegmentBytes: 8 << 10, Rank: 1 - rank}, nil)
+					opt := Options{SegmentBytes: 8 << 10, Node: string(rune('a' + rank)), Standing: func() Standing { return Standing{Rank: 1 - rank} }}
+					j, err := Open(ctx, dir, opt, nil)
 					if err == nil && rank == 0 {
 						err = errors.New("the higher rank was faster")
 					}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -48,7 +49,6 @@ func Open(ctx context.Context, dir string, opt Options, visit func(Record) (Acco
 		return nil, err
 	}
 	warm, cold := f.finish()
-	opt.Won()
 	flush.pause()
 	j, err := own(d, lock, opt, log, visit, warm, cold)
 	if err != nil {
@@ -63,11 +63,13 @@ func own(d *disk, lock *lockFile, opt Options, log *slog.Logger, visit func(Reco
 	j := &Journal{opt: opt, log: log, disk: d, lock: lock, down: make(chan struct{}), quit: make(chan struct{})}
 	j.stopBeat = sync.OnceFunc(func() { close(j.quit) })
 	j.work.L, j.chores.L, j.ready.L = &j.mu, &j.mu, &j.mu
+	j.others = observer{lister: lister{disk: d}}
+	j.candidates.Store(&[]Candidate{})
 	j.workers.Add(1)
 	go j.beatLoop() // from here on: recovery may take longer than others are patient
 	if err := j.start(visit, c, cold); err != nil {
 		close(j.down)
-		return nil, j.stop(err)
+		return nil, j.stop(err, "")
 	}
 	return j, nil
 }
@@ -216,7 +218,7 @@ func (j *Journal) beatLoop() {
 	defer j.workers.Done()
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
-	for {
+	for n := 0; ; n++ {
 		select {
 		case <-j.quit:
 			return
@@ -227,6 +229,9 @@ func (j *Journal) beatLoop() {
 			j.setTrouble(err)
 			j.mu.Unlock()
 			return
+		}
+		if n%2 == 0 {
+			j.observe()
 		}
 	}
 }
@@ -240,9 +245,26 @@ func (j *Journal) pulse() error {
 	return j.lock.beat()
 }
 
+// observe looks who stands for the store. What cannot be seen is not there: nothing but an order rests on it.
+func (j *Journal) observe() {
+	if err := j.others.look(time.Now()); err != nil {
+		j.log.Debug("cannot see the candidates", "err", err)
+		return
+	}
+	list := ordered(j.others.alive(), j.others.store, "")
+	j.candidates.Store(&list)
+}
+
+// Candidates are those who stand for the store now, in the order in which they would take it over. It does no I/O: the list is up to 100 ms old.
+func (j *Journal) Candidates() []Candidate { return slices.Clone(*j.candidates.Load()) }
+
 // Close syncs what is pending, stops, and releases the lock. It is the orderly end of an owner. It returns what Failed was told, if anything,
 // else what went wrong after the last record was safe.
-func (j *Journal) Close() error {
+func (j *Journal) Close() error { return j.HandOver("") }
+
+// HandOver is Close by an owner who wants the candidate with that node name to be the next, "" for whoever comes first. The others wait for it, up to
+// a second, as long as it lives.
+func (j *Journal) HandOver(successor string) error {
 	j.closing.Do(func() {
 		j.mu.Lock()
 		j.closed = true
@@ -259,13 +281,13 @@ func (j *Journal) Close() error {
 		if errors.Is(failed, ErrClosed) {
 			failed = nil
 		}
-		j.closeErr = j.stop(failed)
+		j.closeErr = j.stop(failed, successor)
 	})
 	return j.closeErr
 }
 
 // stop ends what Open started, but for the commit goroutine, which is down, and adds what goes wrong to the error that is known.
-func (j *Journal) stop(failed error) error {
+func (j *Journal) stop(failed error, successor string) error {
 	j.stopBeat()
 	j.mu.Lock()
 	j.jan.stop = true
@@ -286,7 +308,7 @@ func (j *Journal) stop(failed error) error {
 	j.reading.close()
 	j.opt.Metrics.state(0, 0, 0, 0)
 	j.opt.Metrics.alive(0)
-	err := j.lock.release(errors.Is(failed, ErrFenced))
+	err := j.lock.release(errors.Is(failed, ErrFenced), successor)
 	j.disk.close()
 	return errors.Join(failed, err)
 }

@@ -294,14 +294,12 @@ func TestCrashInRepair(t *testing.T) {
 	rng := newRand(t)
 	im, src, whole := damagedImage(t)
 	im0 := remains{}
-	list, err := os.ReadDir(src)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range list {
-		if im0[e.Name()], err = os.ReadFile(filepath.Join(src, e.Name())); err != nil {
+	for _, name := range mustList(t, src) {
+		b, err := os.ReadFile(filepath.Join(src, name))
+		if err != nil {
 			t.Fatal(err)
 		}
+		im0[name] = b
 	}
 	load := func(left remains) string {
 		dir := quickDir(t)
@@ -427,7 +425,7 @@ func TestRepairMakesCopiesWorthless(t *testing.T) {
 	ready, opened := make(chan struct{}), make(chan error, 1)
 	var once sync.Once
 	go func() {
-		s, err := reopen(t, dir, Options{SegmentBytes: 8 << 10, Follow: true, Reset: func() { got = nil }, Rank: 100, Copied: func(c Copy) {
+		s, err := reopen(t, dir, Options{SegmentBytes: 8 << 10, Follow: true, Reset: func() { got = nil }, Copied: func(c Copy) {
 			if c.Applied >= last.LSN {
 				once.Do(func() { close(ready) })
 			}
@@ -440,13 +438,17 @@ func TestRepairMakesCopiesWorthless(t *testing.T) {
 	<-ready
 	im := &stored{dir: dir}
 	im.overwrite(t, dir, place{1, 1}.name(), segmentHeader+200, []byte("rot"))
-	owner.Close() // the standby lets others go first for half a second
+	leave := stand(t, dir, "rival", Standing{})
+	if err := owner.HandOver("rival"); err != nil { // the standby lets it go first for a second
+		t.Fatal(err)
+	}
 	done := mustRepair(t, dir)
 	select {
 	case err := <-opened:
 		t.Fatalf("the standby did not wait: %v", err)
 	default:
 	}
+	leave()
 	if err := <-opened; err != nil {
 		t.Fatal(err)
 	}

@@ -130,7 +130,7 @@ func (c *checker) rest() error {
 			p = of
 		}
 		switch {
-		case epoch, name == storeFile, name == lockName, name == quarantineName:
+		case epoch, name == storeFile, name == lockName, name == quarantineName, name == candidatesName, name == NameFile:
 		case slices.ContainsFunc(c.survey.chain, func(e *examined) bool { return e.place == p }):
 		case segment && c.report.Owner != nil && len(c.survey.chain) > 0 && c.survey.chain[len(c.survey.chain)-1].id < p.id:
 			c.report.Prepared = append(c.report.Prepared, name)

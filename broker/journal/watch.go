@@ -11,11 +11,13 @@ type pulse struct {
 	Boot  string `json:"boot"`  // boot id of the machine
 	Space string `json:"space"` // PID name space
 	Beat  uint64 `json:"beat"`
+	// Successor is whom an owner that has released the lock wants to have it.
+	Successor string `json:"successor,omitempty"`
 }
 
 // same says whether two pulses come from one ownership.
 func (p pulse) same(q pulse) bool {
-	p.Beat, p.Epoch = q.Beat, q.Epoch
+	p.Beat, p.Epoch, p.Successor = q.Beat, q.Epoch, q.Successor
 	return p == q
 }
 
