@@ -26,34 +26,53 @@ func reclaim(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		if heap.look() {
-			debug.FreeOSMemory()
+		if heap.look(heap.read()) {
+			heap.giveBack()
 		}
 	}
 }
 
-// heapUse is what the runtime says of the heap.
+// heapUse judges what the runtime says of the heap, from one look to the next.
 type heapUse struct {
 	samples   [4]metrics.Sample
 	allocated uint64
+	stuck     uint64
 }
+
+// heapFigures are octets: allocated since the process began; what lived at the last collection; objects, garbage or not; and what is free, but not given back.
+type heapFigures struct{ allocated, live, objects, free uint64 }
 
 func newHeapUse() *heapUse {
 	h := new(heapUse)
 	for i, name := range [...]string{"/gc/heap/allocs:bytes", "/gc/heap/live:bytes", "/memory/classes/heap/objects:bytes", "/memory/classes/heap/free:bytes"} {
 		h.samples[i].Name = name
 	}
-	h.look()
+	h.look(h.read())
 	return h
 }
 
-// look reports whether a collection would give enough back, and little was allocated since the last look.
-func (h *heapUse) look() bool {
+func (h *heapUse) read() heapFigures {
 	metrics.Read(h.samples[:])
-	allocated, live, objects, free := h.samples[0].Value.Uint64(), h.samples[1].Value.Uint64(), h.samples[2].Value.Uint64(), h.samples[3].Value.Uint64()
-	busy := allocated-h.allocated > quietBytes
-	h.allocated = allocated
-	return !busy && worthReclaiming(live, objects, free)
+	return heapFigures{
+		allocated: h.samples[0].Value.Uint64(), live: h.samples[1].Value.Uint64(),
+		objects: h.samples[2].Value.Uint64(), free: h.samples[3].Value.Uint64(),
+	}
+}
+
+// look reports whether a collection would give enough back, and little was allocated since the last look.
+func (h *heapUse) look(f heapFigures) bool {
+	busy := f.allocated-h.allocated > quietBytes
+	h.allocated = f.allocated
+	h.stuck = min(h.stuck, f.free)
+	return !busy && worthReclaiming(f.live, f.objects, f.free-h.stuck)
+}
+
+// giveBack collects, and gives to the system what is free. Some may stay: the runtime's scavenger, which works in the background from the end of a 4 MiB
+// chunk to its start, takes the chunk for done even if more was freed behind it meanwhile, and a forced collection believes that until something else in the chunk
+// is freed. A process that counted it as a gain would collect in vain for as long as it is quiet.
+func (h *heapUse) giveBack() {
+	debug.FreeOSMemory()
+	h.stuck = h.read().free
 }
 
 // worthReclaiming weighs garbage, and what was collected and kept, against what lives; all in octets.

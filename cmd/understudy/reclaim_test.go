@@ -1,7 +1,11 @@
 package main
 
 import (
+	"os"
+	"os/exec"
+	"runtime"
 	"runtime/debug"
+	"strings"
 	"testing"
 )
 
@@ -24,28 +28,61 @@ func TestWorthReclaiming(t *testing.T) {
 	}
 }
 
+// What a collection could not give back is no reason for another one, until it was in use again.
+func TestStuckHeapIsNoGain(t *testing.T) {
+	const mib = 1 << 20
+	h := &heapUse{stuck: 10 * mib}
+	for _, c := range []struct {
+		name                string
+		live, objects, free uint64
+		want                bool
+	}{
+		{"the same", 20 * mib, 20 * mib, 10 * mib, false},
+		{"more is free", 20 * mib, 20 * mib, 15 * mib, true},
+		{"garbage besides", 20 * mib, 25 * mib, 10 * mib, true},
+		{"in use", 20 * mib, 22 * mib, 3 * mib, false},
+		{"free once more", 20 * mib, 20 * mib, 10 * mib, true},
+	} {
+		if got := h.look(heapFigures{live: c.live, objects: c.objects, free: c.free}); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
+
+// aloneEnv says that this is a process for one test.
+const aloneEnv = "UNDERSTUDY_TEST_ALONE"
+
 var sink []byte
 
-// Garbage is given back once, and not while the process is busy.
+// Garbage is given back once, all of it, and not while the process is busy. That goes on in a process of its own: neither what other tests have left nor the
+// runtime's scavenger, which has a goal only where the collector has one, touches the heap meanwhile.
 func TestHeapUse(t *testing.T) {
-	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // nobody else collects meanwhile
+	if os.Getenv(aloneEnv) == "" {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestHeapUse$", "-test.v")
+		cmd.Env = append(os.Environ(), aloneEnv+"=1", "GOGC=off", "GOMEMLIMIT=off")
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestHeapUse") {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
 	debug.FreeOSMemory()
 	h := newHeapUse()
 	sink = make([]byte, 2*quietBytes)
 	sink = nil
-	if h.look() {
+	look := func(when string) (bool, heapFigures) {
+		f := h.read()
+		t.Logf("%s: %+v, stuck %d, on %d processors", when, f, h.stuck, runtime.GOMAXPROCS(0))
+		return h.look(f), f
+	}
+	if worth, _ := look("busy"); worth {
 		t.Error("a busy process is to give back what it needs again")
 	}
-	if !h.look() {
+	if worth, _ := look("quiet"); !worth {
 		t.Error("garbage is kept in a quiet one")
 	}
-	for try := 0; ; try++ { // what earlier tests left may take more than one
-		debug.FreeOSMemory()
-		if !h.look() {
-			break
-		}
-		if try == 10 {
-			t.Fatal("there is more to give back behind a collection")
-		}
+	h.giveBack()
+	worth, f := look("given back")
+	if worth || worthReclaiming(f.live, f.objects, f.free) {
+		t.Error("there is more to give back behind a collection")
 	}
 }
