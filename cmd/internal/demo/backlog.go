@@ -76,7 +76,7 @@ func (r *run) faultsWithBacklog(ctx context.Context) error {
 // that is started again. A take-over so soon after another is not what is measured here.
 func (r *run) awaitCopy(ctx context.Context, m *member) error {
 	began, goal, cold := time.Now(), uint64(0), ""
-	err := r.cluster.await(ctx, r.cfg.TakeoverTimeout, m.host+" to copy the store", func() (bool, error) {
+	err := await(ctx, r.cfg.TakeoverTimeout, m.host+" to copy the store", func() (bool, error) {
 		state, err := r.cluster.state(ctx, m)
 		if err != nil || state.Copy == nil {
 			return false, m.process.ended()

@@ -132,8 +132,8 @@ func TestFillTellsRefusal(t *testing.T) {
 		_, _ = io.WriteString(conn, "ERROR\nmessage:out of memory\n\n\x00")
 		_, _ = io.Copy(io.Discard, in)
 	}()
-	r := &run{cfg: Config{Backlog: 100_000, Payload: 100}, timeline: timeline{out: io.Discard}}
-	r.cluster.members[0] = &member{host: "broker-a", listen: ln.Addr().String()}
+	r := &run{crew: &crew{cfg: Config{Backlog: 100_000, Payload: 100}}, timeline: timeline{out: io.Discard}}
+	r.cluster = &cluster{members: []*member{{host: "broker-a", listen: ln.Addr().String()}}}
 	r.result.Backlog = &backlogResult{}
 	if err := r.fill(t.Context()); err == nil || !strings.Contains(err.Error(), "out of memory") {
 		t.Errorf("error %v", err)

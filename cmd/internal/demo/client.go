@@ -30,7 +30,7 @@ type ending struct {
 type client struct {
 	name  string
 	index int
-	run   *run
+	crew  *crew
 
 	mu      sync.Mutex
 	leaving bool
@@ -50,9 +50,9 @@ func (c *client) connect(ctx context.Context, addr string) error {
 	c.mu.Lock()
 	c.raw, c.left = raw, make(chan struct{})
 	c.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, c.run.cfg.StartTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.crew.cfg.StartTimeout)
 	defer cancel()
-	conn, err := stomp.ConnectWithContext(ctx, &watched{Conn: raw, client: c}, stomp.ConnOpt.Logger(quiet{c.run.log}))
+	conn, err := stomp.ConnectWithContext(ctx, &watched{Conn: raw, client: c}, stomp.ConnOpt.Logger(quiet{c.crew.cfg.Logger}))
 	if err != nil {
 		raw.Close()
 		return fmt.Errorf("%s: connect to %s: %w", c.name, addr, err)
@@ -92,7 +92,7 @@ func (c *client) fail(err error) {
 	}
 	c.mu.Unlock()
 	if first {
-		c.run.clientBroke(c.name, err)
+		c.crew.clientBroke(c.name, err)
 	}
 }
 

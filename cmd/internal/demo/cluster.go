@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,7 +18,8 @@ const pollEvery = 5 * time.Millisecond
 
 // member is one broker: the host that it runs on as DNS sees it, and its process, which changes with every kill.
 type member struct {
-	host    string // label in the zone, and name of the log
+	host    string   // label in the zone, and name of the log
+	stores  []string // the flags that say which stores it serves
 	process *child
 	listen  string // host:port, kept over restarts
 	gossip  string
@@ -33,31 +35,54 @@ func (m *member) endpoint() string {
 	return m.listen
 }
 
-// cluster is everything of a run that is not a client: two brokers on one directory, DNS, and a sidecar.
+// cluster is everything of a run that is not a client: brokers, DNS, and a sidecar.
 type cluster struct {
 	cfg     Config
 	dir     string
 	kids    *nursery
 	dns     *nameServer
-	members [2]*member
+	members []*member
 	sidecar struct {
 		process               *child
 		listen, admin, gossip string
+		groups                map[string]string // where it listens for groups, by their names
 	}
 	http http.Client
 }
 
-// start brings everything up: brokers first, then what looks for them. On an error the caller closes what there is.
-func (c *cluster) start(ctx context.Context) error {
+// newCluster makes one in a folder of its own; nothing runs yet. With cfg.Verbose, what the processes log is shown between the lines of the timeline.
+func newCluster(cfg Config, lines *timeline) (*cluster, error) {
+	if cfg.Binary == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, fmt.Errorf("find own binary: %w", err)
+		}
+		cfg.Binary = self
+	}
+	dir, err := os.MkdirTemp("", "understudy-demo-")
+	if err != nil {
+		return nil, fmt.Errorf("make a folder for the demo: %w", err)
+	}
+	var tee io.Writer
+	if cfg.Verbose {
+		tee = lines
+	}
+	c := &cluster{cfg: cfg, dir: dir, kids: newNursery(cfg.Binary, dir, tee)}
 	c.http.Transport = &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 2}
+	return c, nil
+}
+
+// startPair brings two brokers on one directory up, and then what looks for them. On an error the caller closes what there is.
+func (c *cluster) startPair(ctx context.Context) error {
 	var err error
 	if c.dns, err = startDNS(); err != nil {
 		return err
 	}
-	for i, host := range []string{"broker-a", "broker-b"} {
-		c.members[i] = &member{host: host}
+	for _, host := range []string{"broker-a", "broker-b"} {
+		m := &member{host: host, stores: []string{"--store", filepath.Join(c.dir, "store")}}
+		c.members = append(c.members, m)
 		if c.cfg.Fault == FaultReset {
-			if c.members[i].front, err = startForwarder(); err != nil {
+			if m.front, err = startForwarder(); err != nil {
 				return err
 			}
 		}
@@ -100,8 +125,8 @@ func (c *cluster) startBroker(ctx context.Context, m *member) error {
 func (c *cluster) tryBroker(ctx context.Context, m *member, listen string) error {
 	file := filepath.Join(c.dir, m.host+".addr")
 	_ = os.Remove(file)
-	args := []string{"broker", "--store", filepath.Join(c.dir, "store"), "--listen", listen, "--name", m.host, "--takeover", "kill",
-		"--gossip-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--addr-file", file}
+	args := append([]string{"broker", "--listen", listen, "--name", m.host, "--takeover", "kill", "--gossip-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
+		"--addr-file", file}, m.stores...)
 	if m.front != nil {
 		args = append(args, "--advertise", m.front.addr())
 	}
@@ -109,7 +134,7 @@ func (c *cluster) tryBroker(ctx context.Context, m *member, listen string) error
 		args = append(args, "--max-memory", strconv.FormatInt(c.cfg.MaxMemory, 10))
 	}
 	for _, other := range c.members {
-		if other != nil && other != m && other.gossip != "" {
+		if other != m && other.gossip != "" {
 			args = append(args, "--gossip-join", other.gossip)
 		}
 	}
@@ -128,10 +153,11 @@ func (c *cluster) tryBroker(ctx context.Context, m *member, listen string) error
 	return nil
 }
 
-func (c *cluster) startSidecar(ctx context.Context) error {
+// startSidecar starts one that finds the brokers by DNS and hears of them by gossip; more are flags beside these.
+func (c *cluster) startSidecar(ctx context.Context, more ...string) error {
 	file := filepath.Join(c.dir, "sidecar.addr")
-	args := []string{"sidecar", "--listen", "127.0.0.1:0", "--srv", service, "--dns-server", c.dns.addr, "--gossip-listen", "127.0.0.1:0",
-		"--admin-listen", "127.0.0.1:0", "--addr-file", file}
+	args := append([]string{"sidecar", "--listen", "127.0.0.1:0", "--srv", service, "--dns-server", c.dns.addr, "--gossip-listen", "127.0.0.1:0",
+		"--admin-listen", "127.0.0.1:0", "--addr-file", file}, more...)
 	for _, m := range c.members {
 		args = append(args, "--gossip-join", m.gossip)
 	}
@@ -144,13 +170,19 @@ func (c *cluster) startSidecar(ctx context.Context) error {
 		return err
 	}
 	c.sidecar.listen, c.sidecar.admin, c.sidecar.gossip = addrs["listen"], addrs["admin"], addrs["gossip"]
+	c.sidecar.groups = map[string]string{}
+	for name, addr := range addrs {
+		if group, ok := strings.CutPrefix(name, "listen-"); ok {
+			c.sidecar.groups[group] = addr
+		}
+	}
 	return nil
 }
 
 // awaitAddrs waits for a process to say where it listens.
 func (c *cluster) awaitAddrs(ctx context.Context, p *child, file string) (map[string]string, error) {
 	addrs := map[string]string{}
-	err := c.await(ctx, c.cfg.StartTimeout, p.name+" to come up", func() (bool, error) {
+	err := await(ctx, c.cfg.StartTimeout, p.name+" to come up", func() (bool, error) {
 		text, err := os.ReadFile(file)
 		if errors.Is(err, os.ErrNotExist) {
 			return false, p.ended()
@@ -166,7 +198,7 @@ func (c *cluster) awaitAddrs(ctx context.Context, p *child, file string) (map[st
 }
 
 // await polls until done says so; its error ends the wait.
-func (c *cluster) await(ctx context.Context, limit time.Duration, what string, done func() (bool, error)) error {
+func await(ctx context.Context, limit time.Duration, what string, done func() (bool, error)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("waited %v for %s", limit, what))
 	defer cancel()
 	tick := time.NewTicker(pollEvery)
@@ -192,6 +224,9 @@ func (c *cluster) stop(ctx context.Context) error {
 		}
 	}
 	for _, m := range c.members {
+		if m.process == nil {
+			continue
+		}
 		if err := m.process.stop(ctx); err != nil {
 			return err
 		}
@@ -203,7 +238,7 @@ func (c *cluster) stop(ctx context.Context) error {
 func (c *cluster) close() {
 	c.kids.close()
 	for _, m := range c.members {
-		if m != nil && m.front != nil {
+		if m.front != nil {
 			m.front.close()
 		}
 	}

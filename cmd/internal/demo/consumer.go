@@ -31,6 +31,8 @@ type consumer struct {
 	todo   chan delivery // to the acknowledging half; never more than prefetch are unacknowledged, so it never blocks
 	rng    *rand.Rand
 	idle   chan struct{} // closed when the acknowledging half has ended
+
+	transactions bool
 }
 
 type delivery struct {
@@ -80,13 +82,13 @@ func (c *consumer) consume() {
 }
 
 func (c *consumer) receive(msg *stomp.Message) {
-	c.run.silence.note(c.index)
-	m, ok := identify(c.run.cfg.Seed, msg.Body, c.run.cfg.Payload)
+	c.crew.silence.note(c.index)
+	m, ok := identify(c.crew.cfg.Seed, msg.Body, c.crew.cfg.Payload)
 	if !ok {
-		c.run.ledger.phantom(c.number)
+		c.crew.ledger.phantom(c.number)
 		return
 	}
-	c.run.ledger.receive(c.number, m)
+	c.crew.ledger.receive(c.number, m)
 	if c.mode != stomp.AckAuto {
 		c.todo <- delivery{msg, m, time.Now().Add(c.work())}
 	}
@@ -145,7 +147,7 @@ func (c *consumer) settle(pending []delivery, now time.Time) ([]delivery, error)
 	}
 	size, ack := 1, c.ackEach
 	switch {
-	case c.run.cfg.Transactions:
+	case c.transactions:
 		size, ack = perTransaction, c.ackTogether
 	case c.mode == stomp.AckClient:
 		size, ack = cumulativeOf, c.ackLast
@@ -159,7 +161,7 @@ func (c *consumer) settle(pending []delivery, now time.Time) ([]delivery, error)
 			return rest, fmt.Errorf("acknowledge up to message %d of producer %d: %w", last.seq, last.producer, err)
 		}
 		for _, d := range batch {
-			c.run.ledger.acknowledge(d.m)
+			c.crew.ledger.acknowledge(d.m)
 		}
 	}
 	return rest, nil

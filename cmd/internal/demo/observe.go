@@ -31,7 +31,7 @@ type brokerState struct {
 
 // awaitActive waits for m to own the store.
 func (c *cluster) awaitActive(ctx context.Context, m *member) (epoch uint64, since time.Time, err error) {
-	err = c.await(ctx, c.cfg.TakeoverTimeout, m.host+" to become active", func() (bool, error) {
+	err = await(ctx, c.cfg.TakeoverTimeout, m.host+" to become active", func() (bool, error) {
 		state, err := c.state(ctx, m)
 		epoch, since = state.Epoch, state.Since
 		return err == nil && state.Role == "active", m.process.ended()
