@@ -31,30 +31,35 @@ func parseEpoch(name string) (uint64, bool) {
 func claim(d *disk, top uint64) (uint64, *markFile, error) {
 	for range maxClaims {
 		top++
-		if top > maxEpoch {
-			return 0, nil, fmt.Errorf("claim epoch: %d is the last", uint64(maxEpoch))
+		m, err := claimOne(d, top)
+		if !errors.Is(err, fs.ErrExist) {
+			return top, m, err
 		}
-		f, err := d.create(epochName(top))
-		if errors.Is(err, fs.ErrExist) {
-			continue
-		}
-		if err != nil {
-			return 0, nil, fmt.Errorf("claim epoch %d: %w", top, err)
-		}
-		err = d.write(f, make([]byte, markSlots*sectorSize), 0)
-		if err == nil {
-			err = d.sync(f)
-		}
-		if err == nil {
-			err = d.syncDir()
-		}
-		if err != nil {
-			f.Close()
-			return 0, nil, fmt.Errorf("claim epoch %d: %w", top, err)
-		}
-		return top, &markFile{disk: d, file: f, epoch: top, next: epochName(top + 1)}, nil
 	}
 	return 0, nil, fmt.Errorf("claim epoch: %d others were faster", maxClaims)
+}
+
+// claimOne claims the epoch e, or returns fs.ErrExist if somebody else has.
+func claimOne(d *disk, e uint64) (*markFile, error) {
+	if e > maxEpoch {
+		return nil, fmt.Errorf("claim epoch: %d is the last", uint64(maxEpoch))
+	}
+	f, err := d.create(epochName(e))
+	if err != nil {
+		return nil, fmt.Errorf("claim epoch %d: %w", e, err)
+	}
+	err = d.write(f, make([]byte, markSlots*sectorSize), 0)
+	if err == nil {
+		err = d.sync(f)
+	}
+	if err == nil {
+		err = d.syncDir()
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("claim epoch %d: %w", e, err)
+	}
+	return &markFile{disk: d, file: f, epoch: e, next: epochName(e + 1)}, nil
 }
 
 // fenced says whether a later owner exists. It follows every sync and precedes every acknowledgement. The next epoch alone is looked for: epochs are

@@ -67,8 +67,9 @@ type Options struct {
 	MaxRecord    int           // octets of payload; 16 MiB, at most 256 MiB
 	LockPoll     time.Duration // how often a candidate tries the lock; 2 ms
 	Takeover     Takeover      // strict
-	// TakeoverAfter is how long the owner's heart-beat in LOCK may stand still before a candidate with Takeover Kill ends the owner; 1 s.
-	// At least 200 ms: the owner beats every 50 ms.
+	// TakeoverAfter is how long the owner's heart-beat in LOCK may stand still before a candidate with Takeover Kill ends the owner, 1 s, or one
+	// with Lease takes the store from it, 10 s. At least 200 ms: the owner beats every 50 ms. For Lease it should be at least twice the time after
+	// which a client's connection to a silent owner is given up: a client that still hears the old owner may get a message again from the new one.
 	TakeoverAfter time.Duration
 	Node          string // who we are, for LOCK, the other candidates and logs; at most 128 octets are kept. Each server has its own
 
@@ -130,6 +131,7 @@ type Takeover uint8
 const (
 	Strict Takeover = iota // wait for the lock, for ever
 	Kill                   // same host: SIGKILL the owner by pidfd once its heart-beat has stood still for TakeoverAfter
+	Lease                  // any host: claim the next epoch in spite of the lock once the heart-beat has stood still for TakeoverAfter
 )
 
 // Owner is what LOCK says.
@@ -156,6 +158,7 @@ const (
 	defaultRecord  = 16 << 20
 	defaultPoll    = 2 * time.Millisecond
 	defaultSilence = time.Second
+	defaultLease   = 10 * time.Second
 	minSilence     = 4 * beatEvery
 	beatEvery      = 50 * time.Millisecond
 	maxNode        = 128
@@ -184,7 +187,8 @@ type Journal struct {
 	stopBeat func()
 	closeErr error
 
-	others     observer // the heart-beat's
+	others     observer // the heart-beat's, as the next
+	lockless   bool     // LOCK is not ours, and we could not help it
 	candidates atomic.Pointer[[]Candidate]
 
 	mu      sync.Mutex
@@ -246,6 +250,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.TakeoverAfter <= 0 {
 		o.TakeoverAfter = defaultSilence
+		if o.Takeover == Lease {
+			o.TakeoverAfter = defaultLease
+		}
 	}
 	o.TakeoverAfter = max(o.TakeoverAfter, minSilence)
 	o.Node = o.Node[:min(len(o.Node), maxNode)]

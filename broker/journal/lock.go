@@ -15,7 +15,7 @@ const (
 )
 
 // lockFile is LOCK: the lock that keeps a second owner away while the first lives, and the pulse by which candidates see that it does. It is never
-// renamed or deleted. It is not what makes a store safe (that is the epoch); it keeps owners from fencing each other for nothing.
+// deleted, and replaced only where a lock is stolen from an owner that shows no life (see lease.go). It is not what makes a store safe (that is the epoch); it keeps owners from fencing each other for nothing.
 type lockFile struct {
 	file   *os.File
 	before pulse // the last owner's; zero if there was none, or none that could be read

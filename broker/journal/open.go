@@ -84,10 +84,7 @@ func (j *Journal) start(visit func(Record) (Account, error), c *copied, cold str
 	if j.store, err = loadStore(j.disk, used); err != nil {
 		return err
 	}
-	if j.epoch, j.mark, err = claim(j.disk, top); err != nil {
-		return err
-	}
-	if err := j.lock.own(j.mark); err != nil {
+	if err := j.claim(top); err != nil {
 		return err
 	}
 	claimed := time.Now()
@@ -105,6 +102,21 @@ func (j *Journal) start(visit func(Record) (Account, error), c *copied, cold str
 	j.log.Info("journal is open", "uuid", j.store, "epoch", j.epoch, "records", r.records, "copied", j.stats.Copied, "cold", j.stats.Cold,
 		"segments", j.stats.Segments, "by-index", r.viaIndex, "next", j.cur.next, "claim", claimed.Sub(begin), "replay", replayed.Sub(claimed), "begin", time.Since(replayed))
 	return nil
+}
+
+// claim makes the next epoch ours, which it is already where the lock was stolen.
+func (j *Journal) claim(top uint64) (err error) {
+	if j.mark = j.lock.claimed(); j.mark != nil {
+		j.epoch = j.mark.epoch
+		return nil
+	}
+	if !j.opt.noLock && !j.lock.ours(j.disk) { // we were stopped since we had it, and would fence whoever lives
+		return fmt.Errorf("%w: there is another %s while its next owner was about to claim an epoch", ErrFenced, j.disk.at(lockName))
+	}
+	if j.epoch, j.mark, err = claim(j.disk, top); err != nil {
+		return err
+	}
+	return j.lock.own(j.mark)
 }
 
 // recover reads the log behind the copy, or all of it where there is none or where it does not fit.
@@ -241,8 +253,23 @@ func (j *Journal) pulse() error {
 		if err := j.checked.look(m); err != nil {
 			return err
 		}
+		if !j.opt.noLock {
+			j.keepLock()
+		}
 	}
 	return j.lock.beat()
+}
+
+// keepLock sees to it that candidates find our lock. That it fails is said once: the store stays ours.
+func (j *Journal) keepLock() {
+	mended, err := j.lock.keep(j.disk)
+	switch {
+	case mended:
+		j.log.Warn("LOCK was another file, or gone: an owner that lives has put its own back")
+	case err != nil && !j.lockless:
+		j.log.Error("LOCK is another file, or gone, and cannot be put back: other candidates may take the store over", "err", err)
+	}
+	j.lockless = err != nil
 }
 
 // observe looks who stands for the store. What cannot be seen is not there: nothing but an order rests on it.

@@ -112,6 +112,9 @@ func (r *recovery) list() ([]place, error) {
 		if p, ok := parseIndexName(name); ok {
 			r.indexes[p] = true
 		}
+		if e, ok := parseLockName(name); ok && e < r.ours {
+			r.litter = append(r.litter, name) // of a thief that died
+		}
 	}
 	sortPlaces(places)
 	return places, nil

@@ -37,7 +37,13 @@ func acquire(ctx context.Context, d *disk, opt Options, log *slog.Logger, f *fol
 	c.here = newPresence(d, opt.Node, log)
 	c.others = observer{lister: lister{disk: d, self: fileFor(opt.Node)}}
 	defer c.here.end()
-	if err := c.wait(ctx); err != nil {
+	if c.top, _, err = claims(d); err == nil {
+		var stolen *lockFile
+		if stolen, err = c.wait(ctx); stolen != nil {
+			return stolen, nil
+		}
+	}
+	if err != nil {
 		c.file.Close()
 		return nil, err
 	}
@@ -85,6 +91,7 @@ type candidate struct {
 	follow *follower // may be nil
 	watch  watch
 	killed pulse
+	top    uint64 // epoch that is known
 
 	here      *presence
 	others    observer
@@ -97,17 +104,18 @@ type candidate struct {
 	access    time.Time
 }
 
-func (c *candidate) wait(ctx context.Context) error {
+// wait returns when the lock is ours: c.file is locked, or, where it was stolen, what it returns is.
+func (c *candidate) wait(ctx context.Context) (stolen *lockFile, err error) {
 	tick := time.NewTicker(c.opt.LockPoll)
 	defer tick.Stop()
 	for {
 		now := time.Now()
 		if err := c.stand(now); err != nil {
-			return err
+			return nil, err
 		}
 		got, err := c.try(now)
 		if err != nil || got {
-			return err
+			return nil, err
 		}
 		p, err := readPulse(c.file)
 		if c.watch.look(now, p, err == nil) {
@@ -116,12 +124,17 @@ func (c *candidate) wait(ctx context.Context) error {
 		if c.opt.Takeover == Kill && c.watch.frozen() {
 			c.end()
 		}
+		if c.due() {
+			if l, err := c.steal(ctx, now); err != nil || l != nil {
+				return l, err
+			}
+		}
 		if c.follow.poll() && ctx.Err() == nil {
 			continue // it is behind: to wait would only make a take-over longer
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w", c.disk.at(lockName), context.Cause(ctx))
+			return nil, fmt.Errorf("wait for %s: %w", c.disk.at(lockName), context.Cause(ctx))
 		case <-tick.C:
 		}
 	}
@@ -142,6 +155,11 @@ func (c *candidate) stand(now time.Time) error {
 		c.looked = now
 		if err := c.relook(); err != nil {
 			return err
+		}
+		if c.opt.Takeover == Lease {
+			if err := c.claimed(); err != nil {
+				return err
+			}
 		}
 	}
 	if err := c.here.show(now, c.opt.Standing(), c.follow.warm(now)); err != nil {
@@ -221,15 +239,11 @@ func (c *candidate) try(now time.Time) (bool, error) {
 			return false, err
 		}
 	}
-	if c.opt.Turn.TryLock() {
-		defer c.opt.Turn.Unlock()
-	} else if now.Sub(c.free) < c.delay()+turnWait {
-		return false, nil
-	}
-	if err := c.here.show(now, c.opt.Standing(), c.here.card.Warm); err != nil {
+	unlock, err := c.turn(now, now.Sub(c.free) < c.delay()+turnWait)
+	if unlock == nil {
 		return false, err
 	}
-	c.order()
+	defer unlock()
 	if now.Sub(c.free) < c.delay() {
 		return false, nil
 	}
@@ -249,6 +263,23 @@ func (c *candidate) try(now time.Time) (bool, error) {
 	c.file.Close()
 	c.file, c.free = f, time.Time{}
 	return false, nil
+}
+
+// turn keeps other stores of this process from taking a step between our look at its standing and Won. unlock is nil when one of them is at it, and we
+// may wait for it, or there is an error.
+func (c *candidate) turn(now time.Time, wait bool) (unlock func(), err error) {
+	unlock = func() {}
+	if c.opt.Turn.TryLock() {
+		unlock = c.opt.Turn.Unlock
+	} else if wait {
+		return nil, nil
+	}
+	if err := c.here.show(now, c.opt.Standing(), c.here.card.Warm); err != nil {
+		unlock()
+		return nil, err
+	}
+	c.order()
+	return unlock, nil
 }
 
 // delay is how long the lock must have been free for us to take it.

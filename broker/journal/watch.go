@@ -55,6 +55,9 @@ func (w *watch) look(now time.Time, p pulse, ok bool) (report bool) {
 	return false
 }
 
+// alive takes in a sign of life that is not in LOCK.
+func (w *watch) alive() { w.silent, w.tell = 0, w.after }
+
 func (w *watch) owner() Owner {
 	return Owner{Epoch: w.pulse.Epoch, Node: w.pulse.Node, PID: w.pulse.PID, Silent: w.silent}
 }
