@@ -91,7 +91,7 @@ var mutants = []mutant{
 		"errors.Join(r.disk.sync(f), f.Close())", "errors.Join(f.Close())",
 	}},
 	{"epoch not synced when it is claimed", "TestOrderOfTakeOver", "epoch.go", []string{
-		"			err = d.syncDir()\n", "			err = nil\n",
+		"		err = d.syncDir()\n", "		err = nil\n",
 	}},
 	{"opening group need not be whole", "TestHeadAndItsRecordAreOne", "replay.go", []string{
 		"c.begun = c.begun || h.flags&flagOpens != 0", "c.begun = true",
