@@ -41,10 +41,12 @@ var rules = map[string]rule{
 	"proxy":                      {ours: []string{"routing", "session/relay", "session", "health"}, why: "the proxy brings sessions to brokers and knows no protocol"},
 	"broker/journal":             {third: []string{"golang.org/x/sys"}, why: "the journal knows records, not messages"},
 	"broker/journal/journaltest": {ours: []string{"broker/journal"}, why: "it checks what tests leave, and is imported by tests only"},
+	"broker/journal/fencemodel":  {pure: true, why: "a model of the fencing rules stands beside the code, and is used by its own tests only"},
 	"broker/selector":            {pure: true, why: "a selector is a function of a text and headers"},
 	"broker":                     {ours: []string{"broker/journal", "broker/selector", "session/stomp/frame"}, third: []string{"golang.org/x/crypto", "golang.org/x/sys"}, why: "the broker shares the codec with the sidecar, and nothing else"},
 	"cmd/understudy":             {ours: []string{"*"}, third: []string{"github.com/urfave/cli/v2"}, why: "flags and wiring live here"},
 	"cmd/internal/admin":         {why: "admin shows snapshots that it is handed"},
+	"cmd/internal/overview":      {why: "the overview knows servers by what they show, and would else show what only this build has"},
 	"cmd/internal/ops":           {ours: []string{"health", "session/stomp/frame"}, why: "what commands share"},
 	"cmd/internal/demo":          {third: []string{"github.com/go-stomp/stomp/v3", "github.com/miekg/dns"}, why: "the demo looks at the product from outside, through its binary"},
 }
@@ -53,7 +55,8 @@ var rules = map[string]rule{
 const metricsModule = "github.com/VictoriaMetrics/metrics"
 
 // forTests may be imported by _test.go files everywhere.
-var forTests = []string{"pgregory.net/rapid", module + "/session/sessiontest", module + "/proxy/certtest", module + "/broker/journal/journaltest"}
+var forTests = []string{"pgregory.net/rapid", module + "/session/sessiontest", module + "/proxy/certtest", module + "/broker/journal/journaltest",
+	module + "/broker/journal/fencemodel"}
 
 // impure are packages that a pure one must not import, and functions that it must not call.
 var (
