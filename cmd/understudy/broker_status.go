@@ -1,66 +1,32 @@
 package main
 
 import (
-	"time"
-
 	"github.com/understudy-mq/understudy/broker"
+	"github.com/understudy-mq/understudy/cmd/internal/overview"
 )
 
-// brokerStatus is the broker's part of /status.
-type brokerStatus struct {
-	Node        string        `json:"node"`
-	Listen      string        `json:"listen"`
-	Connections int           `json:"connections"`
-	Stores      []storeStatus `json:"stores"`
-}
-
-// storeStatus is the broker's share in one store.
-type storeStatus struct {
-	Name       string    `json:"name"`
-	Dir        string    `json:"dir"`
-	Own        bool      `json:"own"`
-	Role       string    `json:"role"`
-	Since      time.Time `json:"since"`
-	UUID       string    `json:"uuid,omitempty"`
-	Epoch      uint64    `json:"epoch,omitempty"`
-	Owner      any       `json:"owner,omitempty"`
-	Copy       any       `json:"copy,omitempty"` // a standby's
-	Sessions   int       `json:"sessions"`
-	Absent     int       `json:"absent"`
-	Queues     int       `json:"queues"`
-	Messages   int       `json:"messages"`
-	Out        int       `json:"out"`
-	Bytes      int64     `json:"bytes"`
-	Damaged    int       `json:"damaged_queues,omitempty"`
-	RecoveryMS float64   `json:"recovery_ms,omitempty"`
-	Recovered  int       `json:"recovered_records,omitempty"`
-	Copied     int       `json:"copied_records,omitempty"` // of those: while it stood by
-	DiskFull   bool      `json:"disk_full,omitempty"`
-	MemoryFull bool      `json:"memory_full,omitempty"`
-	Error      string    `json:"error,omitempty"`
-}
-
-func describeBroker(s broker.Status) brokerStatus {
-	d := brokerStatus{Node: s.Node, Listen: s.Addr, Connections: s.Connections}
+// describeBroker is the broker's part of /status.
+func describeBroker(s broker.Status) overview.Broker {
+	d := overview.Broker{Node: s.Node, Listen: s.Addr, Connections: s.Connections, Stores: []overview.Store{}}
 	for _, store := range s.Stores {
 		d.Stores = append(d.Stores, describeStore(store))
 	}
 	return d
 }
 
-func describeStore(s broker.StoreStatus) storeStatus {
-	d := storeStatus{
+// describeStore is the broker's share in one store.
+func describeStore(s broker.StoreStatus) overview.Store {
+	d := overview.Store{
 		Name: s.Name, Dir: s.Dir, Own: s.Own, Role: string(s.Role), Since: s.Since, UUID: s.UUID, Epoch: s.Epoch, Sessions: s.Sessions,
 		Absent: s.Absent, Queues: s.Queues, Messages: s.Messages, Out: s.Out, Bytes: s.Bytes, Damaged: s.Damaged, RecoveryMS: s.Recovery.Seconds() * 1e3, Recovered: s.Recovered,
-		Copied: s.Copied,
+		Copied: s.Copied, DiskFull: s.DiskFull, MemoryFull: s.MemoryFull,
 	}
 	if s.Role == broker.Standby && s.Owner.PID != 0 {
-		d.Owner = map[string]any{"node": s.Owner.Node, "pid": s.Owner.PID, "epoch": s.Owner.Epoch, "silent_ms": s.Owner.Silent.Milliseconds()}
+		d.Owner = &overview.Holder{Node: s.Owner.Node, PID: s.Owner.PID, Epoch: s.Owner.Epoch, SilentMS: s.Owner.Silent.Milliseconds()}
 	}
 	if s.Role == broker.Standby {
-		d.Copy = map[string]any{"epoch": s.Copy.Epoch, "applied": s.Copy.Applied, "proved": s.Copy.Proved, "records": s.Copy.Records, "cold": s.Copy.Cold}
+		d.Copy = &overview.Copy{Epoch: s.Copy.Epoch, Applied: uint64(s.Copy.Applied), Proved: uint64(s.Copy.Proved), Records: s.Copy.Records, Cold: s.Copy.Cold}
 	}
-	d.DiskFull, d.MemoryFull = s.DiskFull, s.MemoryFull
 	if s.Err != nil {
 		d.Error = s.Err.Error()
 	}

@@ -25,7 +25,7 @@ const (
 	exitDamaged = 3
 )
 
-const description = `Exit codes: 0 all is well; 1 it failed while running, as a broker does whose disk fails or whose store another took over, or the demo's verdict is bad;
+const description = `Exit codes: 0 all is well; 1 it failed while running, as a broker does whose disk fails or whose store another took over, the demo's verdict is bad, or a store is in nobody's hands;
 2 the command line cannot work; 3 the journal is damaged, and nothing was changed. Each flag can be given by the environment variable named beside it.`
 
 func main() { os.Exit(run(context.Background(), os.Args, os.Stdout, os.Stderr)) }
@@ -39,7 +39,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.Is(err, errVerdict):
+	case errors.Is(err, errVerdict), errors.Is(err, errUnheld):
 		return exitFailed
 	}
 	fmt.Fprintf(stderr, "understudy: %s\n", oneLine(err.Error()))
@@ -63,7 +63,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Version: version(), HideVersion: true, Writer: stdout, ErrWriter: stderr,
 		OnUsageError:   usageError,
 		ExitErrHandler: func(*cli.Context, error) {}, // run decides, only main exits
-		Commands:       []*cli.Command{sidecarCommand(), brokerCommand(), journalCommand(), demoCommand(), versionCommand()},
+		Commands:       []*cli.Command{sidecarCommand(), brokerCommand(), statusCommand(), journalCommand(), demoCommand(), versionCommand()},
 		Action: func(c *cli.Context) error {
 			if name := c.Args().First(); name != "" {
 				return &ops.UsageError{Hint: fmt.Sprintf("there is no command %q; see understudy --help", name)}
