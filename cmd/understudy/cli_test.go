@@ -106,7 +106,7 @@ func TestUsage(t *testing.T) {
 		{"a standby of nothing", []string{"broker", "--standby"}, "", 2, []string{"--standby", "--stand-for", "--stand-for-all"}},
 		{"no such way back", append(broker, "--failback", "never"), "", 2, []string{"--failback", `"never"`, "auto or manual"}},
 		{"a way back at once", append(broker, "--failback-after", "0s"), "", 2, []string{"--failback-after", "more than 0"}},
-		{"bad takeover", append(broker, "--takeover", "maybe"), "", 2, []string{"--takeover", `"maybe"`, "strict"}},
+		{"bad takeover", append(broker, "--takeover", "maybe"), "", 2, []string{"--takeover", `"maybe"`, "strict, kill or lease"}},
 		{"negative patience", append(broker, "--takeover-after", "-1s"), "", 2, []string{"--takeover-after", "negative"}},
 		{"bad log level", append(broker, "--log-level", "loud"), "", 2, []string{"--log-level", `"loud"`, "debug, info, warn or error"}},
 		{"bad log format", broker, "UNDERSTUDY_LOG_FORMAT=xml", 2, []string{"--log-format", `"xml"`, "text or json"}},

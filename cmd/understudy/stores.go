@@ -22,8 +22,8 @@ func storeFlags() []cli.Flag {
 		yes("standby", false, "This server owns no store and only stands for others; must be said when there is no --store."),
 		text("failback", "auto", "When a store that another server has taken over returns to its owner: auto is once the owner is back, manual is by `understudy broker handover`."),
 		duration("failback-after", 30*time.Second, "How long an owner must have been back, without a break, before its store returns to it by itself."),
-		text("takeover", "strict", "What a standby does about an owner that shows no life: strict waits for the lock, kill ends the owner (same host only)."),
-		duration("takeover-after", 0, "How long an owner must have shown no life before --takeover kill acts; 0 means 1s."),
+		text("takeover", "strict", "What a standby does about an owner that shows no life: strict waits for its lock, kill ends its process (same host only), lease takes the store in spite of its lock (any host)."),
+		duration("takeover-after", 0, "How long an owner must have shown no life before --takeover kill or lease acts; 0 means 1s for kill and 10s for lease, which needs twice the time after which sidecars leave a silent broker."),
 		number("rank", 0, "Of servers with equally many stores, those with a higher rank let those with a lower one go first."),
 	}
 }
@@ -35,13 +35,14 @@ var takeovers = map[string]struct {
 }{
 	"strict": {journal.Strict, time.Second},
 	"kill":   {journal.Kill, time.Second},
+	"lease":  {journal.Lease, 10 * time.Second},
 }
 
 // takeover reads what may be done about an owner that shows no life.
 func (v *values) takeover() (journal.Takeover, time.Duration) {
 	how, known := takeovers[v.text("takeover")]
 	if !known {
-		v.fail("takeover", v.text("takeover"), "must be strict or kill")
+		v.fail("takeover", v.text("takeover"), "must be strict, kill or lease")
 	}
 	after := v.notNegative("takeover-after")
 	if after == 0 {

@@ -79,6 +79,8 @@ func TestTakeoverFlags(t *testing.T) {
 	}{
 		{"", journal.Strict, time.Second},
 		{"--takeover kill", journal.Kill, time.Second},
+		{"--takeover lease", journal.Lease, 10 * time.Second},
+		{"--takeover lease --takeover-after 4s", journal.Lease, 4 * time.Second},
 		{"--takeover kill --takeover-after 300ms", journal.Kill, 300 * time.Millisecond},
 	} {
 		s := settingsOf(t, append([]string{"--store", "a=/s/a"}, strings.Fields(c.args)...)...)
