@@ -15,7 +15,10 @@ import (
 	"github.com/understudy-mq/understudy/broker/journal/journaltest"
 )
 
-var staleTrials = flag.Int("stale", 6, "owners to be stopped, replaced and woken")
+var staleTrials = flag.Int("stale", 20, "owners to be stopped, replaced and woken")
+
+// staleSegment is the size of these stores' segments. They are checked twice in every trial, which takes seconds for larger ones under the race detector.
+const staleSegment = "--segment=4MiB"
 
 // stale is an owner with clients that is stopped, with more from them in its sockets, while another takes its store.
 type stale struct {
@@ -30,7 +33,7 @@ type stale struct {
 // newStale starts an owner whose clients have set up all that a server may say without another sync.
 func newStale(t *testing.T) *stale {
 	s := &stale{t: t, dir: t.TempDir(), clients: map[string]*talker{}, before: map[string]string{}, since: map[string]string{}}
-	s.owner = launchBroker(t, s.dir, "--name", "owner").serves()
+	s.owner = launchBroker(t, s.dir, staleSegment, "--name", "owner").serves()
 	for _, name := range []string{"producer", "consumer", "browser", "subscriber", "slow"} {
 		s.clients[name] = talk(t, s.owner.addrs["listen"])
 	}
@@ -78,7 +81,7 @@ func (s *stale) replace() {
 	if err := os.Remove(filepath.Join(s.dir, "LOCK")); err != nil {
 		s.t.Fatal(err)
 	}
-	s.heir = launchBroker(s.t, s.dir, "--name", "heir").serves()
+	s.heir = launchBroker(s.t, s.dir, staleSegment, "--name", "heir").serves()
 	if early := 300*time.Millisecond - time.Since(stopped); early > 0 {
 		time.Sleep(early)
 	}
@@ -134,7 +137,7 @@ func TestWokenOwnerSaysNothing(t *testing.T) {
 			journaltest.Check(t, s.dir, readable) // what the heir's log names is there
 			s.heir.signal(syscall.SIGKILL)
 			s.heir.exit()
-			last := launchBroker(t, s.dir).serves() // reads all of it again
+			last := launchBroker(t, s.dir, staleSegment).serves() // reads all of it again
 			c := talk(t, last.addrs["listen"])
 			c.subscribe("s", "/queue/a", "client-individual")
 			if got := c.bodies(100 * time.Millisecond); !slices.Equal(got, s.stored) {
@@ -156,7 +159,7 @@ func TestWokenOwnerConfirmedOnlyWhatIsStored(t *testing.T) {
 	for i := range trials {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			dir := t.TempDir()
-			owner := launchBroker(t, dir).serves()
+			owner := launchBroker(t, dir, staleSegment).serves()
 			c := talk(t, owner.addrs["listen"])
 			sent := make(chan int)
 			go func() {
@@ -176,7 +179,7 @@ func TestWokenOwnerConfirmedOnlyWhatIsStored(t *testing.T) {
 			if err := os.Remove(filepath.Join(dir, "LOCK")); err != nil {
 				t.Fatal(err)
 			}
-			heir := launchBroker(t, dir).serves()
+			heir := launchBroker(t, dir, staleSegment).serves()
 			time.Sleep(300 * time.Millisecond)
 			owner.signal(syscall.SIGCONT)
 			for {
