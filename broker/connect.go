@@ -13,6 +13,7 @@ type hello struct {
 	version frame.Version
 	in, out time.Duration // heart-beats that the client offers and wants; 0: none
 	paired  bool          // speaks headers of ours, as a sidecar or a probe does
+	probe   bool          // only asks what this server is
 	sidecar bool
 	session sessionID
 	attempt uint64
@@ -43,6 +44,7 @@ func parseHello(f *frame.Frame) (h hello, bad *fault) {
 	for name := range f.Headers {
 		h.paired = h.paired || bytes.HasPrefix(name, []byte(frame.PairedPrefix))
 	}
+	_, h.probe = f.Get(frame.HeaderProbe)
 	h.store, h.client = string(f.Value(frame.HeaderStore)), string(f.Value("client-id")) // CONNECT has no escapes
 	if len(h.client) > maxName {
 		return h, faultf("malformed CONNECT", "the client-id has %v", errName)
@@ -118,7 +120,7 @@ func (s *store) connect(p *peer, h *hello) {
 	p.maxOut, p.subs = s.cfg.MaxOut, map[uint64]*subscription{}
 	if h.store != "" && h.store != s.uuid && (h.store != s.cfg.Stores[0].Name) {
 		f := faultf("wrong store", "this server serves the store %s", s.storeNames())
-		f.code, f.header = frame.CodeWrongStore, frame.HeaderStore+":"+s.uuid+"\n"
+		f.code, f.header = frame.CodeWrongStore, string(s.appendStores(nil))
 		s.refuse(p, nil, f)
 		return
 	}
@@ -137,6 +139,11 @@ func (s *store) connect(p *peer, h *hello) {
 		return
 	}
 	s.welcome(p, h)
+}
+
+// appendStores tells of all stores that the server knows.
+func (s *store) appendStores(b []byte) []byte {
+	return frame.AppendStores(b, []frame.Store{{UUID: s.uuid, Name: s.cfg.Stores[0].Name, Epoch: s.epoch}})
 }
 
 func (s *store) storeNames() string {
@@ -200,7 +207,10 @@ func (s *store) welcome(p *peer, h *hello) {
 	b = append(b, "heart-beat:"...)
 	b = append(strconv.AppendInt(b, send.Milliseconds(), 10), ',')
 	b = append(strconv.AppendInt(b, receive.Milliseconds(), 10), '\n')
-	if h.paired {
+	switch {
+	case h.probe:
+		b = s.appendStores(b)
+	case h.paired:
 		b = frame.AppendHeader(b, frame.HeaderStore, s.uuid)
 		b = frame.AppendUint(b, frame.HeaderEpoch, s.epoch)
 	}

@@ -160,7 +160,7 @@ func TestProbe(t *testing.T) {
 	s := serving(t)
 	c := s.dial()
 	hello := c.connect("1.2", "understudy-probe:1")
-	if hello.headers["understudy-store"] != s.one().UUID || hello.headers["understudy-epoch"] != "1" {
+	if hello.headers["understudy-stores"] != s.one().UUID+";1;"+s.one().Name || hello.headers["understudy-store"] != "" {
 		t.Fatalf("got %v", hello)
 	}
 	if n := s.one().Sessions; n != 0 {

@@ -62,16 +62,16 @@ type Detector struct {
 
 // subject is what is remembered of one target.
 type subject struct {
-	verdict    Verdict
-	seen       time.Time   // beginning of the newest direct observation
-	heard      time.Time   // time of the newest gossip
-	fails      int         // failures in a row
-	goods      int         // active answers in a row
-	rising     bool        // was Down and has not been Active since
-	owned      bool        // Active, or Suspect since it was
-	ownedEpoch uint64      // the epoch at which it was Active last
-	downs      []time.Time // when it was lost while owned; at most FlapLimit, oldest first
-	goodSince  time.Time   // first active answer of the present row, while guarded
+	verdict   Verdict
+	stores    shelf
+	seen      time.Time   // beginning of the newest direct observation
+	heard     time.Time   // time of the newest gossip
+	fails     int         // failures in a row
+	goods     int         // active answers in a row
+	rising    bool        // was Down and has not been Active since
+	owned     bool        // Active, or Suspect since it was
+	downs     []time.Time // when it was lost while owned; at most FlapLimit, oldest first
+	goodSince time.Time   // first active answer of the present row, while guarded
 }
 
 // NewDetector makes a Detector without targets.
@@ -116,7 +116,7 @@ func (d *Detector) Verdicts() map[Target]Verdict {
 // Highest is the highest epoch seen in CONNECTED for a store; 0 if none was.
 func (d *Detector) Highest(store string) uint64 { return d.highest[store] }
 
-// Observe weighs one observation. Evidence of a target that was not added teaches the store's epoch and nothing else.
+// Observe weighs one observation. Evidence of a target that was not added teaches the epochs of its stores and nothing else.
 func (d *Detector) Observe(e Evidence) Outcome {
 	var out Outcome
 	raised := d.learn(e)
@@ -126,52 +126,86 @@ func (d *Detector) Observe(e Evidence) Outcome {
 		case e.Kind.Gossip():
 			d.hear(s, e, &out)
 		case !e.At.IsZero() && e.At.Before(s.seen):
-			// Out of date: what it says may have been true before what the verdict rests on.
+			// Out of date: what it says may have been true before what the verdict rests on. Not so of stores that nothing newer speaks of.
+			if d.shelve(s, e) {
+				out.Probe = append(out.Probe, e.Target)
+			}
+			d.unseat(s, e)
 		default:
 			if !e.At.IsZero() {
 				s.seen = e.At
 			}
-			d.see(s, e, &out)
-			if before.State == Active && s.verdict.State != Active {
+			news := d.shelve(s, e)
+			d.see(s, e, news, &out)
+			if before.State == Active && (s.verdict.State != Active || lostOne(before.Stores, s.verdict.Stores)) {
 				// Somebody else may own the store in a moment: look everywhere, not only here.
 				out.Probe = d.all()
 			}
 		}
-		if s.verdict != before {
+		if !s.verdict.Equal(before) {
 			out.Changed = append(out.Changed, s.verdict)
 		}
 	}
-	if raised {
-		d.demote(e, &out)
+	if len(raised) > 0 {
+		d.demote(raised, e, &out)
 	}
 	out.Verdict, _ = d.Verdict(e.Target)
 	return out
 }
 
-// learn keeps the highest epoch of each store, and reports whether e raised it.
-func (d *Detector) learn(e Evidence) bool {
-	if !e.Kind.connected() || e.Store == "" || e.Epoch <= d.highest[e.Store] {
-		return false
+// learn keeps the highest epoch of each store, and says of which stores e raised it.
+func (d *Detector) learn(e Evidence) (raised []string) {
+	if !e.Kind.connected() {
+		return nil
 	}
-	if _, known := d.highest[e.Store]; !known && len(d.highest) >= maxStores {
-		return false
-	}
-	d.highest[e.Store] = e.Epoch
-	return true
-}
-
-// demote takes Active from everybody who owned e.Store at an epoch lower than e's.
-func (d *Detector) demote(e Evidence, out *Outcome) {
-	for _, t := range d.all() {
-		s := d.targets[t]
-		v := &s.verdict
-		if v.State != Active || v.Store != e.Store || v.Epoch == 0 || v.Epoch >= e.Epoch {
+	for _, s := range e.Stores {
+		if s.UUID == "" || s.Epoch <= d.highest[s.UUID] {
 			continue
 		}
-		s.owned, s.goods = false, 0
-		s.enter(Standby, ReasonStaleEpoch, e)
+		if _, known := d.highest[s.UUID]; !known && len(d.highest) >= maxStores {
+			continue
+		}
+		d.highest[s.UUID] = s.Epoch
+		raised = append(raised, s.UUID)
+	}
+	return raised
+}
+
+// shelve puts what e says of stores into the verdict, and reports whether that is anything new.
+func (d *Detector) shelve(s *subject, e Evidence) bool {
+	if e.At.IsZero() {
+		e.At = s.seen
+	}
+	s.stores.apply(e)
+	return d.restock(s)
+}
+
+func (d *Detector) restock(s *subject) bool {
+	s.stores.mark(d.highest)
+	before := s.verdict.Stores
+	s.verdict.Stores = s.stores.show(before)
+	return !slices.Equal(before, s.verdict.Stores)
+}
+
+// demote takes the stores that e raised from everybody who has them at a lower epoch, and Active from who is left with none.
+func (d *Detector) demote(raised []string, e Evidence, out *Outcome) {
+	for _, t := range d.all() {
+		s := d.targets[t]
+		has := func(p place) bool { return p.Live() && slices.Contains(raised, p.UUID) }
+		if !slices.ContainsFunc(s.stores.places, has) || !d.restock(s) {
+			continue
+		}
+		d.unseat(s, e)
 		out.Changed = append(out.Changed, s.verdict)
 		out.Probe = append(out.Probe, t)
+	}
+}
+
+// unseat takes Active from a target that has nothing but stores whose epoch is over.
+func (d *Detector) unseat(s *subject, e Evidence) {
+	if s.verdict.State == Active && serves(s.verdict.Stores) && !live(s.verdict.Stores) {
+		s.owned, s.goods = false, 0
+		s.enter(Standby, ReasonStaleEpoch, e, false)
 	}
 }
 
@@ -184,22 +218,32 @@ func (d *Detector) all() []Target {
 	return ts
 }
 
-// see weighs what was observed directly.
-func (d *Detector) see(s *subject, e Evidence, out *Outcome) {
+// see weighs what was observed directly; news says that it told something of the target's stores.
+func (d *Detector) see(s *subject, e Evidence, news bool, out *Outcome) {
 	switch e.Kind {
 	case ConnLive, ProbeActive:
-		d.good(s, e)
+		if e.Kind == ProbeActive && len(e.Stores) > 0 && !serves(e.Stores) {
+			s.standBy(e, news) // it lets anybody in, and has no store to serve
+			return
+		}
+		d.good(s, e, news)
 	case ProbeStandby:
-		s.fails, s.goods, s.rising, s.owned, s.goodSince = 0, 0, false, false, time.Time{}
-		s.enter(Standby, "", e)
-		s.verdict.Epoch = 0
+		s.standBy(e, news)
+	case NotServed:
+		out.Probe = append(out.Probe, e.Target)
+		if !live(s.verdict.Stores) {
+			s.standBy(e, news)
+			return
+		}
+		s.fails = 0
+		s.enter(s.verdict.State, s.verdict.Reason, e, news)
 	case DialFailed, TLSFailed:
 		d.down(s, e)
 	case ConnLost:
 		s.goods, s.goodSince = 0, time.Time{}
 		s.fails = max(s.fails, 1)
 		if v := s.verdict; v.State == Active || v.State == Unknown || v.Reason == ReasonGossip {
-			s.enter(Suspect, "", e)
+			s.enter(Suspect, "", e, news)
 		}
 		out.Probe = append(out.Probe, e.Target)
 	case HandshakeFailed, ProbeFailed:
@@ -209,26 +253,28 @@ func (d *Detector) see(s *subject, e Evidence, out *Outcome) {
 		case s.fails >= d.limits.Fall:
 			d.down(s, e)
 		case s.verdict.State != Down:
-			s.enter(Suspect, "", e)
+			s.enter(Suspect, "", e, news)
 			out.Probe = append(out.Probe, e.Target)
 		}
 	}
 }
 
+// standBy notes that a target is well and serves nothing.
+func (s *subject) standBy(e Evidence, news bool) {
+	s.fails, s.goods, s.rising, s.owned, s.goodSince = 0, 0, false, false, time.Time{}
+	s.enter(Standby, "", e, news)
+}
+
 // good weighs an answer of an active broker.
-func (d *Detector) good(s *subject, e Evidence) {
+func (d *Detector) good(s *subject, e Evidence, news bool) {
 	s.fails = 0
-	if e.Store == "" {
-		e.Epoch = 0 // whose?
-	}
-	if e.Epoch != 0 && e.Epoch < d.highest[e.Store] {
+	if serves(s.verdict.Stores) && !live(s.verdict.Stores) {
 		s.goods, s.owned = 0, false
-		s.enter(Standby, ReasonStaleEpoch, e)
-		s.verdict.Epoch = e.Epoch
+		s.enter(Standby, ReasonStaleEpoch, e, news)
 		return
 	}
 	s.goods++
-	if e.Epoch > s.ownedEpoch {
+	if s.stores.won() {
 		// A new ownership of a store is a fresh fact, not the old one coming back.
 		s.downs = s.downs[:0]
 	}
@@ -244,11 +290,11 @@ func (d *Detector) good(s *subject, e Evidence) {
 	case s.rising && e.Kind == ProbeActive && s.goods < d.limits.Rise:
 		state, reason = Suspect, ReasonRising
 	}
-	s.enter(state, reason, e)
-	s.verdict.Epoch = e.Epoch
+	s.enter(state, reason, e, news)
 	s.verdict.Draining = s.verdict.Draining || e.Draining
 	if state == Active {
-		s.rising, s.owned, s.goodSince, s.ownedEpoch = false, true, time.Time{}, e.Epoch
+		s.rising, s.owned, s.goodSince = false, true, time.Time{}
+		s.stores.own()
 	}
 }
 
@@ -269,8 +315,10 @@ func (d *Detector) down(s *subject, e Evidence) {
 		s.downs = append(s.downs, e.At)
 	}
 	s.owned, s.rising = false, true
+	s.stores.clear(e.At)
+	d.restock(s)
 	if s.verdict.State != Down {
-		s.enter(Down, "", e)
+		s.enter(Down, "", e, false)
 		s.verdict.Draining = false // whoever comes back here is another process
 	}
 }
@@ -292,14 +340,16 @@ func (d *Detector) hear(s *subject, e Evidence, out *Outcome) {
 	}
 	switch state := s.verdict.State; {
 	case e.Kind == GossipActive:
-		if state != Active || e.Epoch > s.verdict.Epoch {
+		if state != Active || slices.ContainsFunc(e.Stores, func(told Served) bool { known, _ := s.verdict.Find(told.UUID); return told.Epoch > known.Epoch }) {
 			out.Probe = append(out.Probe, e.Target)
 		}
-		if e.Store != "" && e.Epoch > d.highest[e.Store] {
-			out.Probe = append(out.Probe, d.owners(e.Store, e.Target)...)
+		for _, told := range e.Stores {
+			if told.UUID != "" && told.Epoch > d.highest[told.UUID] {
+				out.Probe = append(out.Probe, d.owners(told.UUID, e.Target)...)
+			}
 		}
 	case state == Active:
-		s.enter(Suspect, ReasonGossip, e)
+		s.enter(Suspect, ReasonGossip, e, false)
 		out.Probe = append(out.Probe, e.Target)
 	case state == Unknown, state == Suspect, state == Standby && e.Kind == GossipLeft:
 		out.Probe = append(out.Probe, e.Target)
@@ -310,23 +360,20 @@ func (d *Detector) hear(s *subject, e Evidence, out *Outcome) {
 func (d *Detector) owners(store string, but Target) []Target {
 	return slices.DeleteFunc(d.all(), func(t Target) bool {
 		s := d.targets[t]
-		return t == but || !s.owned || s.verdict.Store != store
+		i, known := s.stores.search(store)
+		return t == but || !s.owned || !known || s.stores.places[i].Epoch == 0
 	})
 }
 
 // enter sets the state and what it rests on. What the verdict rests on stays the first observation of a state, so that Because and
-// Since belong together, unless the reason or the store's ownership is new.
-func (s *subject) enter(state State, reason string, e Evidence) {
+// Since belong together, unless the reason is new, or what the target serves.
+func (s *subject) enter(state State, reason string, e Evidence, news bool) {
 	v := &s.verdict
-	moved := v.State != state || v.Reason != reason
-	if moved || (e.Target == v.Target && e.Kind.connected() && (v.Epoch != e.Epoch || v.Store != e.Store)) {
+	if news || v.State != state || v.Reason != reason {
 		v.Because = e
 	}
 	if v.State != state {
 		v.Since = e.At
 	}
 	v.State, v.Reason = state, reason
-	if e.Target == v.Target && (e.Kind.connected() || (e.Store != "" && !e.Kind.Gossip())) {
-		v.Store = e.Store
-	}
 }

@@ -14,6 +14,8 @@ var epoch0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func at(d time.Duration) time.Time { return epoch0.Add(d) }
 
+func at1(store string, epoch uint64) []Served { return []Served{{UUID: store, Epoch: epoch}} }
+
 // step is one observation, of target a unless to says otherwise, one second after the step before unless after says otherwise.
 type step struct {
 	to     Target
@@ -95,9 +97,9 @@ func TestDetector(t *testing.T) {
 				if s.after > 0 {
 					now = when
 				}
-				e := Evidence{Target: s.to, Kind: s.kind, At: when, Epoch: s.epoch}
+				e := Evidence{Target: s.to, Kind: s.kind, At: when}
 				if s.epoch != 0 {
-					e.Store = "store"
+					e.Stores = at1("store", s.epoch)
 				}
 				out := d.Observe(e)
 				if v := out.Verdict; v.State != s.want || v.Reason != s.reason || !slices.Equal(out.Probe, s.probe) {
@@ -112,29 +114,29 @@ func TestDetector(t *testing.T) {
 func TestStaleOwnerNamesItsEvidence(t *testing.T) {
 	d := NewDetector(Thresholds{})
 	d.Add("a", epoch0)
-	d.Observe(Evidence{Target: "a", Kind: ConnLive, At: at(1), Store: "s", Epoch: 7, Detail: "first"})
-	out := d.Observe(Evidence{Target: "not added", Kind: ConnLive, At: at(2), Store: "s", Epoch: 8})
-	if out.Verdict != (Verdict{}) || len(out.Changed) != 1 || !slices.Equal(out.Probe, []Target{"a"}) {
+	d.Observe(Evidence{Target: "a", Kind: ConnLive, At: at(1), Stores: at1("s", 7), Detail: "first"})
+	out := d.Observe(Evidence{Target: "not added", Kind: ConnLive, At: at(2), Stores: at1("s", 8)})
+	if !out.Verdict.Equal(Verdict{}) || len(out.Changed) != 1 || !slices.Equal(out.Probe, []Target{"a"}) {
 		t.Fatalf("outcome is %+v", out)
 	}
 	v, ok := d.Verdict("a")
-	if !ok || v != out.Changed[0] || v.State != Standby || v.Reason != ReasonStaleEpoch || v.Epoch != 7 || v.Because.Target != "not added" || !v.Since.Equal(at(2)) {
+	if !ok || !v.Equal(out.Changed[0]) || v.State != Standby || v.Reason != ReasonStaleEpoch || !slices.Equal(v.Stores, []Served{{UUID: "s", Epoch: 7, Stale: true}}) || v.Because.Target != "not added" || !v.Since.Equal(at(2)) {
 		t.Errorf("verdict is %+v", v)
 	}
 	d.Forget("a")
 	d.Add("a", at(3))
-	if out := d.Observe(Evidence{Target: "a", Kind: ConnLive, At: at(4), Store: "s", Epoch: 7}); out.Verdict.State != Standby {
+	if out := d.Observe(Evidence{Target: "a", Kind: ConnLive, At: at(4), Stores: at1("s", 7)}); out.Verdict.State != Standby {
 		t.Errorf("removed and added, the stale owner is %v", out.Verdict.State)
 	}
 	// It says itself that it owns nothing now: its epoch is no claim any more, and nothing against it.
-	if v := d.Observe(Evidence{Target: "a", Kind: ProbeStandby, At: at(4)}).Verdict; v.Epoch != 0 || v.Reason != "" || v.Store != "s" {
+	if v := d.Observe(Evidence{Target: "a", Kind: ProbeStandby, At: at(4)}).Verdict; v.Reason != "" || !slices.Equal(v.Stores, at1("s", 0)) {
 		t.Errorf("an honest standby is %+v", v)
 	}
 	// Without an epoch nobody is stale, and other stores have their own.
-	if out := d.Observe(Evidence{Target: "a", Kind: ConnLive, At: at(5), Store: "s"}); out.Verdict.State != Active {
+	if out := d.Observe(Evidence{Target: "a", Kind: ConnLive, At: at(5), Stores: at1("s", 0)}); out.Verdict.State != Active {
 		t.Errorf("a broker that tells no epoch is %v", out.Verdict.State)
 	}
-	if out := d.Observe(Evidence{Target: "a", Kind: ConnLive, At: at(6), Store: "other", Epoch: 1}); out.Verdict.State != Active {
+	if out := d.Observe(Evidence{Target: "a", Kind: ConnLive, At: at(6), Stores: at1("other", 1)}); out.Verdict.State != Active {
 		t.Errorf("another store's owner is %v", out.Verdict.State)
 	}
 }
@@ -146,13 +148,13 @@ func flap(d *Detector, n int, epoch uint64, now time.Duration) (time.Duration, V
 		now += time.Second
 		d.Observe(Evidence{Target: "a", Kind: DialFailed, At: at(now)})
 		now += time.Second
-		v = d.Observe(Evidence{Target: "a", Kind: ProbeActive, At: at(now), Store: "s", Epoch: epoch}).Verdict
+		v = d.Observe(Evidence{Target: "a", Kind: ProbeActive, At: at(now), Stores: at1("s", epoch)}).Verdict
 	}
 	return now, v
 }
 
 func good(d *Detector, epoch uint64, now time.Duration) Verdict {
-	return d.Observe(Evidence{Target: "a", Kind: ConnLive, At: at(now), Store: "s", Epoch: epoch}).Verdict
+	return d.Observe(Evidence{Target: "a", Kind: ConnLive, At: at(now), Stores: at1("s", epoch)}).Verdict
 }
 
 func TestFlapGuard(t *testing.T) {
@@ -169,7 +171,7 @@ func TestFlapGuard(t *testing.T) {
 	}
 
 	d, now, v := setup(Thresholds{})
-	if v.State != Suspect || v.Reason != ReasonFlapping || v.Epoch != 1 || v.Store != "s" {
+	if v.State != Suspect || v.Reason != ReasonFlapping || !slices.Equal(v.Stores, at1("s", 1)) {
 		t.Fatalf("after 3 flaps: %+v", v)
 	}
 	if v := good(d, 1, now+1900*time.Millisecond); v.State != Suspect {
@@ -248,15 +250,24 @@ func anyEvidence(kinds ...Kind) *rapid.Generator[Evidence] {
 		}
 	}
 	return rapid.Custom(func(t *rapid.T) Evidence {
-		return Evidence{
+		e := Evidence{
 			Target:   Target(rapid.SampledFrom([]string{"a", "b", "c", "stranger"}).Draw(t, "target")),
 			Kind:     rapid.SampledFrom(kinds).Draw(t, "kind"),
 			At:       at(time.Duration(rapid.IntRange(0, 40).Draw(t, "at")) * time.Second),
-			Store:    rapid.SampledFrom([]string{"", "s", "u"}).Draw(t, "store"),
-			Epoch:    rapid.Uint64Range(0, 5).Draw(t, "epoch"),
+			Stores:   anyStores(t),
 			Draining: rapid.Bool().Draw(t, "draining"),
 		}
+		if (e.Kind == ConnLive || e.Kind == NotServed) && len(e.Stores) > 1 {
+			e.Stores = e.Stores[:1]
+		}
+		return e
 	})
+}
+
+func anyStores(t *rapid.T) []Served {
+	return rapid.SliceOfNDistinct(rapid.Custom(func(t *rapid.T) Served {
+		return Served{UUID: rapid.SampledFrom([]string{"s", "u", "v"}).Draw(t, "store"), Epoch: rapid.Uint64Range(0, 5).Draw(t, "epoch")}
+	}), 0, 3, func(s Served) string { return s.UUID }).Draw(t, "stores")
 }
 
 func anyDetector(t *rapid.T) *Detector {
@@ -278,17 +289,25 @@ func TestDetectorInvariants(t *testing.T) {
 			out := d.Observe(e)
 			after := d.Verdicts()
 			for _, v := range out.Changed {
-				if after[v.Target] != v || before[v.Target] == v {
+				if !after[v.Target].Equal(v) || before[v.Target].Equal(v) {
 					t.Fatalf("%+v is said to have changed from %+v and is %+v", v, before[v.Target], after[v.Target])
 				}
 				before[v.Target] = v
 			}
-			if !maps.Equal(before, after) {
+			if !maps.EqualFunc(before, after, Verdict.Equal) {
 				t.Fatalf("not said to have changed: %+v to %+v", before, after)
 			}
 			for target, v := range after {
-				if v.State == Active && v.Epoch != 0 && v.Epoch < d.Highest(v.Store) {
-					t.Fatalf("%s is active at epoch %d, and %d was seen", target, v.Epoch, d.Highest(v.Store))
+				for _, s := range v.Stores {
+					if s.Live() && s.Epoch < d.Highest(s.UUID) {
+						t.Fatalf("%s serves %s at epoch %d, and %d was seen", target, s.UUID, s.Epoch, d.Highest(s.UUID))
+					}
+				}
+				if v.State == Active && serves(v.Stores) && !live(v.Stores) {
+					t.Fatalf("%s is active with nothing but lost stores: %+v", target, v.Stores)
+				}
+				if (v.State == Down || v.State == Standby && v.Reason == "") && before[target].State != v.State && live(v.Stores) {
+					t.Fatalf("%s is %v and serves %+v", target, v.State, v.Stores)
 				}
 				if v.State == Suspect && v.Because.Target == "" {
 					t.Fatalf("%s has no evidence: %+v", target, v)
@@ -310,15 +329,15 @@ func TestGossipNeverDecides(t *testing.T) {
 		}
 		for _, e := range rapid.SliceOfN(anyEvidence(GossipActive, GossipStandby, GossipLeft), 1, 20).Draw(t, "gossip") {
 			before := d.Verdicts()
-			store := d.Highest(e.Store)
+			highest := [...]uint64{d.Highest("s"), d.Highest("u"), d.Highest("v")}
 			d.Observe(e)
 			for target, v := range d.Verdicts() {
-				if old := before[target]; v.State != old.State && v.State != Suspect || v.Epoch != old.Epoch || v.Store != old.Store {
+				if old := before[target]; v.State != old.State && v.State != Suspect || !slices.Equal(v.Stores, old.Stores) {
 					t.Fatalf("%v made %+v of %+v", e.Kind, v, old)
 				}
 			}
-			if d.Highest(e.Store) != store {
-				t.Fatalf("a gossiped epoch binds: %d, was %d", d.Highest(e.Store), store)
+			if now := [...]uint64{d.Highest("s"), d.Highest("u"), d.Highest("v")}; now != highest {
+				t.Fatalf("a gossiped epoch binds: %d, was %d", now, highest)
 			}
 			if out := d.Observe(e); len(out.Changed) != 0 {
 				t.Fatalf("heard twice, %+v changes %+v", e, out.Changed)
@@ -337,7 +356,7 @@ func TestOrderDoesNotMatter(t *testing.T) {
 		}
 		last := &seen[len(seen)-1]
 		last.Kind = rapid.SampledFrom([]Kind{ConnLive, DialFailed, ProbeStandby}).Draw(t, "last")
-		last.Store, last.Epoch = "s", 9
+		last.Stores = at1("s", 9)
 		results := make([]string, 0, 2)
 		for _, order := range [][]Evidence{seen, rapid.Permutation(seen).Draw(t, "order")} {
 			d := NewDetector(Thresholds{FlapLimit: -1})
@@ -357,9 +376,9 @@ func TestOrderDoesNotMatter(t *testing.T) {
 func TestStoresAreBounded(t *testing.T) {
 	d := NewDetector(Thresholds{})
 	for i := range maxStores + 10 {
-		d.Observe(Evidence{Target: "a", Kind: ConnLive, Store: fmt.Sprint(i), Epoch: 1})
+		d.Observe(Evidence{Target: "a", Kind: ConnLive, Stores: at1(fmt.Sprint(i), 1)})
 	}
-	d.Observe(Evidence{Target: "a", Kind: ConnLive, Store: "0", Epoch: 2})
+	d.Observe(Evidence{Target: "a", Kind: ConnLive, Stores: at1("0", 2)})
 	if len(d.highest) != maxStores || d.Highest("0") != 2 {
 		t.Errorf("%d stores remembered, epoch of a known one is %d", len(d.highest), d.Highest("0"))
 	}

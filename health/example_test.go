@@ -13,11 +13,11 @@ func ExampleDetector() {
 	d.Add("one:61613", began)
 	d.Add("two:61613", began)
 	for i, e := range []health.Evidence{
-		{Target: "one:61613", Kind: health.ConnLive, Store: "5f3e", Epoch: 7},                 // a session logged in
-		{Target: "one:61613", Kind: health.GossipLeft},                                        // hearsay
-		{Target: "one:61613", Kind: health.ProbeActive, Store: "5f3e", Epoch: 7},              // which a probe does not bear out
-		{Target: "two:61613", Kind: health.ConnLive, Store: "5f3e", Epoch: 8},                 // somebody else took the store
-		{Target: "one:61613", Kind: health.DialFailed, Detail: "connect: connection refused"}, // and the old owner is gone
+		{Target: "one:61613", Kind: health.ConnLive, Stores: []health.Served{{UUID: "5f3e", Epoch: 7}}},    // a session logged in
+		{Target: "one:61613", Kind: health.GossipLeft},                                                     // hearsay
+		{Target: "one:61613", Kind: health.ProbeActive, Stores: []health.Served{{UUID: "5f3e", Epoch: 7}}}, // which a probe does not bear out
+		{Target: "two:61613", Kind: health.ConnLive, Stores: []health.Served{{UUID: "5f3e", Epoch: 8}}},    // somebody else took the store
+		{Target: "one:61613", Kind: health.DialFailed, Detail: "connect: connection refused"},              // and the old owner is gone
 	} {
 		e.At = began.Add(time.Duration(i+1) * time.Second)
 		for _, v := range d.Observe(e).Changed {

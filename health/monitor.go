@@ -1,10 +1,13 @@
 package health
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -21,7 +24,8 @@ type Config struct {
 	// Interval is the time from one probe of a target to the next; 0 means 2 s. It is shortened at random by up to a fifth, so that
 	// sidecars do not probe in step.
 	Interval time.Duration
-	// FastInterval takes its place while a target is Suspect or Unknown, and for all that are not Active while somebody waits; 0 means 250 ms.
+	// FastInterval takes its place while a target is Suspect or Unknown, and while somebody waits for all that could take something over: they are not
+	// Active, or know a store that they do not serve; 0 means 250 ms.
 	FastInterval time.Duration
 	// Timeout of one probe; 0 means 1 s.
 	Timeout time.Duration
@@ -176,13 +180,13 @@ func (m *Monitor) ProbeNow(t Target) {
 	m.hurry(t)
 }
 
-// Hurry probes what is not Active at the fast interval, beginning now, until done is called: somebody waits for a broker.
+// Hurry probes what could take something over at the fast interval, beginning now, until done is called: somebody waits for a broker.
 func (m *Monitor) Hurry() (done func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.waiting++
 	for t, v := range m.snapshot {
-		if v.State != Active {
+		if idle(v) {
 			m.hurry(t)
 		}
 	}
@@ -242,7 +246,7 @@ func (m *Monitor) log(changed []Verdict) {
 		if v.Because.Kind == TLSFailed {
 			level = slog.LevelWarn // that does not pass by itself
 		}
-		m.cfg.Logger.Log(context.Background(), level, "broker verdict", "target", v.Target, "state", v.State.String(), "reason", v.Reason, "store", v.Store, "epoch", v.Epoch,
+		m.cfg.Logger.Log(context.Background(), level, "broker verdict", "target", v.Target, "state", v.State.String(), "reason", v.Reason, "stores", storesText(v.Stores),
 			"draining", v.Draining, "because", v.Because.Kind.String(), "seen_at", v.Because.Target, "detail", v.Because.Detail)
 	}
 }
@@ -295,10 +299,33 @@ func (m *Monitor) probe(ctx context.Context, w *watch, began time.Time) {
 func (m *Monitor) interval(t Target) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	state := m.snapshot[t].State
+	v := m.snapshot[t]
 	interval := m.cfg.Interval
-	if state == Suspect || state == Unknown || (m.waiting > 0 && state != Active) {
+	if v.State == Suspect || v.State == Unknown || m.waiting > 0 && idle(v) {
 		interval = m.cfg.FastInterval
 	}
 	return interval - rand.N(interval/5+1)
+}
+
+// idle reports whether a target may come to serve what it does not serve now.
+func idle(v Verdict) bool {
+	return v.State != Active || slices.ContainsFunc(v.Stores, func(s Served) bool { return !s.Live() })
+}
+
+// storesText is what a log line says of a target's stores: name and epoch of those that it serves.
+func storesText(stores []Served) string {
+	var b strings.Builder
+	for _, s := range stores {
+		if s.Epoch == 0 {
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteByte(' ')
+		}
+		fmt.Fprintf(&b, "%s@%d", cmp.Or(s.Name, s.UUID), s.Epoch)
+		if s.Stale {
+			b.WriteString("(over)")
+		}
+	}
+	return b.String()
 }

@@ -43,7 +43,7 @@ func (f *fleet) probe(ctx context.Context, t Target) Evidence {
 		return Evidence{Kind: ProbeFailed, Detail: ctx.Err().Error()}
 	}
 	time.Sleep(f.delay)
-	return Evidence{Kind: kind, Store: "s", Epoch: epoch}
+	return Evidence{Kind: kind, Stores: at1("s", epoch)}
 }
 
 // count returns how often t was asked since the last count.
@@ -205,7 +205,7 @@ func TestMonitorLateAnswer(t *testing.T) {
 		defer m.Close()
 		m.Add("a")
 		time.Sleep(100 * time.Millisecond)
-		m.Observe(Evidence{Target: "a", Kind: ConnLive, Store: "s", Epoch: 1})
+		m.Observe(Evidence{Target: "a", Kind: ConnLive, Stores: at1("s", 1)})
 		_, changed := m.Snapshot()
 		time.Sleep(500 * time.Millisecond)
 		select {
@@ -246,7 +246,7 @@ func TestMonitorRemove(t *testing.T) {
 			t.Errorf("removed and added, a is %v", m.state("a"))
 		}
 		m.SetTargets([]Target{"b"})
-		m.Observe(Evidence{Target: "a", Kind: ConnLive, Store: "s", Epoch: 9})
+		m.Observe(Evidence{Target: "a", Kind: ConnLive, Stores: at1("s", 9)})
 		all, _ := m.Snapshot()
 		if len(all) != 1 {
 			t.Errorf("verdicts on %d targets", len(all))

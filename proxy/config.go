@@ -22,9 +22,14 @@ var (
 	ErrClosed = errors.New("the listener was shut down")
 	// ErrRemote: the listener is reachable from other machines.
 	ErrRemote = errors.New("the listener is not on a loopback address: clients' passwords would cross the network unprotected; allow remote clients if that is meant")
+	// ErrWhichStore: the session has to be told which store is meant.
+	ErrWhichStore = errors.New("start the sidecar with --store NAME, or with --store spread to share its connections over all")
 	// ErrDrained: a session was closed because the time to drain was over.
 	ErrDrained = errors.New("the sidecar shuts down, and the time for sessions to end by themselves is over")
 )
+
+// Spread is the Config.Store that gives every store an even share of the sessions.
+const Spread = "spread"
 
 // Defaults of Config.
 const (
@@ -61,6 +66,9 @@ type Config struct {
 	KeepFallen bool
 	// Hold is how long a client waits for a broker to splice it to; 0 means 20 s.
 	Hold time.Duration
+	// Store is the store that sessions want unless their own words name one: UUID or name. "" is the only one there is: where brokers know several, a
+	// session is refused. Spread has each take one, so that all stores have an even share.
+	Store string
 	// View is the candidates as known now: the method View of a routing.Table.
 	View   func() routing.View
 	Health Health
@@ -72,7 +80,7 @@ type Config struct {
 	Sidecars func() int
 	// Credentials are what a broker is to be told instead of the client's own; both empty: the client's. It must not block. May be nil.
 	Credentials func(ep routing.Endpoint) (login, passcode string)
-	// Relay holds the settings of relays; Dial, Event and Credentials in it are the Proxy's.
+	// Relay holds the settings of relays; Dial, Event, Credentials and Store in it are the Proxy's.
 	Relay relay.Config
 	// Pace between attempts that led nowhere.
 	Pace routing.Pace

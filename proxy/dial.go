@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"time"
 
@@ -23,6 +22,15 @@ var (
 	errBetter      = errors.New("another broker became active meanwhile")
 )
 
+// A store that was served a moment ago is about to be served elsewhere: for that long it is looked for at a pace of its own, for each failure says
+// only that it is not there yet. Few do that at a time (scouts); the others wait for what these find, and look for themselves now and then.
+const (
+	movingFor  = 200 * time.Millisecond
+	movingPace = 2 * time.Millisecond   // and up to movingRand more
+	movingRand = 3 * time.Millisecond   //
+	crowdPace  = 250 * time.Millisecond // and up to as much again
+)
+
 // dial is the session's relay.Dialer. The relay calls it from one goroutine at a time, and not while a leg is up.
 func (l *link) dial(ctx context.Context, t relay.Try) (net.Conn, error) {
 	l.leave() // of a leg that ended without an event
@@ -35,6 +43,9 @@ func (l *link) dial(ctx context.Context, t relay.Try) (net.Conn, error) {
 			}
 		}
 		view, choice, err := l.choose(t, prev)
+		if errors.Is(err, routing.ErrWhichStore) {
+			return nil, l.undecided(err)
+		}
 		if err != nil {
 			if err := l.stand(ctx, view, choice, err); err != nil {
 				return nil, err
@@ -44,9 +55,8 @@ func (l *link) dial(ctx context.Context, t relay.Try) (net.Conn, error) {
 		}
 		next, ok := l.walk.Next(choice)
 		if !ok {
-			l.walk.Over()
-			l.waits(fmt.Sprintf("no broker took the session: the best of %d is %s (%s)", len(choice.Targets), choice.Targets[0].Target, choice.Targets[0].Rank))
-			delay = l.delay()
+			l.waits(l.why(view, choice))
+			delay = l.over()
 			continue
 		}
 		delay = 0
@@ -63,9 +73,13 @@ func (l *link) begin(t relay.Try) (prev health.Target, delay time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if t.Failures == 0 {
-		if l.liveAt.IsZero() || time.Since(l.liveAt) >= stable {
+		switch {
+		case l.liveAt.IsZero() || time.Since(l.liveAt) >= stable:
 			l.walk.Reset()
-		} else {
+		case time.Now().Before(l.movingUntil):
+			l.walk.Again()
+			delay = l.moving()
+		default:
 			l.walk.Over()
 			delay = l.delay()
 		}
@@ -77,11 +91,38 @@ func (l *link) delay() time.Duration {
 	return l.p.cfg.Pace.Delay(l.walk.Failures(), l.p.cfg.Sidecars(), l.rnd)
 }
 
+func (l *link) moving() time.Duration {
+	return movingPace + time.Duration(l.rnd.Int64N(int64(movingRand)))
+}
+
+// over ends a round in which nobody took the session, and says how long to wait before the next.
+func (l *link) over() time.Duration {
+	asked := l.asking
+	l.asking = false
+	l.mu.Lock()
+	moving := time.Now().Before(l.movingUntil)
+	l.mu.Unlock()
+	switch {
+	case !asked:
+		l.walk.Again()
+		return crowdPace + time.Duration(l.rnd.Int64N(int64(crowdPace)))
+	case moving:
+		l.walk.Again()
+		return l.moving()
+	}
+	l.walk.Over()
+	return l.delay()
+}
+
 func (l *link) choose(t relay.Try, prev health.Target) (routing.View, routing.Choice, error) {
 	p := l.p
 	p.epochs.raise(t.Hints.Store, t.Hints.Epoch)
 	view := p.cfg.View()
-	choice, err := routing.Choose(prev, view.Candidates, routing.Wants{Store: t.Hints.Store, Epochs: p.epochs.all()}, l.rnd)
+	store, err := l.settle(t.Hints.Store, view)
+	if err != nil {
+		return view, routing.Choice{}, err
+	}
+	choice, err := routing.Choose(prev, view.Candidates, routing.Wants{Store: store, Epochs: p.epochs.all()}, l.rnd)
 	return view, choice, err
 }
 
@@ -89,9 +130,13 @@ func (l *link) choose(t relay.Try, prev health.Target) (routing.View, routing.Ch
 // to have them probed again.
 func (l *link) stand(ctx context.Context, view routing.View, choice routing.Choice, why error) error {
 	l.waits(why.Error())
-	l.p.cfg.Refresh()
 	var again <-chan time.Time
-	if len(choice.Stale) > 0 {
+	switch {
+	case errors.Is(why, errNotProbed):
+		timer := time.NewTimer(time.Until(l.since.Add(sharePatience)))
+		defer timer.Stop()
+		again = timer.C
+	case len(choice.Stale) > 0:
 		for _, target := range choice.Stale {
 			l.p.cfg.Health.ProbeNow(target)
 		}
@@ -99,6 +144,9 @@ func (l *link) stand(ctx context.Context, view routing.View, choice routing.Choi
 		timer := time.NewTimer(l.delay())
 		defer timer.Stop()
 		again = timer.C
+		fallthrough
+	default:
+		l.p.cfg.Refresh()
 	}
 	_, err := l.await(ctx, view, again)
 	return err
@@ -146,10 +194,11 @@ func (l *link) connect(ctx context.Context, t relay.Try, prev health.Target, nex
 	p := l.p
 	var leave func()
 	if next.Rank.Doubtful() {
-		if leave = p.scouts.enter(next.Target); leave == nil {
+		if leave = p.scouts.enter(quest{next.Target, l.wanted()}, time.Now()); leave == nil {
 			return nil, nil // others are asking it already, and what they find out all will know
 		}
 	}
+	l.asking = true
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	timed, stop := context.WithTimeoutCause(ctx, cmp.Or(next.ConnectTimeout, p.cfg.DialTimeout), errDialTimeout)

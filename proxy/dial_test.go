@@ -27,7 +27,7 @@ var (
 const never = time.Hour // a pace that only news can cut short
 
 func ownerOf(epoch uint64) health.Verdict {
-	return health.Verdict{State: health.Active, Store: "s", Epoch: epoch}
+	return health.Verdict{State: health.Active, Stores: []health.Served{{UUID: "s", Name: "s", Epoch: epoch}}}
 }
 
 // dialFor runs dial and says how long it took; it fails the test unless it leads to want.
@@ -299,8 +299,10 @@ func TestDialSendsScouts(t *testing.T) {
 				t.Errorf("session %d arrived %v after the take-over", id, d)
 			}
 		}
-		if len(w.proxy.scouts.at) != 0 {
-			t.Errorf("places not given back: %v", w.proxy.scouts.at)
+		for q, p := range w.proxy.scouts.at {
+			if p.taken != 0 {
+				t.Errorf("%d places at %v not given back", p.taken, q)
+			}
 		}
 	})
 }

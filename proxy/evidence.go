@@ -12,10 +12,11 @@ import (
 
 // What a recorder's errors may say through a method Code() string. Unknown codes count as a fault of the connection.
 const (
-	codeStandby    = "standby"     // it does not own the store now
+	codeStandby    = "standby"     // it does not serve the store now
 	codeFenced     = "fenced"      // it has lost the store, or its disk
 	codeMoved      = "moved"       // it hands the store over
-	codeWrongStore = "wrong-store" // it serves another store
+	codeWrongStore = "wrong-store" // it does not know the store
+	codeWhichStore = "which-store" // it knows several, and none was named
 	codeEpoch      = "epoch"       // it serves an epoch that is over
 	codeVersion    = "version"     // it does not speak what the client was promised
 	codeStale      = "stale-attempt"
@@ -51,8 +52,8 @@ func endCode(err error) string {
 func judge(err error, wasLive bool) (kind health.Kind, ok bool) {
 	switch code(err) {
 	case codeStandby, codeFenced, codeMoved:
-		return health.ProbeStandby, true
-	case codeWrongStore, codeEpoch, codeVersion, codeStale, codeGap, codeLostState, codeError:
+		return health.NotServed, true // that store: the target stays good for its others
+	case codeWrongStore, codeWhichStore, codeEpoch, codeVersion, codeStale, codeGap, codeLostState, codeError:
 		return 0, false
 	}
 	if errors.Is(err, context.Canceled) {

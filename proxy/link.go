@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -21,8 +22,9 @@ type link struct {
 	since  time.Time
 
 	// Owned by dial.
-	walk routing.Walk
-	rnd  *rand.Rand
+	walk   routing.Walk
+	asking bool // this round has asked a broker
+	rnd    *rand.Rand
 
 	// Owned by tend.
 	hearing [2]relay.Hearing
@@ -30,6 +32,9 @@ type link struct {
 	mu           sync.Mutex
 	conns        [2]net.Conn // the client's, and that to the broker dialled last; they may be closed
 	relay        relayed
+	store        string    // UUID or name of the store that it asks for, once that is settled
+	counts       string    // UUID of the store that it counts for
+	movingUntil  time.Time // until when its store, which was served a moment ago, is looked for at the pace of that
 	endpoint     routing.Endpoint
 	target       health.Target // dialled last: that of endpoint
 	prev         health.Target // live last
@@ -46,8 +51,23 @@ type link struct {
 
 // ownership is an epoch of a store.
 type ownership struct {
-	store string
+	store string // UUID
 	epoch uint64
+}
+
+// served is what a session knows of its target's stores; nothing where the broker's kind has none.
+func (o ownership) served() []health.Served {
+	if o.store == "" || o.epoch == 0 {
+		return nil
+	}
+	return []health.Served{{UUID: o.store, Epoch: o.epoch}}
+}
+
+// wanted is the session's relay.Config.Store.
+func (l *link) wanted() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.store
 }
 
 // credentials is the session's relay.Config.Credentials.
@@ -101,7 +121,8 @@ func (l *link) becameLive(e relay.Event) {
 	l.mu.Unlock()
 	l.count(e.Report)
 
-	l.p.cfg.Health.Observe(health.Evidence{Target: target, Kind: health.ConnLive, At: e.At, Store: e.Report.Store, Epoch: e.Report.Epoch})
+	l.belong(e.Report.Store)
+	l.p.cfg.Health.Observe(health.Evidence{Target: target, Kind: health.ConnLive, At: e.At, Stores: ownership{e.Report.Store, e.Report.Epoch}.served()})
 	if !m.lost.IsZero() {
 		l.p.metrics.tookOver(m)
 		l.p.cfg.Logger.LogAttrs(l.p.ctx, slog.LevelInfo, "take-over", append([]slog.Attr{slog.Uint64("session", l.id), slog.String("client", l.client)}, m.attrs()...)...)
@@ -116,9 +137,15 @@ func (l *link) becameLive(e relay.Event) {
 func (l *link) gone(e relay.Event, wasLive bool) {
 	l.leave()
 	l.mu.Lock()
-	target, began := l.target, l.dialBegan
+	target, began, stores := l.target, l.dialBegan, l.asked(e.Report.Store)
 	if wasLive {
 		l.move = move{lost: e.At, from: target, epochFrom: l.on.epoch, why: e.Err}
+		if l.on.store != "" {
+			l.movingUntil = e.At.Add(movingFor)
+		}
+		if word := code(e.Err); word == codeMoved || word == codeFenced {
+			l.prev = "" // where it certainly is not
+		}
 		l.on = ownership{}
 	}
 	l.mu.Unlock()
@@ -142,8 +169,20 @@ func (l *link) gone(e relay.Event, wasLive bool) {
 	if e.Err != nil {
 		detail = e.Err.Error()
 	}
-	l.p.cfg.Health.Observe(health.Evidence{Target: target, Kind: kind, At: at, Detail: detail})
+	if kind != health.NotServed {
+		stores = nil
+	}
+	l.p.cfg.Health.Observe(health.Evidence{Target: target, Kind: kind, At: at, Stores: stores, Detail: detail})
 	l.p.cfg.Refresh()
+}
+
+// asked is the store that the session asked its broker for: the one where it is at home, else the one wanted. The caller holds mu.
+func (l *link) asked(home string) []health.Served {
+	store := cmp.Or(home, l.store)
+	if store == "" {
+		return nil
+	}
+	return []health.Served{routing.Wanted(store)}
 }
 
 // fence has the sessions leave that are with an epoch of store that is over: its owner has lost the store, whether it knows that or not.
@@ -160,6 +199,7 @@ func (p *Proxy) fence(store string) {
 func (l *link) end(err error) {
 	l.leave()
 	l.waits("")
+	l.belong("")
 	word := endCode(err)
 	l.p.metrics.ended(word)
 	level := slog.LevelDebug

@@ -40,10 +40,10 @@ func TestJudge(t *testing.T) {
 		want health.Kind
 		says bool
 	}{
-		{"standby", coded("standby"), false, health.ProbeStandby, true},
-		{"wrapped", fmt.Errorf("login: %w", coded("standby")), false, health.ProbeStandby, true},
-		{"fenced while live", coded("fenced"), true, health.ProbeStandby, true},
-		{"moved", coded("moved"), true, health.ProbeStandby, true},
+		{"standby", coded("standby"), false, health.NotServed, true},
+		{"wrapped", fmt.Errorf("login: %w", coded("standby")), false, health.NotServed, true},
+		{"fenced while live", coded("fenced"), true, health.NotServed, true},
+		{"moved", coded("moved"), true, health.NotServed, true},
 		{"wrong store", coded("wrong-store"), false, 0, false},
 		{"epoch", coded("epoch"), false, 0, false},
 		{"fenced by us", staleEpoch{"s", 1, 2}, true, 0, false},
@@ -92,9 +92,9 @@ func TestTakeOverIsSeenCountedAndSaid(t *testing.T) {
 
 		var got []string
 		for _, e := range w.evidence {
-			got = append(got, fmt.Sprint(e.Target, " ", e.Kind, " ", e.Store, "/", e.Epoch))
+			got = append(got, fmt.Sprint(e.Target, " ", e.Kind, " ", e.Stores))
 		}
-		want := "a:1 conn-live s/3, a:1 conn-lost /0, b:1 conn-live s/4"
+		want := "a:1 conn-live [{s  3 false}], a:1 conn-lost [], b:1 conn-live [{s  4 false}]"
 		if s := strings.Join(got, ", "); s != want {
 			t.Errorf("evidence\n got %s\nwant %s", s, want)
 		}

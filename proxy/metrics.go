@@ -2,11 +2,13 @@ package proxy
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
 
+	"github.com/understudy-mq/understudy/routing"
 	"github.com/understudy-mq/understudy/session"
 )
 
@@ -18,7 +20,7 @@ var (
 	states = [...]string{"park", "login", "replay", "run", "drain", "end"}
 	codes  = [...]string{
 		"", "fault", "dial", "shutdown", "client-closed", "client-silent", "hold-timeout", "protocol", "broker-error", "not-resumable", "poison",
-		codeStandby, codeFenced, codeMoved, codeWrongStore, codeEpoch, codeVersion, codeStale, codeGap, codeLostState, codeError,
+		codeStandby, codeFenced, codeMoved, codeWrongStore, codeWhichStore, codeEpoch, codeVersion, codeStale, codeGap, codeLostState, codeError,
 		"login-timeout", "broker-lost", "broker-closed", codeTLS, "silent", "malformed", "closed",
 	}
 	bounds = [...]float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30}
@@ -87,6 +89,26 @@ func (m *proxyMetrics) gauge(metric, label, value string, of func(totals) float6
 	name := m.name(metric, label, value)
 	m.set.GetOrCreateGauge(name, func() float64 { return of(m.sweep.totals()) })
 	m.gauges = append(m.gauges, name)
+}
+
+// store and forgetStore begin and end the figures of one store.
+func (m *proxyMetrics) store(p *Proxy, s routing.Store) {
+	m.set.GetOrCreateGauge(m.name("store_unserved_seconds", "store", s.String()), func() float64 {
+		if since := p.vigil.unserved(s.UUID); !since.IsZero() {
+			return time.Since(since).Seconds()
+		}
+		return 0
+	})
+	m.set.GetOrCreateGauge(m.name("store_sessions", "store", s.String()), func() float64 { return float64(p.homes.count(s.UUID)) })
+	m.gauges = append(m.gauges, m.name("store_unserved_seconds", "store", s.String()), m.name("store_sessions", "store", s.String()))
+}
+
+func (m *proxyMetrics) forgetStore(s routing.Store) {
+	for _, metric := range [...]string{"store_unserved_seconds", "store_sessions"} {
+		name := m.name(metric, "store", s.String())
+		m.set.UnregisterMetric(name)
+		m.gauges = slices.DeleteFunc(m.gauges, func(g string) bool { return g == name })
+	}
 }
 
 // close takes the gauges out: they would ask a Proxy that is no more.

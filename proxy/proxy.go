@@ -49,6 +49,8 @@ type Proxy struct {
 	epochs  epochs
 	scouts  scouts
 	waiting waiting
+	homes   homes
+	vigil   vigil
 	metrics *proxyMetrics
 	warned  throttle
 
@@ -123,6 +125,7 @@ func (p *Proxy) Serve() error {
 	p.joined.Add(1)
 	defer p.joined.Done()
 	p.joined.Go(p.tend)
+	p.joined.Go(p.watchStores)
 	if p.cfg.Splice && !p.cfg.KeepFallen {
 		p.joined.Go(p.cut)
 	}
@@ -221,7 +224,7 @@ func (p *Proxy) serve(l *link, conn net.Conn) {
 		return
 	}
 	cfg := p.cfg.Relay
-	cfg.Dial, cfg.Event, cfg.Credentials = l.dial, l.event, l.credentials
+	cfg.Dial, cfg.Event, cfg.Credentials, cfg.Store = l.dial, l.event, l.credentials, l.wanted
 	r := p.newRelay(conn, p.cfg.NewRecorder(), cfg)
 	l.setRelay(r)
 	r.Start(p.ctx, ended)

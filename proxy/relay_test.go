@@ -66,6 +66,10 @@ func (r *lines) Up(p session.Peer, _ *session.Out) {
 }
 func (r *lines) Down(error, *session.Out) { r.live, r.report.State = false, "park" }
 func (r *lines) Tick(*session.Out)        {}
+func (r *lines) Nowhere(why error, out *session.Out) {
+	out.Append(session.Client, []byte("nowhere: "+why.Error()+"\n"))
+	out.End = &session.Fault{Code: code(why), Cause: why}
+}
 func (r *lines) Hints() session.Hints     { return session.Hints{Ready: r.queued} }
 func (r *lines) Report(p *session.Report) { *p = r.report }
 func (r *lines) Close()                   {}
@@ -151,7 +155,7 @@ func probe(ctx context.Context, t health.Target) health.Evidence {
 	if _, err := fmt.Sscanf(line, "active %d", &epoch); err != nil {
 		return health.Evidence{Kind: health.ProbeStandby}
 	}
-	return health.Evidence{Kind: health.ProbeActive, Store: "s", Epoch: epoch}
+	return health.Evidence{Kind: health.ProbeActive, Stores: []health.Served{{UUID: "s", Epoch: epoch}}}
 }
 
 // The whole way, with real sockets, the real relay and the real health: clients keep talking while their broker is killed and a standby

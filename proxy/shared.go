@@ -45,33 +45,59 @@ func (e *epochs) all() map[string]uint64 {
 	return e.seen
 }
 
-// maxScouts is how many sessions at a time may try a target that is not known to be active. The others wait for what these find: a
-// thousand logins at a standby only keep it from taking over.
-const maxScouts = 4
+// maxScouts is how many sessions at a time may try a target that is not known to be active, and scoutGap the time in which each place becomes
+// free again. The others wait for what these find: a thousand logins at a standby only keep it from taking over.
+const (
+	maxScouts = 4
+	scoutGap  = time.Millisecond
+)
+
+// quest is what a scout asks: whether a target serves a store.
+type quest struct {
+	target health.Target
+	store  string
+}
 
 // scouts counts them.
 type scouts struct {
 	mu sync.Mutex
-	at map[health.Target]int
+	at map[quest]*posts
 }
 
-// enter takes a place at t; leave, which may be called more than once, gives it back. It is nil if there is none.
-func (s *scouts) enter(t health.Target) (leave func()) {
+// posts are the places of one quest.
+type posts struct {
+	taken int
+	spent time.Duration // what of maxScouts × scoutGap was used up, as of at
+	at    time.Time
+}
+
+// enter takes a place; leave, which may be called more than once, gives it back. It is nil if there is none.
+func (s *scouts) enter(q quest, now time.Time) (leave func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.at[t] >= maxScouts {
+	p := s.at[q]
+	if p == nil {
+		p = new(posts)
+		if s.at == nil {
+			s.at = make(map[quest]*posts)
+		}
+		for old, o := range s.at { // those of whom nothing is left to know
+			if o.taken == 0 && now.Sub(o.at) >= maxScouts*scoutGap {
+				delete(s.at, old)
+			}
+		}
+		s.at[q] = p
+	}
+	p.spent, p.at = max(0, p.spent-now.Sub(p.at)), now
+	if p.taken >= maxScouts || p.spent > (maxScouts-1)*scoutGap {
 		return nil
 	}
-	if s.at == nil {
-		s.at = make(map[health.Target]int)
-	}
-	s.at[t]++
+	p.taken++
+	p.spent += scoutGap
 	return sync.OnceFunc(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.at[t]--; s.at[t] == 0 {
-			delete(s.at, t)
-		}
+		p.taken--
 	})
 }
 

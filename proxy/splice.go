@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/understudy-mq/understudy/health"
+	"github.com/understudy-mq/understudy/routing"
 	"github.com/understudy-mq/understudy/session"
 	"github.com/understudy-mq/understudy/session/relay"
 )
@@ -119,6 +120,9 @@ func (s *spliced) reach(ctx context.Context) (net.Conn, error) {
 	defer timer.Stop()
 	for {
 		view, choice, err := l.choose(relay.Try{}, "")
+		if errors.Is(err, routing.ErrWhichStore) {
+			err = nil // its words are not read here: whichever store the broker gives to who names none
+		}
 		for _, next := range choice.Targets {
 			if next.Rank.Doubtful() {
 				break

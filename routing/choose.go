@@ -11,7 +11,8 @@ import (
 
 // Choose orders cands for a session that was last with prev ("" at first): by rank, by epoch where one store is served twice, by tier,
 // and inside a tier by the weighted draw of RFC 2782, except that prev goes first there unless its weight was taken to 0. Choose
-// neither keeps nor changes cands. It returns ErrNoCandidates or ErrOnlyStale, with the Choice, when Targets would be empty.
+// neither keeps nor changes cands. It returns ErrNoCandidates or ErrOnlyStale, with the Choice, when Targets would be empty, and ErrWhichStore, with
+// a Choice for a session that does not mind, when w names no store and there are several.
 func Choose(prev health.Target, cands []Candidate, w Wants, rnd *rand.Rand) (Choice, error) {
 	if len(cands) == 0 {
 		return Choice{}, ErrNoCandidates
@@ -19,11 +20,12 @@ func Choose(prev health.Target, cands []Candidate, w Wants, rnd *rand.Rand) (Cho
 	top := topEpochs(cands)
 	c := Choice{Targets: make([]Ranked, 0, len(cands))}
 	for _, cand := range cands {
-		if stale(cand.Verdict, w) {
+		store, match := matchStore(&cand, w.Store)
+		if stale(cand.Verdict, store, w) {
 			c.Stale = append(c.Stale, cand.Verdict.Target)
 			continue
 		}
-		c.Targets = append(c.Targets, Ranked{cand, rank(cand, w, top)})
+		c.Targets = append(c.Targets, Ranked{cand, rank(cand.Verdict, store, match, top), store})
 	}
 	if len(c.Targets) == 0 {
 		return c, fmt.Errorf("%w: %d of %d", ErrOnlyStale, len(c.Stale), len(cands))
@@ -40,53 +42,60 @@ func Choose(prev health.Target, cands []Candidate, w Wants, rnd *rand.Rand) (Cho
 		stick(rest[:n], prev)
 		rest = rest[n:]
 	}
+	if w.Store == "" && several(cands) {
+		return c, fmt.Errorf("%w: %s", ErrWhichStore, list(Stores(cands)))
+	}
 	return c, nil
 }
 
 // compareGroup is 0 for candidates among which weight decides.
 func compareGroup(a, b Ranked) int {
 	byEpoch := 0
-	if a.Rank == Serves && a.Verdict.Store == b.Verdict.Store {
-		byEpoch = cmp.Compare(b.Verdict.Epoch, a.Verdict.Epoch)
+	if a.Rank == Serves && a.Store.UUID == b.Store.UUID {
+		byEpoch = cmp.Compare(b.Store.Epoch, a.Store.Epoch)
 	}
 	return cmp.Or(cmp.Compare(a.Rank, b.Rank), byEpoch, cmp.Compare(a.Tier, b.Tier))
 }
 
-// stale: what was seen last of the target is an epoch that a login elsewhere has shown to be over. Of a target that is down, or of which
-// nothing is known, the epoch is history and not a claim: it may have taken the store again since.
-func stale(v health.Verdict, w Wants) bool {
+// stale: what was seen last of the target is an epoch of the store wanted that a login elsewhere has shown to be over; or, where any store will
+// do, nothing but such epochs. Of a target that is down, or of which nothing is known, an epoch is history and not a claim: it may have taken the
+// store again since.
+func stale(v health.Verdict, store health.Served, w Wants) bool {
 	if v.State == health.Down || v.State == health.Unknown {
 		return false
 	}
-	return v.Store != "" && v.Epoch > 0 && v.Epoch < w.Epochs[v.Store]
+	over := func(s health.Served) bool { return s.Epoch > 0 && (s.Stale || s.Epoch < w.Epochs[s.UUID]) }
+	if w.Store != "" {
+		return over(store)
+	}
+	return slices.ContainsFunc(v.Stores, over) && !slices.ContainsFunc(v.Stores, func(s health.Served) bool { return s.Epoch > 0 && !over(s) })
 }
 
 // topEpochs is the highest epoch at which each store is said to be served now.
 func topEpochs(cands []Candidate) map[string]uint64 {
 	top := make(map[string]uint64, 1)
 	for _, c := range cands {
-		if v := c.Verdict; v.State == health.Active && v.Store != "" {
-			top[v.Store] = max(top[v.Store], v.Epoch)
+		if c.Verdict.State != health.Active {
+			continue
+		}
+		for _, s := range c.Verdict.Stores {
+			top[s.UUID] = max(top[s.UUID], s.Epoch)
 		}
 	}
 	return top
 }
 
-func rank(c Candidate, w Wants, top map[string]uint64) Rank {
-	v := c.Verdict
+func rank(v health.Verdict, store health.Served, match answer, top map[string]uint64) Rank {
 	switch {
 	case v.State == health.Down:
 		return Dead
 	case v.Draining:
 		return Draining
-	case v.State == health.Standby:
-		return Waiting
-	}
-	match := matchStore(c, w.Store)
-	switch {
 	case match == no:
 		return Elsewise
-	case v.State != health.Active, v.Epoch < top[v.Store]:
+	case v.State == health.Standby, match == idle:
+		return Waiting
+	case v.State != health.Active, store.Epoch < top[store.UUID]:
 		return Likely
 	case match == yes:
 		return Serves
@@ -99,25 +108,45 @@ type answer uint8
 const (
 	unknown answer = iota
 	yes
+	idle // it knows the store and does not serve it
 	no
 )
 
-// matchStore compares like with like: a UUID and a name say nothing of each other.
-func matchStore(c Candidate, want string) answer {
+// matchStore is what a candidate has of the store wanted. What a broker says of its stores counts before what a source of discovery says, and like is
+// compared with like: a UUID and a name say nothing of each other.
+func matchStore(c *Candidate, want string) (health.Served, answer) {
+	stores := c.Verdict.Stores
 	if want == "" {
-		return yes
+		only := health.Served{}
+		for _, s := range stores {
+			if s.Live() {
+				if only.UUID != "" {
+					return health.Served{}, yes
+				}
+				only = s
+			}
+		}
+		return only, yes
+	}
+	if s, ok := c.Verdict.Find(want); ok {
+		if s.Epoch > 0 {
+			return s, yes
+		}
+		return s, idle
 	}
 	got := unknown
-	for _, have := range [...]string{c.Verdict.Store, c.Store} {
-		switch {
-		case have == "":
-		case have == want:
-			return yes
-		case isUUID(have) == isUUID(want):
+	for _, s := range stores {
+		if isUUID(want) || s.Name != "" {
 			got = no
 		}
 	}
-	return got
+	switch {
+	case c.Store == want:
+		return health.Served{}, yes
+	case c.Store != "" && isUUID(c.Store) == isUUID(want):
+		got = no
+	}
+	return health.Served{}, got
 }
 
 // isUUID: 32 hexadecimal digits, with or without the dashes of RFC 9562.

@@ -31,7 +31,11 @@ func cand(name string, state health.State, opts ...func(*Candidate)) Candidate {
 }
 
 func at(store string, epoch uint64) func(*Candidate) {
-	return func(c *Candidate) { c.Verdict.Store, c.Verdict.Epoch = store, epoch }
+	return func(c *Candidate) {
+		if _, known := c.Verdict.Find(store); store != "" && !known {
+			c.Verdict.Stores = append(c.Verdict.Stores, health.Served{UUID: store, Epoch: epoch})
+		}
+	}
 }
 func tier(n int) func(*Candidate)         { return func(c *Candidate) { c.Tier = n } }
 func weight(n uint16) func(*Candidate)    { return func(c *Candidate) { c.Weight = n } }
@@ -189,11 +193,13 @@ func TestChooseKeepsAddressesOfANameTogether(t *testing.T) {
 
 func drawCandidates(t *rapid.T) []Candidate {
 	stores := []string{"", storeA, storeB}
+	ones := rapid.IntRange(1, 2).Draw(t, "stores of each")
 	n := rapid.IntRange(0, 8).Draw(t, "n")
 	cands := make([]Candidate, n)
 	for i := range cands {
 		cands[i] = cand(fmt.Sprint("b", i), health.State(rapid.IntRange(0, 4).Draw(t, "state")),
 			at(rapid.SampledFrom(stores).Draw(t, "store"), rapid.Uint64Range(0, 4).Draw(t, "epoch")),
+			at(rapid.SampledFrom(stores[:ones]).Draw(t, "another store"), rapid.Uint64Range(0, 4).Draw(t, "its epoch")),
 			tier(rapid.IntRange(0, 2).Draw(t, "tier")), weight(rapid.SampledFrom([]uint16{0, 1, 9, 65535}).Draw(t, "weight")))
 		cands[i].Verdict.Draining = rapid.Bool().Draw(t, "draining")
 		if i > 0 && rapid.Bool().Draw(t, "same name") {
@@ -218,15 +224,18 @@ func TestChooseProperties(t *testing.T) {
 		if !slices.EqualFunc(before, cands, equalCandidate) {
 			t.Fatal("the candidates were changed")
 		}
-		if (err != nil) != (len(c.Targets) == 0) {
+		if errors.Is(err, ErrWhichStore) != (w.Store == "" && len(c.Targets) > 0 && len(Stores(cands)) > 1) {
+			t.Fatalf("err = %v with the stores %v", err, Stores(cands))
+		}
+		if (err != nil && !errors.Is(err, ErrWhichStore)) != (len(c.Targets) == 0) {
 			t.Fatalf("err = %v with %d targets: empty must be an error, and nothing else", err, len(c.Targets))
 		}
 		seen := make(map[health.Target]bool)
 		for _, r := range c.Targets {
 			seen[r.Target] = true
 			v := r.Verdict
-			if v.State == health.Active && v.Epoch > 0 && v.Epoch < w.Epochs[v.Store] {
-				t.Fatalf("%s is active at epoch %d, and %d was seen", r.Target, v.Epoch, w.Epochs[v.Store])
+			if v.State == health.Active && w.Store != "" && r.Store.Epoch > 0 && r.Store.Epoch < w.Epochs[r.Store.UUID] {
+				t.Fatalf("%s serves at epoch %d, and %d was seen", r.Target, r.Store.Epoch, w.Epochs[r.Store.UUID])
 			}
 		}
 		for _, s := range c.Stale {

@@ -11,8 +11,8 @@ import (
 // A session follows its store, and is not sent to a broker whose epoch is over.
 func ExampleChoose() {
 	verdicts := map[health.Target]health.Verdict{
-		"10.0.0.1:61613": {State: health.Active, Store: "orders", Epoch: 4},
-		"10.0.0.2:61613": {State: health.Active, Store: "orders", Epoch: 5},
+		"10.0.0.1:61613": {State: health.Active, Stores: []health.Served{{UUID: "orders", Epoch: 4}}},
+		"10.0.0.2:61613": {State: health.Active, Stores: []health.Served{{UUID: "orders", Epoch: 5}}},
 		"10.0.0.3:61613": {State: health.Standby},
 	}
 	table := routing.NewTable(routing.TableConfig{

@@ -99,13 +99,16 @@ func (w *Walk) note(r Ranked, round int) {
 	a := w.tried[r.Target]
 	a.round = round
 	if r.Rank <= Active {
-		a.active, a.epoch = true, max(a.epoch, r.Verdict.Epoch)
+		a.active, a.epoch = true, max(a.epoch, r.Store.Epoch)
 	}
 	w.tried[r.Target] = a
 }
 
 // Over ends the round as a failure.
 func (w *Walk) Over() { w.round, w.failures = w.round+1, w.failures+1 }
+
+// Again ends the round without calling it a failure: what is there to be tried was not this session's turn, or is waited for in another way.
+func (w *Walk) Again() { w.round++ }
 
 // Failures is the number of rounds in a row that led nowhere.
 func (w *Walk) Failures() int { return w.failures }
@@ -127,7 +130,7 @@ func (w *Walk) News(c Choice) (Ranked, bool) {
 		if r.Rank > Active {
 			break
 		}
-		if a := w.tried[r.Target]; !a.active || a.epoch < r.Verdict.Epoch {
+		if a := w.tried[r.Target]; !a.active || a.epoch < r.Store.Epoch {
 			return r, true
 		}
 	}

@@ -3,6 +3,9 @@
 // attempts apart, so that it neither hammers one target nor overlooks another. These three are pure. Table joins what the
 // sources of discovery say with the verdicts of health, and is safe for concurrent use.
 //
+// A target may serve several stores, and stand for others: what counts for a session is its own. A session that names none has no choice where
+// several are known; Share picks one for a session that takes its part of all of them.
+//
 // Routing knows no protocol and dials nothing. It excludes a target for one reason only: it serves the store of the session at an epoch
 // that is known to be over. Every other target is somewhere in the order, because a verdict may be stale.
 package routing
@@ -17,12 +20,14 @@ import (
 	"github.com/understudy-mq/understudy/health"
 )
 
-// Why there is nowhere to go. Both pass: wait for a change of the Table.
+// Why there is nowhere to go. The first two pass: wait for a change of the Table.
 var (
 	// ErrNoCandidates: no source of discovery knows a target.
 	ErrNoCandidates = errors.New("no broker is known: no source of discovery has named one yet")
 	// ErrOnlyStale: every target known serves the store at an epoch that is over.
 	ErrOnlyStale = errors.New("every broker known serves the store at an epoch that is over")
+	// ErrWhichStore: brokers know several stores, and the session names none. It stands until somebody decides.
+	ErrWhichStore = errors.New("the brokers know several stores, and none was named")
 )
 
 // NoTier is the tier of an endpoint whose source knows none: behind everything that an operator ranked.
@@ -77,6 +82,9 @@ type Choice struct {
 type Ranked struct {
 	Candidate
 	Rank Rank
+	// Store is the one that the session wants, as the target was seen to have it; zero if it was not seen to know it. Where the session wants none in
+	// particular it is the one that the target serves, if that is one.
+	Store health.Served
 }
 
 // Rank is how much a candidate promises, best first.
@@ -87,8 +95,8 @@ const (
 	Serves   Rank = iota // active for the store wanted, or active where any store will do
 	Active               // active, its store is not known
 	Likely               // nothing speaks against it: unknown, suspect, or outbid by a higher epoch elsewhere
-	Waiting              // standby: it may take over at any moment
-	Elsewise             // active for another store: it may take ours as well
+	Waiting              // standby, for the store wanted at least: it may take over at any moment
+	Elsewise             // it was not seen to know the store wanted, and knows others: it may take ours as well
 	Draining             // about to leave
 	Dead                 // down
 )

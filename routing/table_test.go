@@ -60,11 +60,11 @@ func TestTableMergesByTarget(t *testing.T) {
 func TestTableJoinsVerdicts(t *testing.T) {
 	changed := make(chan struct{})
 	table := NewTable(TableConfig{Verdicts: func() (map[health.Target]health.Verdict, <-chan struct{}) {
-		return map[health.Target]health.Verdict{"a:1": {Target: "a:1", State: health.Active, Epoch: 3}, "z:1": {Target: "z:1"}}, changed
+		return map[health.Target]health.Verdict{"a:1": {Target: "a:1", State: health.Active, Reason: "seen"}, "z:1": {Target: "z:1"}}, changed
 	}})
 	table.Set("static", []Endpoint{{Target: "a:1"}, {Target: "b:1"}})
 	view := table.View()
-	if v := view.Candidates[0].Verdict; v.State != health.Active || v.Epoch != 3 {
+	if v := view.Candidates[0].Verdict; v.State != health.Active || v.Reason != "seen" {
 		t.Errorf("a has verdict %+v", v)
 	}
 	if v := view.Candidates[1].Verdict; v.State != health.Unknown || v.Target != "b:1" {
@@ -149,7 +149,7 @@ func TestTableConcurrently(t *testing.T) {
 
 // What each parked session does at each change: 3 candidates.
 func BenchmarkViewAndChoose(b *testing.B) {
-	verdicts := map[health.Target]health.Verdict{"a:1": {State: health.Down}, "b:1": {State: health.Standby}, "c:1": {State: health.Active, Store: storeA, Epoch: 4}}
+	verdicts := map[health.Target]health.Verdict{"a:1": {State: health.Down}, "b:1": {State: health.Standby}, "c:1": {State: health.Active, Stores: []health.Served{{UUID: storeA, Epoch: 4}}}}
 	table := NewTable(TableConfig{Verdicts: func() (map[health.Target]health.Verdict, <-chan struct{}) { return verdicts, nil }})
 	table.Set("static", []Endpoint{{Target: "a:1", Weight: 1}, {Target: "b:1", Weight: 1}, {Target: "c:1", Weight: 1}})
 	w, rnd := Wants{Store: storeA, Epochs: map[string]uint64{storeA: 3}}, seeded(1)

@@ -37,6 +37,8 @@ type Recorder interface {
 	Up(p Peer, out *Out)
 	// Down reports that the broker connection is gone. All it was sent is in doubt. What is still queued for it is void.
 	Down(why error, out *Out)
+	// Nowhere reports that there is no broker that the session may go to, and will be none: it ends, and the client is told why.
+	Nowhere(why error, out *Out)
 	// ClientEOF reports that the client will send no more; half is true if it may still read. It is the client's last word, not an error.
 	ClientEOF(half bool, out *Out)
 	// Tick is called at or after Out.Wake.
@@ -55,12 +57,14 @@ type Peer struct {
 	Attempt uint64 // rises with every dial of this session, from 1
 	// Login and Passcode are what this broker is to be told instead of the client's own credentials; both empty: the client's.
 	Login, Passcode string
+	// Store is what to ask for, UUID or name, unless the session is at home in one already; "": none in particular.
+	Store string
 }
 
 // Hints are known from the first client frame.
 type Hints struct {
 	Ready bool   // the client has said enough to be routed
-	Store string // store wanted, or followed: UUID or name; "" means any
+	Store string // store that the client's own words name, or that is followed: UUID or name; "" means none
 	Epoch uint64 // the highest epoch seen in CONNECTED for Store
 }
 

@@ -167,14 +167,12 @@ func (c *sidecar) startGroup(ctx context.Context, s *sidecarSettings, set groupS
 		return g, err
 	}
 	c.following.Go(func() { g.followTable(ctx) })
-	recorder := s.recorder
-	recorder.Store = set.store
 	cfg := proxy.Config{
-		Listener: l, AllowRemote: s.allowRemote, Group: label, View: g.table.View, Health: g, Refresh: g.discovery.Refresh, Hurry: g.monitor.Hurry,
+		Store: set.store, Listener: l, AllowRemote: s.allowRemote, Group: label, View: g.table.View, Health: g, Refresh: g.discovery.Refresh, Hurry: g.monitor.Hurry,
 		Sidecars: c.sidecars, MaxConnections: s.maxConnections, DrainTimeout: s.drainTimeout, Dial: c.dialer.Connect, Credentials: c.login,
 		BrokerTimeout: s.brokerTimeout, ClientTimeout: s.clientTimeout, Relay: relayConfig(c), Logger: p.log, Metrics: p.metrics,
 		Splice: set.tcp || set.redirect, KeepFallen: !s.cut, Hold: s.recorder.Hold,
-		NewRecorder: func() session.Recorder { return stomp.New(recorder) },
+		NewRecorder: func() session.Recorder { return stomp.New(s.recorder) },
 	}
 	switch {
 	case set.name != defaultGroup:

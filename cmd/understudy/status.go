@@ -3,22 +3,41 @@ package main
 import (
 	"time"
 
+	"github.com/understudy-mq/understudy/health"
 	"github.com/understudy-mq/understudy/session/relay"
 )
 
 // candidateStatus is one broker as the sidecar sees it.
 type candidateStatus struct {
-	Group   string    `json:"group,omitempty"` // if there are several
-	Target  string    `json:"target"`
-	Tier    int       `json:"tier"`
-	Weight  int       `json:"weight"`
-	Sources []string  `json:"sources"`
-	State   string    `json:"state"`
-	Since   time.Time `json:"since"`
-	Store   string    `json:"store,omitempty"`
-	Epoch   uint64    `json:"epoch,omitempty"`
-	TLS     bool      `json:"tls,omitempty"`
-	Because string    `json:"because,omitempty"`
+	Group   string            `json:"group,omitempty"` // if there are several
+	Target  string            `json:"target"`
+	Tier    int               `json:"tier"`
+	Weight  int               `json:"weight"`
+	Sources []string          `json:"sources"`
+	State   string            `json:"state"`
+	Since   time.Time         `json:"since"`
+	Stores  []knownStoreState `json:"stores,omitempty"`
+	TLS     bool              `json:"tls,omitempty"`
+	Because string            `json:"because,omitempty"`
+}
+
+// knownStoreState is one store as a broker was seen to have it.
+type knownStoreState struct {
+	UUID  string `json:"uuid"`
+	Name  string `json:"name,omitempty"`
+	Epoch uint64 `json:"epoch,omitempty"` // none: it stands for the store, and does not serve it
+	Stale bool   `json:"stale,omitempty"` // that epoch is over
+}
+
+// storeState is one store with whoever serves it.
+type storeState struct {
+	Group         string     `json:"group,omitempty"` // if there are several
+	UUID          string     `json:"uuid"`
+	Name          string     `json:"name,omitempty"`
+	Holder        string     `json:"holder,omitempty"` // none: it is in nobody's hands
+	Epoch         uint64     `json:"epoch,omitempty"`
+	UnservedSince *time.Time `json:"unserved_since,omitempty"`
+	Sessions      int        `json:"sessions"`
 }
 
 // sessionStatus is one client.
@@ -29,6 +48,7 @@ type sessionStatus struct {
 	Since         time.Time `json:"since"`
 	State         string    `json:"state"`
 	Broker        string    `json:"broker,omitempty"`
+	Store         string    `json:"store,omitempty"` // UUID
 	Epoch         uint64    `json:"epoch,omitempty"`
 	Waiting       string    `json:"waiting,omitempty"`
 	NotResumable  string    `json:"not_resumable,omitempty"`
@@ -46,6 +66,7 @@ type sessionStatus struct {
 func (c *sidecar) status() map[string]func() any {
 	return map[string]func() any{
 		"brokers":  func() any { return each(c, describeCandidates) },
+		"stores":   func() any { return each(c, describeStores) },
 		"sessions": func() any { return each(c, describeSessions) },
 		"window":   func() any { return describeWindow(c.budget.State()) },
 		"gossip":   func() any { return describeGossip(c.node) },
@@ -82,8 +103,27 @@ func describeCandidates(g *group, name string) []candidateStatus {
 	for _, k := range g.table.View().Candidates {
 		v := k.Verdict
 		list = append(list, candidateStatus{
-			name, string(k.Target), k.Tier, int(k.Weight), k.Sources, v.State.String(), v.Since, v.Store, v.Epoch, k.TLS, v.Because.Kind.String() + " " + v.Because.Detail,
+			name, string(k.Target), k.Tier, int(k.Weight), k.Sources, v.State.String(), v.Since, known(v), k.TLS, v.Because.Kind.String() + " " + v.Because.Detail,
 		})
+	}
+	return list
+}
+
+func known(v health.Verdict) (list []knownStoreState) {
+	for _, s := range v.Stores {
+		list = append(list, knownStoreState{s.UUID, s.Name, s.Epoch, s.Stale})
+	}
+	return list
+}
+
+func describeStores(g *group, name string) []storeState {
+	var list []storeState
+	for _, s := range g.proxy.Stores() {
+		state := storeState{Group: name, UUID: s.UUID, Name: s.Name, Holder: string(s.Holder), Epoch: s.Epoch, Sessions: s.Sessions}
+		if !s.Unserved.IsZero() {
+			state.UnservedSince = &s.Unserved
+		}
+		list = append(list, state)
 	}
 	return list
 }
@@ -93,7 +133,7 @@ func describeSessions(g *group, name string) []sessionStatus {
 	for _, s := range g.proxy.Sessions() {
 		r := s.Report
 		list = append(list, sessionStatus{
-			name, s.ID, s.Client, s.Since, r.State, r.Broker, r.Epoch, s.Waiting, r.NotResumable, r.WindowBytes, r.Unconfirmed, r.Unacked, r.InDoubt,
+			name, s.ID, s.Client, s.Since, r.State, r.Broker, r.Store, r.Epoch, s.Waiting, r.NotResumable, r.WindowBytes, r.Unconfirmed, r.Unacked, r.InDoubt,
 			r.Subscriptions, r.Transactions, r.Takeovers, r.LastSilence.Seconds() * 1e3,
 		})
 	}

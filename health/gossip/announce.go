@@ -132,8 +132,8 @@ func (p Peer) Evidence() []health.Evidence {
 	e := health.Evidence{Kind: health.GossipStandby, At: p.Since, Draining: p.Draining, Detail: p.Node + " is " + p.Presence.String()}
 	for _, s := range p.Stores {
 		if s.Role == Active {
-			e.Kind, e.Store, e.Epoch = health.GossipActive, s.UUID, s.Epoch
-			break
+			e.Kind = health.GossipActive
+			e.Stores = append(e.Stores, health.Served{UUID: s.UUID, Name: s.Name, Epoch: s.Epoch})
 		}
 	}
 	if p.Presence != Alive {

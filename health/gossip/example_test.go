@@ -28,8 +28,8 @@ func Example() {
 		view, changed := sidecar.Snapshot()
 		for _, peer := range view.Peers {
 			for _, e := range peer.Evidence() { // for health.Monitor.Observe
-				if e.Epoch == 7 {
-					fmt.Println(peer.Node, "is", peer.Presence, "and says that", e.Target, "is active at epoch", e.Epoch)
+				if len(e.Stores) == 1 && e.Stores[0].Epoch == 7 {
+					fmt.Println(peer.Node, "is", peer.Presence, "and says that", e.Target, "is active at epoch", e.Stores[0].Epoch)
 					return
 				}
 			}

@@ -220,7 +220,7 @@ func TestHintsAreBounded(t *testing.T) {
 func TestPeerEvidence(t *testing.T) {
 	heard := time.Unix(1000, 0)
 	broker := Announcement{Node: "n", Kind: Broker, Endpoints: []string{"h:1", "i:2"}, Draining: true,
-		Stores: []Store{{UUID: "a", Epoch: 3}, {UUID: "b", Epoch: 4, Role: Active}}}
+		Stores: []Store{{UUID: "a", Epoch: 3}, {UUID: "b", Name: "orders", Epoch: 4, Role: Active}, {UUID: "c", Epoch: 5, Role: Active}}}
 	for name, tc := range map[string]struct {
 		presence Presence
 		role     Role
@@ -232,12 +232,15 @@ func TestPeerEvidence(t *testing.T) {
 		"left":    {Left, Standby, health.GossipLeft},
 	} {
 		t.Run(name, func(t *testing.T) {
-			broker.Stores[1].Role = tc.role
+			var active []health.Served
+			if broker.Stores[1].Role, broker.Stores[2].Role = tc.role, tc.role; tc.role == Active {
+				active = []health.Served{{UUID: "b", Name: "orders", Epoch: 4}, {UUID: "c", Epoch: 5}}
+			}
 			got := Peer{broker, tc.presence, heard}.Evidence()
 			if len(got) != 2 || got[0].Target != "h:1" || got[1].Target != "i:2" {
 				t.Fatalf("evidence is %+v", got)
 			}
-			if e := got[1]; e.Kind != tc.want || !e.Draining || !e.At.Equal(heard) || (tc.role == Active && (e.Store != "b" || e.Epoch != 4)) {
+			if e := got[1]; e.Kind != tc.want || !e.Draining || !e.At.Equal(heard) || !slices.Equal(e.Stores, active) {
 				t.Errorf("evidence is %+v", e)
 			}
 		})

@@ -146,7 +146,7 @@ func TestKilledNodeIsLost(t *testing.T) {
 	t.Logf("loss noticed after %v", took)
 	v, _ := ns[2].Snapshot()
 	p, _ := v.peer("node-0")
-	if e := p.Evidence(); len(e) != 1 || e[0].Kind != health.GossipLeft || e[0].Epoch != 7 {
+	if e := p.Evidence(); len(e) != 1 || e[0].Kind != health.GossipLeft || len(e[0].Stores) != 1 || e[0].Stores[0].Epoch != 7 {
 		t.Errorf("evidence of the loss is %+v", e)
 	}
 	// It comes back under its name and elsewhere, and is known again though the others still remember it.

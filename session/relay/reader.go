@@ -159,11 +159,16 @@ func (c *Conn) reach(ctx context.Context) bool {
 	c.try.Attempt++
 	conn, err := c.dial(ctx)
 	if err != nil {
-		f := &session.Fault{Code: "dial", Cause: err}
 		if ctx.Err() != nil {
-			f = &session.Fault{Code: "shutdown", Cause: context.Cause(ctx)}
+			c.finish(&session.Fault{Code: "shutdown", Cause: context.Cause(ctx)})
+			return false
 		}
-		c.finish(f)
+		c.step(neither, func(out *session.Out) {
+			if c.fault == nil {
+				c.rec.Nowhere(err, out)
+			}
+		})
+		c.finish(&session.Fault{Code: "dial", Cause: err}) // unless the recorder has ended it
 		return false
 	}
 	name := conn.RemoteAddr().String()
@@ -233,6 +238,9 @@ func (c *Conn) up(conn net.Conn, name string, attempt uint64) bool {
 	peer := session.Peer{Name: name, Attempt: attempt}
 	if c.cfg.Credentials != nil {
 		peer.Login, peer.Passcode = c.cfg.Credentials()
+	}
+	if c.cfg.Store != nil {
+		peer.Store = c.cfg.Store()
 	}
 	c.step(neither, func(out *session.Out) {
 		if c.fault != nil {

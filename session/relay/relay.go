@@ -22,7 +22,8 @@ import (
 )
 
 // Dialer reaches a broker for a session. It blocks until it has a connection; it paces itself (Try.Failures says how often in a row this
-// session was turned away) and waits for as long as there is no broker to go to. Its only errors are ctx's, or one that ends the session.
+// session was turned away) and waits for as long as there is no broker to go to. Its only errors are ctx's, or one that ends the session: the
+// client is told, in its protocol.
 type Dialer func(ctx context.Context, t Try) (net.Conn, error)
 
 // Try is what a Dialer may want to know of the session that asks.
@@ -63,6 +64,8 @@ type Config struct {
 	// Credentials are what the broker that was dialled last is to be told instead of the client's own; both empty: the client's. It must not block.
 	// May be nil.
 	Credentials func() (login, passcode string)
+	// Store is the store that the broker dialled last is to be asked for: session.Peer.Store. It must not block. May be nil.
+	Store func() string
 	// Budget is what this session may keep together with others; nil is no bound.
 	Budget *Budget
 	// ChunkBytes is the size of read buffers; 0 means 32 KiB.

@@ -60,6 +60,10 @@ func (p *pipe) Up(peer session.Peer, out *session.Out) {
 }
 
 func (p *pipe) Down(error, *session.Out) { p.connect = false }
+func (p *pipe) Nowhere(why error, out *session.Out) {
+	out.Append(session.Client, []byte("nowhere: "+why.Error()))
+	out.End = &session.Fault{Code: "nowhere", Cause: why}
+}
 func (p *pipe) ClientEOF(half bool, out *session.Out) {
 	if p.eof != nil {
 		p.eof(half, out)

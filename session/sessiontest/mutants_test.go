@@ -57,6 +57,9 @@ func (r *relay) Up(_ session.Peer, out *session.Out) {
 func (r *relay) Down(why error, out *session.Out) {
 	out.End = &session.Fault{Code: "broker-lost", Cause: why}
 }
+func (r *relay) Nowhere(why error, out *session.Out) {
+	out.End = &session.Fault{Code: "no-broker", Cause: why}
+}
 func (r *relay) ClientEOF(half bool, out *session.Out) { out.End = &session.Fault{Code: "left"} }
 func (r *relay) Tick(out *session.Out)                 { out.Pause[session.Client] = !r.live }
 func (r *relay) Hints() session.Hints                  { return session.Hints{Ready: true} }

@@ -28,7 +28,7 @@ func (r *Recorder) leave(out *session.Out, why *Refusal) {
 
 // Headers of the ERROR that ends a session which could not be carried on. Values are comma-separated ids as the client gave them.
 const (
-	errorCode         = "error-code"            // hold-timeout, in-doubt, not-resumable, poison-frame, lost-state, protocol, …
+	errorCode         = "error-code"            // hold-timeout, in-doubt, not-resumable, poison-frame, lost-state, which-store, protocol, …
 	errorReceipts     = "in-doubt-receipts"     // receipt ids that were asked for and not answered
 	errorTransactions = "in-doubt-transactions" // transactions whose COMMIT was not answered
 	errorAcks         = "in-doubt-acks"         // message ids whose ACK or NACK was not confirmed
@@ -151,6 +151,15 @@ func (r *Recorder) headerText(s string) string {
 		return string(frame.Escape(nil, []byte(s), r.version))
 	}
 	return strings.NewReplacer("\n", " ", "\r", " ", "\x00", " ").Replace(s)
+}
+
+// Nowhere implements session.Recorder.
+func (r *Recorder) Nowhere(why error, out *session.Out) {
+	code := "no-broker"
+	if coded := interface{ Code() string }(nil); errors.As(why, &coded) {
+		code = coded.Code()
+	}
+	r.fail(out, code, why, why.Error(), "")
 }
 
 // end ends the session; what is queued for the client still leaves.

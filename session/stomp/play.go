@@ -2,6 +2,7 @@ package stomp
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -314,7 +315,7 @@ func (r *Recorder) Up(p session.Peer, out *session.Out) {
 		b = frame.AppendUint(b, frame.HeaderAttempt, p.Attempt)
 		b = frame.AppendUint(b, frame.HeaderHold, uint64(max(r.cfg.Hold, r.cfg.HoldIdle).Milliseconds()))
 		b = frame.AppendUint(b, frame.HeaderCursor, r.confirmed)
-		if store := r.Hints().Store; store != "" {
+		if store := cmp.Or(r.store, p.Store); store != "" {
 			b = frame.AppendHeader(b, frame.HeaderStore, store)
 		}
 	}

@@ -36,8 +36,6 @@ import (
 type Config struct {
 	// Session is the id that ties a session's connections together: 32 lower-case hex digits. Empty: drawn at random.
 	Session string
-	// Store is the store wanted, UUID or name; empty means the one that is served.
-	Store string
 	// Hold is how old the oldest unanswered request of a client may grow while there is no broker; 20 s, under the receipt time-outs of
 	// common client libraries.
 	Hold time.Duration
@@ -250,11 +248,7 @@ func (r *Recorder) malformed(leg session.Leg, err error, out *session.Out) {
 
 // Hints implements session.Recorder.
 func (r *Recorder) Hints() session.Hints {
-	h := session.Hints{Ready: r.stage != greeting, Store: r.cfg.Store, Epoch: r.epoch}
-	if r.store != "" {
-		h.Store = r.store
-	}
-	return h
+	return session.Hints{Ready: r.stage != greeting, Store: r.store, Epoch: r.epoch}
 }
 
 // Close implements session.Recorder.

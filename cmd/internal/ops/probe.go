@@ -139,13 +139,7 @@ func readAnswer(conn net.Conn) (*frame.Frame, error) {
 
 // connected reads the answer of a broker that serves. One that is not paired names no store.
 func connected(f *frame.Frame) health.Evidence {
-	e := health.Evidence{Kind: health.ProbeActive, Store: string(f.Value(frame.HeaderStore))}
-	if v, ok := f.Get(frame.HeaderEpoch); ok {
-		if e.Epoch, ok = frame.ParseUint(v); !ok {
-			return health.Evidence{Kind: health.ProbeFailed, Detail: "answered with an epoch that is no number"}
-		}
-	}
-	return e
+	return tell(f, health.Evidence{Kind: health.ProbeActive})
 }
 
 // refused reads an ERROR. One without a code of ours comes from a broker that is well and does not let strangers in: it serves.
@@ -155,10 +149,22 @@ func refused(f *frame.Frame) health.Evidence {
 	case "":
 		return health.Evidence{Kind: health.ProbeActive, Detail: "answered ERROR: " + text}
 	case frame.CodeStandby:
-		return health.Evidence{Kind: health.ProbeStandby, Detail: text}
+		return tell(f, health.Evidence{Kind: health.ProbeStandby, Detail: text})
 	default:
 		return health.Evidence{Kind: health.ProbeFailed, Detail: code + ": " + text}
 	}
+}
+
+// tell adds the stores that an answer names.
+func tell(f *frame.Frame, e health.Evidence) health.Evidence {
+	stores, ok := frame.ParseStores(f.Value(frame.HeaderStores))
+	if !ok {
+		return health.Evidence{Kind: health.ProbeFailed, Detail: "answered with a list of stores that cannot be read: " + clip(string(f.Value(frame.HeaderStores)))}
+	}
+	for _, s := range stores {
+		e.Stores = append(e.Stores, health.Served{UUID: s.UUID, Name: s.Name, Epoch: s.Epoch})
+	}
+	return e
 }
 
 func clip(s string) string {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -45,13 +46,15 @@ func TestProbeAnswers(t *testing.T) {
 		want         health.Evidence
 		detail       string
 	}{
-		{"paired and active", "\n\r\nCONNECTED\nversion:1.2\nunderstudy-store:" + store + "\nunderstudy-epoch:7\n\n\x00\n",
-			health.Evidence{Kind: health.ProbeActive, Store: store, Epoch: 7}, ""},
+		{"paired and active", "\n\r\nCONNECTED\nversion:1.2\nunderstudy-stores:" + store + ";7;orders,u-2;0;\n\n\x00\n",
+			health.Evidence{Kind: health.ProbeActive, Stores: []health.Served{{UUID: store, Name: "orders", Epoch: 7}, {UUID: "u-2"}}}, ""},
 		{"another broker", "CONNECTED\nversion:1.2\nserver:ActiveMQ/5.17\n\n\x00\n", health.Evidence{Kind: health.ProbeActive}, ""},
-		{"standby", "ERROR\nmessage:standby\nunderstudy-error:standby\n\nb owns the store\x00", health.Evidence{Kind: health.ProbeStandby}, "standby"},
+		{"standby", "ERROR\nmessage:standby\nunderstudy-error:standby\nunderstudy-stores:u-2;0;bills\n\nb owns the store\x00",
+			health.Evidence{Kind: health.ProbeStandby, Stores: []health.Served{{UUID: "u-2", Name: "bills"}}}, "standby"},
+		{"standby for nothing", "ERROR\nmessage:standby\nunderstudy-error:standby\n\n\x00", health.Evidence{Kind: health.ProbeStandby}, "standby"},
 		{"fenced", "ERROR\nmessage:gone\nunderstudy-error:fenced\n\n\x00", health.Evidence{Kind: health.ProbeFailed}, "fenced: gone"},
 		{"refuses strangers", "ERROR\nmessage:Bad CONNECT\n\nAccess refused\x00", health.Evidence{Kind: health.ProbeActive}, "answered ERROR: Bad CONNECT"},
-		{"bad epoch", "CONNECTED\nunderstudy-epoch:-1\n\n\x00", health.Evidence{Kind: health.ProbeFailed}, "no number"},
+		{"bad epoch", "CONNECTED\nunderstudy-stores:u;-1;\n\n\x00", health.Evidence{Kind: health.ProbeFailed}, "cannot be read: u;-1;"},
 		{"another frame", "MESSAGE\n\n\x00", health.Evidence{Kind: health.ProbeFailed}, "answered MESSAGE"},
 		{"not STOMP", "HTTP/1.1 400 Bad Request\r\n\r\n", health.Evidence{Kind: health.ProbeFailed}, "not STOMP"},
 		{"too long", "CONNECTED\nx:" + strings.Repeat("x", 2*probeBuffer), health.Evidence{Kind: health.ProbeFailed}, "limit exceeded"},
@@ -64,7 +67,7 @@ func TestProbeAnswers(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
 				got := p.Probe(ctx, "mq.example:61613")
-				if got.Kind != c.want.Kind || got.Store != c.want.Store || got.Epoch != c.want.Epoch || !strings.Contains(got.Detail, c.detail) {
+				if got.Kind != c.want.Kind || !slices.Equal(got.Stores, c.want.Stores) || !strings.Contains(got.Detail, c.detail) {
 					t.Errorf("%+v, want %+v with %q", got, c.want, c.detail)
 				}
 				said := <-asked
@@ -101,7 +104,7 @@ func TestProbeForeignBrokers(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
 				got := p.Probe(ctx, "mq.example:61613")
-				if got.Kind != health.ProbeActive || got.Store != "" || got.Epoch != 0 || !strings.Contains(got.Detail, c.detail) || (c.detail == "") != (got.Detail == "") {
+				if got.Kind != health.ProbeActive || got.Stores != nil || !strings.Contains(got.Detail, c.detail) || (c.detail == "") != (got.Detail == "") {
 					t.Errorf("%+v, want active with %q", got, c.detail)
 				}
 				if said := <-asked; !strings.Contains(said, "\nlogin:probe@mq.example:61613\npasscode:s:e,c\n") || strings.Contains(got.Detail, "s:e,c") {
