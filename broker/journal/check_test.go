@@ -110,44 +110,51 @@ func images(t testing.TB) map[string]*stored {
 	return map[string]*stored{"closed": newImage(t, 8<<10, 150), "torn": newTorn(t, 16<<10, 150, 8)}
 }
 
+// mutated visits n copies of each image, to which up to most things were done. The copies are removed afterwards.
+func mutated(t *testing.T, n, most int, visit func(name string, im *stored, dir string, what []string)) {
+	rng := newRand(t)
+	for name, im := range images(t) {
+		for range n {
+			dir := im.copy(t)
+			var what []string
+			for range 1 + rng.IntN(most) {
+				what = append(what, im.mutate(t, rng, dir))
+			}
+			visit(name, im, dir, what)
+			os.RemoveAll(dir)
+		}
+	}
+}
+
 // Check and Open agree about a store, whatever was done to it: Check is how an operator asks what Open would say.
 func TestCheckAgreesWithOpen(t *testing.T) {
-	rng := newRand(t)
 	n := 500
 	if testing.Short() {
 		n = 120
 	}
 	c := tally{}
-	for name, im := range images(t) {
-		for range n {
-			dir := im.copy(t)
-			var what []string
-			for range 1 + rng.IntN(2) {
-				what = append(what, im.mutate(t, rng, dir))
-			}
-			r, err := Check(dir, CheckOptions{Concerns: concernsOf})
-			if err != nil {
-				t.Fatalf("%s: %v", what, err)
-			}
-			got, opened := im.recover(t, dir)
-			if (opened == nil) != r.Opens || r.Verdict != Damaged && !r.Opens || opened != nil && !errors.Is(opened, ErrDamaged) {
-				t.Fatalf("%s %s: Check says %s (%+v), Open says %v", name, what, r.Verdict, r.Problems, opened)
-			}
-			if err := r.Err(); (err == nil) != (r.Verdict != Damaged) || err != nil && !errors.Is(err, ErrDamaged) {
-				t.Fatalf("%s: Err is %v", what, err)
-			}
-			if opened == nil && r.Records != uint64(len(got)) {
-				t.Fatalf("%s %s: Check counts %d records, Open visits %d", name, what, r.Records, len(got))
-			}
-			if (r.Verdict == Torn) != (r.Tail != nil) {
-				t.Fatalf("%s: verdict %s, tail %+v", what, r.Verdict, r.Tail)
-			}
-			if c[name+": "+string(r.Verdict)]++; r.Verdict == Damaged && r.Opens {
-				c[name+": damaged, seen by Read alone"]++
-			}
-			os.RemoveAll(dir)
+	mutated(t, n, 2, func(name string, im *stored, dir string, what []string) {
+		r, err := Check(dir, CheckOptions{Concerns: concernsOf})
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
 		}
-	}
+		got, opened := im.recover(t, dir)
+		if (opened == nil) != r.Opens || r.Verdict != Damaged && !r.Opens || opened != nil && !errors.Is(opened, ErrDamaged) {
+			t.Fatalf("%s %s: Check says %s (%+v), Open says %v", name, what, r.Verdict, r.Problems, opened)
+		}
+		if err := r.Err(); (err == nil) != (r.Verdict != Damaged) || err != nil && !errors.Is(err, ErrDamaged) {
+			t.Fatalf("%s: Err is %v", what, err)
+		}
+		if opened == nil && r.Records != uint64(len(got)) {
+			t.Fatalf("%s %s: Check counts %d records, Open visits %d", name, what, r.Records, len(got))
+		}
+		if (r.Verdict == Torn) != (r.Tail != nil) {
+			t.Fatalf("%s: verdict %s, tail %+v", what, r.Verdict, r.Tail)
+		}
+		if c[name+": "+string(r.Verdict)]++; r.Verdict == Damaged && r.Opens {
+			c[name+": damaged, seen by Read alone"]++
+		}
+	})
 	t.Logf("%d stores each, in agreement:%v", n, c)
 }
 

@@ -51,26 +51,4 @@ var followMutants = []mutant{
 	}},
 }
 
-func TestFollowMutants(t *testing.T) {
-	caught := 0
-	for _, m := range followMutants {
-		b, err := m.apply()
-		if err != nil {
-			t.Errorf("%s: %v; bring the table of mutants up to date", m.name, err)
-			continue
-		}
-		if !*full {
-			continue
-		}
-		why, err := m.run(t, b)
-		if err != nil {
-			t.Errorf("%-55s %v", m.name, err)
-			continue
-		}
-		caught++
-		t.Logf("%-55s caught by %s", m.name, why)
-	}
-	if *full {
-		t.Logf("mutants caught %d/%d", caught, len(followMutants))
-	}
-}
+func TestFollowMutants(t *testing.T) { runMutants(t, followMutants) }

@@ -104,9 +104,11 @@ var mutants = []mutant{
 	}},
 }
 
-// TestMutants builds the journal with each fault in turn and runs the tests that must notice. The short tier only sees to it that each fault can still be
+func TestMutants(t *testing.T) { runMutants(t, mutants) }
+
+// runMutants builds the journal with each fault in turn and runs the tests that must notice. The short tier only sees to it that each fault can still be
 // put in.
-func TestMutants(t *testing.T) {
+func runMutants(t *testing.T, mutants []mutant) {
 	caught := 0
 	for _, m := range mutants {
 		b, err := m.apply()
@@ -119,11 +121,11 @@ func TestMutants(t *testing.T) {
 		}
 		why, err := m.run(t, b)
 		if err != nil {
-			t.Errorf("%-50s %v", m.name, err)
+			t.Errorf("%-60s %v", m.name, err)
 			continue
 		}
 		caught++
-		t.Logf("%-50s caught by %s", m.name, why)
+		t.Logf("%-60s caught by %s", m.name, why)
 	}
 	if *full {
 		t.Logf("mutants caught %d/%d", caught, len(mutants))

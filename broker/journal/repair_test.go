@@ -52,48 +52,39 @@ func mustRepair(t testing.TB, dir string) *Repaired {
 // Whatever was done to a store: after a repair it opens, with every record that is whole, and the list of losses covers every one that was acknowledged and is
 // not there.
 func TestRepairOfAnything(t *testing.T) {
-	rng := newRand(t)
 	n := 400
 	if testing.Short() {
 		n = 100
 	}
 	c := tally{}
-	for name, im := range images(t) {
-		for range n {
-			dir := im.copy(t)
-			var what []string
-			for range 1 + rng.IntN(3) {
-				what = append(what, im.mutate(t, rng, dir))
+	mutated(t, n, 3, func(name string, im *stored, dir string, what []string) {
+		before := contents(t, dir)
+		r, err := Repair(dir, RepairOptions{AcceptLoss: true, CheckOptions: CheckOptions{Concerns: concernsOf}})
+		if err != nil {
+			if errors.Is(err, ErrIrreparable) && errors.Is(err, errNothingKnown) {
+				c["irreparable: its name is gone"]++
+				return
 			}
-			before := contents(t, dir)
-			r, err := Repair(dir, RepairOptions{AcceptLoss: true, CheckOptions: CheckOptions{Concerns: concernsOf}})
-			if err != nil {
-				if errors.Is(err, ErrIrreparable) && errors.Is(err, errNothingKnown) {
-					c["irreparable: its name is gone"]++
-					continue
-				}
-				t.Fatalf("%s %s: %v", name, what, err)
-			}
-			if r.Before.Verdict != Damaged {
-				c["nothing to do"]++
-				delete(before, filepath.Join(dir, lockName))
-				after := contents(t, dir)
-				delete(after, filepath.Join(dir, lockName))
-				if !maps.Equal(before, after) {
-					t.Fatalf("%s: a repair with nothing to do did something", what)
-				}
-				continue
-			}
-			c["repaired"]++
-			mustBeSound(t, dir)
-			got := im.salvaged(t, dir, r.Before.Last)
-			if uint64(len(got)) != r.Before.Records {
-				t.Fatalf("%s %s: %d records were whole, %d are there", name, what, r.Before.Records, len(got))
-			}
-			im.accounted(t, r, got, what)
-			os.RemoveAll(dir)
+			t.Fatalf("%s %s: %v", name, what, err)
 		}
-	}
+		if r.Before.Verdict != Damaged {
+			c["nothing to do"]++
+			delete(before, filepath.Join(dir, lockName))
+			after := contents(t, dir)
+			delete(after, filepath.Join(dir, lockName))
+			if !maps.Equal(before, after) {
+				t.Fatalf("%s: a repair with nothing to do did something", what)
+			}
+			return
+		}
+		c["repaired"]++
+		mustBeSound(t, dir)
+		got := im.salvaged(t, dir, r.Before.Last)
+		if uint64(len(got)) != r.Before.Records {
+			t.Fatalf("%s %s: %d records were whole, %d are there", name, what, r.Before.Records, len(got))
+		}
+		im.accounted(t, r, got, what)
+	})
 	t.Logf("%d stores each:%v", n, c)
 }
 
