@@ -126,6 +126,57 @@ func BenchmarkDispatch(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(100*b.N), "ns/message")
 }
 
+// benched is a server over loopback that owns a new store.
+type benched struct {
+	b    *testing.B
+	srv  *Server
+	addr string
+	stop func()
+}
+
+// newBenched starts a server with what else a benchmark wants of it. Prepare, which may be nil, sees it before it runs.
+func newBenched(b *testing.B, cfg Config, prepare func(*Server)) *benched {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	active := make(chan struct{})
+	cfg.Stores, cfg.Listener = []StoreConfig{{Name: "orders", Dir: b.TempDir(), Own: true}}, ln
+	cfg.Changed = func(s Status) {
+		if s.Stores[0].Role == Active {
+			close(active)
+		}
+	}
+	srv, err := New(cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if prepare != nil {
+		prepare(srv)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Run(ctx) }()
+	<-active
+	return &benched{b: b, srv: srv, addr: ln.Addr().String(), stop: func() {
+		cancel()
+		if err := <-ended; err != nil {
+			b.Fatal(err)
+		}
+	}}
+}
+
+// dial connects a client that says more behind its CONNECT.
+func (s *benched) dial(more string) net.Conn {
+	nc, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		s.b.Fatal(err)
+	}
+	_, _ = io.WriteString(nc, "CONNECT\naccept-version:1.2\nhost:h\n\n\x00"+more)
+	_, _ = nc.Read(make([]byte, 1024))
+	return nc
+}
+
 // BenchmarkDurable is the whole broker over loopback and a real journal: producers that keep a window of confirmed 1 KiB messages open, and
 // as many consumers on ack:auto, if any.
 func BenchmarkDurable(b *testing.B) {
@@ -137,42 +188,17 @@ func BenchmarkDurable(b *testing.B) {
 }
 
 func benchmarkDurable(b *testing.B, producers, window, consumers int) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	active := make(chan struct{})
-	srv, err := New(Config{Stores: []StoreConfig{{Name: "orders", Dir: b.TempDir(), Own: true}}, Listener: ln, MaxMemory: 8 << 30, Changed: func(s Status) {
-		if s.Stores[0].Role == Active {
-			close(active)
-		}
-	}})
-	if err != nil {
-		b.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(b.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- srv.Run(ctx) }()
-	<-active
-	dial := func(more string) net.Conn {
-		nc, err := net.Dial("tcp", ln.Addr().String())
-		if err != nil {
-			b.Fatal(err)
-		}
-		_, _ = io.WriteString(nc, "CONNECT\naccept-version:1.2\nhost:h\n\n\x00"+more)
-		_, _ = nc.Read(make([]byte, 1024))
-		return nc
-	}
+	s := newBenched(b, Config{MaxMemory: 8 << 30}, nil)
 	var received sync.WaitGroup
 	for i := range consumers {
-		nc := dial(text("SUBSCRIBE", "id:s", fmt.Sprintf("destination:/queue/b%d", i)))
+		nc := s.dial(text("SUBSCRIBE", "id:s", fmt.Sprintf("destination:/queue/b%d", i)))
 		defer nc.Close()
 		share := b.N / producers
 		received.Go(func() { count(nc, "MESSAGE", share) })
 	}
 	send := make([]net.Conn, producers)
 	for i := range send {
-		send[i] = dial("")
+		send[i] = s.dial("")
 		defer send[i].Close()
 	}
 	b.ResetTimer()
@@ -187,10 +213,7 @@ func benchmarkDurable(b *testing.B, producers, window, consumers int) {
 	}
 	b.ReportMetric(float64(b.N)/time.Since(began).Seconds(), "messages/s")
 	b.StopTimer()
-	cancel()
-	if err := <-ended; err != nil {
-		b.Fatal(err)
-	}
+	s.stop()
 }
 
 // produce sends n messages with at most window unconfirmed.
