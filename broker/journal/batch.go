@@ -133,6 +133,7 @@ func (j *Journal) put(typ, flags byte, payload []byte, front int) LSN {
 	}
 	b.tail, b.tailLen = len(b.buf), recordHeader+len(payload)
 	lsn := j.cur.next
+	b.grow(size)
 	b.buf = appendRecord(b.buf, b.seed, head{typ: typ, flags: flags, epoch: j.epoch, lsn: lsn, durable: b.first - 1}, payload)
 	b.last = lsn
 	b.records++
@@ -148,7 +149,7 @@ func (j *Journal) newBatch(off int64) *batch {
 	if n := len(j.free); n > 0 {
 		b, j.free = j.free[n-1], j.free[:n-1]
 	} else {
-		b = &batch{buf: make([]byte, 0, min(maxBatch, j.opt.SegmentBytes))}
+		b = &batch{buf: make([]byte, 0, firstBatch)}
 	}
 	*b = batch{id: j.cur.id, seed: j.cur.seed, off: off, buf: b.buf[:0], first: j.cur.next}
 	j.fill = b
@@ -159,6 +160,14 @@ func (j *Journal) sealFill() {
 	if j.fill != nil {
 		j.full = append(j.full, j.fill)
 		j.fill = nil
+	}
+}
+
+// grow makes room for size octets more, up to the size of the largest batch, beyond which a buffer is not kept. It begins small: to get the memory of a
+// large one takes milliseconds, of which the first batch of a take-over has none to spare, and a store without much to do never needs it.
+func (b *batch) grow(size int) {
+	if n := len(b.buf) + size; n > cap(b.buf) && n <= maxBatch {
+		b.buf = append(make([]byte, 0, min(max(4*cap(b.buf), n), maxBatch)), b.buf...)
 	}
 }
 

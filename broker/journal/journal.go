@@ -162,7 +162,8 @@ const (
 	minSilence     = 4 * beatEvery
 	beatEvery      = 50 * time.Millisecond
 	maxNode        = 128
-	dropRoom       = 256     // octets at the end of a segment for records of what can be deleted
+	dropRoom       = 256 // octets at the end of a segment for records of what can be deleted
+	firstBatch     = 64 << 10
 	maxBatch       = 4 << 20 // a batch is one pwrite; only a segment's head or one large record may exceed it
 )
 

@@ -85,6 +85,12 @@ func (l *lockFile) witnessed(epoch uint64) bool {
 	return !l.stolen && l.before.Boot != "" && l.before.Boot == l.me.Boot && l.before.Epoch == epoch && epoch != 0
 }
 
+// left says that the last owner ended in good order where its mark is. That is true wherever it ran and whatever happened since: what it vouches for was
+// durable before, and nobody can append to the log of an epoch but its owner. LOCK has no checksum, the mark has.
+func (l *lockFile) left(m mark) bool {
+	return !l.stolen && m.lsn > 0 && l.before.PID == 0 && l.before.Epoch == m.epoch && l.before.Last == m.lsn
+}
+
 // claimed is our epoch's file, once we have an epoch.
 func (l *lockFile) claimed() *markFile {
 	l.mu.Lock()
@@ -94,7 +100,7 @@ func (l *lockFile) claimed() *markFile {
 
 // release frees the lock. The pulse says so first, lest a candidate takes the process, which goes on, for a frozen owner; it also says who is to be
 // next. An owner that was fenced leaves the file to its successor. Release may be called again.
-func (l *lockFile) release(fenced bool, successor string) error {
+func (l *lockFile) release(fenced bool, last LSN, successor string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.released {
@@ -103,7 +109,7 @@ func (l *lockFile) release(fenced bool, successor string) error {
 	l.released = true
 	var err error
 	if !fenced {
-		l.me.PID, l.me.Start, l.me.Successor = 0, 0, successor
+		l.me.PID, l.me.Start, l.me.Last, l.me.Successor = 0, 0, last, successor
 		if err = l.write(); errors.Is(err, errLongPulse) {
 			l.me.Successor = ""
 			err = l.write()

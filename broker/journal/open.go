@@ -126,8 +126,8 @@ func (j *Journal) recover(visit func(Record) (Account, error), c *copied, cold s
 		return nil, err
 	}
 	begin := func() *recovery {
-		return &recovery{disk: j.disk, log: j.log, store: j.store, ours: j.epoch, mark: last, exact: j.lock.witnessed(last.epoch), visit: visit,
-			concerns: j.opt.Concerns}
+		return &recovery{disk: j.disk, log: j.log, store: j.store, ours: j.epoch, mark: last, visit: visit, concerns: j.opt.Concerns,
+			exact: j.lock.witnessed(last.epoch) || j.lock.left(last), left: j.lock.left(last)}
 	}
 	r := begin()
 	r.copy = c
@@ -314,18 +314,32 @@ func (j *Journal) HandOver(successor string) error {
 }
 
 // stop ends what Open started, but for the commit goroutine, which is down, and adds what goes wrong to the error that is known.
+//
+// Where somebody waits for the store the lock goes first. What the janitor is at then, and ends in its own time, are steps of an owner that has lost
+// its store, which may come as late as they like. What it prepared is left to the successor, who may just be looking at it.
 func (j *Journal) stop(failed error, successor string) error {
 	j.stopBeat()
 	j.mu.Lock()
 	j.jan.stop = true
 	j.chores.Signal()
+	last := j.last(failed)
+	fenced := errors.Is(failed, ErrFenced) || errors.Is(j.trouble, ErrFenced)
 	j.mu.Unlock()
+	var released error
+	awaited := successor != "" || fenced || len(j.Candidates()) > 0
+	if awaited {
+		released = j.lock.release(fenced, last, successor)
+	}
 	j.workers.Wait()
 	j.opt.flush.end()
 	if failed == nil {
 		failed = j.trouble // too late for Failed: all that was appended is durable
 	}
-	failed = errors.Join(failed, closeAndRemove(j.disk, j.jan.spares)) // prepared for nothing
+	if awaited {
+		closeSpares(j.jan.spares)
+	} else {
+		failed = errors.Join(failed, closeAndRemove(j.disk, j.jan.spares)) // prepared for nothing
+	}
 	if j.file != nil {
 		j.file.Close()
 	}
@@ -335,7 +349,24 @@ func (j *Journal) stop(failed error, successor string) error {
 	j.reading.close()
 	j.opt.Metrics.state(0, 0, 0, 0)
 	j.opt.Metrics.alive(0)
-	err := j.lock.release(errors.Is(failed, ErrFenced), successor)
+	if !awaited {
+		released = j.lock.release(errors.Is(failed, ErrFenced), last, successor)
+	}
 	j.disk.close()
-	return errors.Join(failed, err)
+	return errors.Join(failed, released)
+}
+
+// last is the end of the log as an owner vouches for it that ends in good order: all up to there is durable, it has acknowledged nothing beyond and
+// never will. 0 if it cannot. The caller holds mu.
+func (j *Journal) last(failed error) LSN {
+	if failed != nil || j.trouble != nil || j.mark == nil {
+		return 0
+	}
+	return LSN(j.durable.Load())
+}
+
+func closeSpares(spares []*spare) {
+	for _, s := range spares {
+		s.file.Close()
+	}
 }

@@ -37,6 +37,7 @@ type recovery struct {
 	ours     uint64 // epoch
 	mark     mark
 	exact    bool // nothing beyond mark was acknowledged
+	left     bool // all up to mark was durable when its owner left
 	look     bool // change nothing, not even the quarantine
 	all      bool // to examine: whatever is whole was acknowledged
 	visit    func(Record) (Account, error)
@@ -163,7 +164,12 @@ func (r *recovery) judge(end found, above []found) error {
 
 // secure makes durable what was read but may be in memory only (its writer died between write and sync), before anyone is told of it. Torn
 // tails are copied away and left where they are: the header of the next segment says where the log ends.
+//
+// Where the last owner left in good order it has done all that itself, if this is where it left: names were made durable before they were used.
 func (r *recovery) secure(end found, above []found) error {
+	if r.left && end.begun && end.place == (place{r.mark.epoch, r.mark.segment}) && end.last == r.mark.lsn && end.beyond.end == 0 {
+		return nil
+	}
 	if end.begun {
 		f, err := r.disk.open(end.place.name())
 		if err != nil {

@@ -143,7 +143,7 @@ func (m *mender) beat() (release func()) {
 		if m.mark != nil {
 			m.mark.file.Close()
 		}
-		_ = m.lock.release(false, "")
+		_ = m.lock.release(false, 0, "")
 	}
 }
 

@@ -11,13 +11,15 @@ type pulse struct {
 	Boot  string `json:"boot"`  // boot id of the machine
 	Space string `json:"space"` // PID name space
 	Beat  uint64 `json:"beat"`
+	// Last is where the log ends, as an owner vouches for it that has released the lock in good order; 0: it does not.
+	Last LSN `json:"last,omitempty"`
 	// Successor is whom an owner that has released the lock wants to have it.
 	Successor string `json:"successor,omitempty"`
 }
 
 // same says whether two pulses come from one ownership.
 func (p pulse) same(q pulse) bool {
-	p.Beat, p.Epoch, p.Successor = q.Beat, q.Epoch, q.Successor
+	p.Beat, p.Epoch, p.Last, p.Successor = q.Beat, q.Epoch, q.Last, q.Successor
 	return p == q
 }
 
