@@ -22,7 +22,12 @@
 //   - A copy, when it is taken over and whenever the log goes on elsewhere, holds nothing that the log does not.
 //   - No owner meets damage where there is none: no segment of its log is gone, and no mark says that more was acknowledged than there is.
 //
-// TestEveryFencingRuleIsNeeded breaks the rules, one at a time, and the model must find what goes wrong.
+// A second model (lock.go) is of LOCK alone, where a silent owner's store may be stolen. What it must keep is peace: an owner that has the LOCK which others
+// see, and was never stopped, is not fenced by anybody who looked when that was so; and from every state on, if nobody is stopped or dies any more, those that run
+// come to have one owner, the one of the highest epoch, with its LOCK in place. (When a thief and a new holder of the old lock claim in the same moment, one of
+// them is fenced before it is settled: that costs another take-over and no more.)
+//
+// TestEveryFencingRuleIsNeeded and TestEveryLockRuleIsNeeded break the rules, one at a time, and the models must find what goes wrong.
 //
 // What it does not cover. Time: patience, beats and the order of candidates (package journal tests them). What direct clients see of a
 // stale owner that says again what it said before it was stopped: that is the guard's (package broker), and cannot be excluded. Octets: headers, checksums, torn

@@ -16,16 +16,19 @@ var scopes = []struct {
 	full bool // only with -full
 	scope
 }{
-	{"two race to claim", false, scope{servers: 2, epochs: 3, files: 3, records: 3, messages: 2, batch: 2, crashes: 1, race: true}},
+	{"two race to claim", false, scope{servers: 2, epochs: 3, files: 3, records: 2, messages: 1, batch: 1, crashes: 1, race: true}},
 	{"three race to claim", false, scope{servers: 3, epochs: 3, files: 3, records: 2, messages: 1, batch: 1, race: true}},
-	{"hand-overs and deaths", false, scope{servers: 2, epochs: 3, files: 3, records: 3, messages: 2, batch: 2, crashes: 2, release: true}},
+	{"hand-overs and deaths", false, scope{servers: 2, epochs: 3, files: 3, records: 3, messages: 1, batch: 2, crashes: 1, release: true}},
 	{"a power cut", false, scope{servers: 2, epochs: 3, files: 3, records: 2, messages: 1, batch: 1, crashes: 1, cuts: 1}},
-	{"machines of their own", false, scope{apart: true, servers: 2, epochs: 3, files: 3, records: 3, messages: 2, batch: 2, crashes: 1}},
-	{"deletion", false, scope{settled: true, servers: 2, epochs: 2, files: 4, records: 4, messages: 2, batch: 3, rolls: 1, consume: true}},
+	{"machines of their own", false, scope{apart: true, servers: 2, epochs: 3, files: 3, records: 3, messages: 1, batch: 2, crashes: 1}},
+	{"deletion", false, scope{settled: true, servers: 2, epochs: 2, files: 4, records: 4, messages: 2, batch: 2, rolls: 1, consume: true}},
 	{"deletion, and a successor's successor", false, scope{settled: true, servers: 2, epochs: 3, files: 4, records: 3, messages: 1, batch: 2, rolls: 1, consume: true}},
 	{"a warm copy", false, scope{settled: true, servers: 3, epochs: 3, files: 3, records: 2, messages: 1, batch: 1, follow: true}},
 	{"a warm copy and deletion", false, scope{settled: true, servers: 2, epochs: 2, files: 4, records: 4, messages: 1, batch: 2, rolls: 1, consume: true, follow: true}},
 
+	{"deaths, and batches of two messages", true, scope{servers: 2, epochs: 3, files: 3, records: 3, messages: 2, batch: 2, crashes: 2, release: true}},
+	{"two race, with batches of two messages", true, scope{servers: 2, epochs: 3, files: 3, records: 3, messages: 2, batch: 2, crashes: 1, race: true}},
+	{"deletion in large batches", true, scope{settled: true, servers: 2, epochs: 2, files: 4, records: 4, messages: 2, batch: 3, rolls: 1, consume: true}},
 	{"three race to claim, and die", true, scope{servers: 3, epochs: 3, files: 3, records: 2, messages: 1, batch: 1, crashes: 1, race: true}},
 	{"four epochs", true, scope{servers: 2, epochs: 4, files: 4, records: 3, messages: 1, batch: 2, crashes: 2, release: true}},
 	{"a power cut in batches", true, scope{servers: 2, epochs: 3, files: 4, records: 3, messages: 2, batch: 2, crashes: 1, cuts: 1}},
@@ -45,10 +48,10 @@ func TestFencingRulesHold(t *testing.T) {
 		}
 		c.rules = proper()
 		start := time.Now()
-		r := explore(&c.scope, 0)
+		r := explore(&c.scope, few)
 		states += r.states
 		t.Logf("%-40s %v, in %v", c.name, r, time.Since(start).Round(10*time.Millisecond))
-		if r.broken != "" || !r.whole {
+		if r.broken != "" || !r.whole && few == 0 {
 			t.Errorf("%s: %s, after\n%s", c.name, r.broken, r.story())
 		}
 	}
