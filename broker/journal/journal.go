@@ -139,6 +139,7 @@ type Owner struct {
 	Epoch  uint64 // 0 while it is still claiming one
 	Node   string
 	PID    int
+	Admin  string        // its Standing.Admin; "" if there was no room for it
 	Silent time.Duration // how long its heart-beat has stood still
 }
 

@@ -28,6 +28,7 @@ func acquire(ctx context.Context, d *disk, opt Options, log *slog.Logger, f *fol
 	if err != nil && opt.Takeover == Kill {
 		return nil, fmt.Errorf("take over by kill: %w", err)
 	}
+	me.Admin = opt.Standing().bounded().Admin
 	file, err := openLock(d)
 	if err != nil {
 		return nil, err

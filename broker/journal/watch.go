@@ -15,11 +15,13 @@ type pulse struct {
 	Last LSN `json:"last,omitempty"`
 	// Successor is whom an owner that has released the lock wants to have it.
 	Successor string `json:"successor,omitempty"`
+	// Admin is where operators reach the owner, for those who ask a candidate who has the store. It is left out where there is no room.
+	Admin string `json:"admin,omitempty"`
 }
 
 // same says whether two pulses come from one ownership.
 func (p pulse) same(q pulse) bool {
-	p.Beat, p.Epoch, p.Last, p.Successor = q.Beat, q.Epoch, q.Last, q.Successor
+	p.Beat, p.Epoch, p.Last, p.Successor, p.Admin = q.Beat, q.Epoch, q.Last, q.Successor, q.Admin
 	return p == q
 }
 
@@ -61,7 +63,7 @@ func (w *watch) look(now time.Time, p pulse, ok bool) (report bool) {
 func (w *watch) alive() { w.silent, w.tell = 0, w.after }
 
 func (w *watch) owner() Owner {
-	return Owner{Epoch: w.pulse.Epoch, Node: w.pulse.Node, PID: w.pulse.PID, Silent: w.silent}
+	return Owner{Epoch: w.pulse.Epoch, Node: w.pulse.Node, PID: w.pulse.PID, Admin: w.pulse.Admin, Silent: w.silent}
 }
 
 // frozen says that the owner has been silent long enough to be ended.
