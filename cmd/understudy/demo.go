@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
@@ -14,7 +15,10 @@ import (
 
 const demoDescription = `Starts two brokers on one directory, a DNS server with their SRV records, a sidecar that finds them there, and clients that use an
 existing STOMP library without any fail-over logic. Kills the active broker again and again, and judges what the clients saw.
-Everything listens on loopback, on free ports, and lives in a temporary folder.`
+Everything listens on loopback, on free ports, and lives in a temporary folder.
+
+--stores plays another story: so many servers, each with a store of its own, and --standby servers without one stand for each other. Clients use all
+stores. Servers are killed until one is left with everything, and brought back; every store goes home by itself.`
 
 func demoCommand() *cli.Command {
 	return &cli.Command{
@@ -23,12 +27,16 @@ func demoCommand() *cli.Command {
 			number("messages", 0, "Send that many messages in all; 0 sends until the kills are done."),
 			number("kills", 6, "How often to kill the active broker."),
 			number("rate", 2000, "Messages per second offered by all producers together."),
-			number("producers", 8, "How many producers; each has one connection, and one unconfirmed SEND or transaction at a time."),
-			number("consumers", 2, "How many consumers compete for the queue."),
+			number("producers", 8, "How many producers (of each store; 4 unless given); each has one connection, and one unconfirmed SEND or transaction at a time."),
+			number("consumers", 2, "How many consumers compete for the queue (of each store)."),
 			number("payload", 512, "Octets of a message's body; 1024 with --backlog unless given."),
 			number("backlog", 0, "Kill on after that many messages were put into a queue that nobody consumes, and say what difference they make."),
+			number("stores", 0, "Play with that many stores, each with a server of its own; all servers but one are killed, and come back."),
+			number("standby", 0, "With --stores: servers beside those, without a store of their own."),
+			number("handovers", 0, "With --stores: kill nobody, but hand every store over and back by command, that often."),
+			duration("failback-after", time.Second, "With --stores: the servers' --failback-after."),
 			octets("max-memory", 0, "The brokers' --max-memory; 0 means theirs."),
-			duration("interval", time.Second, "Least time between two kills; unused when messages are counted."),
+			duration("interval", time.Second, "Least time between two kills; unused when messages are counted; 200ms with --handovers unless given."),
 			text("ack", "client-individual", "How consumers acknowledge: client, client-individual or auto."),
 			yes("transactions", false, "Send, and acknowledge, in transactions of ten."),
 			yes("receipts", true, "Ask for a receipt of each SEND or COMMIT; false sends and forgets."),
@@ -55,7 +63,16 @@ func runDemo(c *cli.Context) error {
 	if cfg.Backlog > 0 && !c.IsSet("payload") {
 		cfg.Payload = 0 // the demo's own
 	}
-	cfg.Interval = v.positive("interval")
+	cfg.Interval, cfg.FailbackAfter = v.positive("interval"), v.positive("failback-after")
+	cfg.Stores, cfg.Standbys, cfg.Handovers = v.count("stores", 0), v.count("standby", 0), v.count("handovers", 0)
+	for name, field := range map[string]*int{"kills": &cfg.Kills, "producers": &cfg.Producers} {
+		if cfg.Stores > 0 && !c.IsSet(name) {
+			*field = 0 // the demo's own
+		}
+	}
+	if cfg.Handovers > 0 && !c.IsSet("interval") {
+		cfg.Interval = 0 // the demo's own
+	}
 	for _, n := range []string{"rate", "producers", "consumers", "payload"} {
 		v.count(n, 1)
 	}
@@ -67,7 +84,7 @@ func runDemo(c *cli.Context) error {
 	}
 	ctx, _, stop := ops.Signals(c.Context) // the demo ends its children at once, whichever signal it is
 	defer stop()
-	result, err := demo.Run(ctx, cfg)
+	result, err := playDemo(ctx, cfg)
 	var field *demo.FieldError
 	if errors.As(err, &field) {
 		return &ops.UsageError{Flag: field.Flag, Value: field.Value, Hint: field.Hint}
@@ -79,4 +96,14 @@ func runDemo(c *cli.Context) error {
 		return errVerdict
 	}
 	return nil
+}
+
+// verdict is what both kinds of demo end with.
+type verdict interface{ Clean() bool }
+
+func playDemo(ctx context.Context, cfg demo.Config) (verdict, error) {
+	if cfg.Stores > 0 || cfg.Standbys > 0 || cfg.Handovers > 0 {
+		return demo.RunStores(ctx, cfg)
+	}
+	return demo.Run(ctx, cfg)
 }

@@ -5,13 +5,17 @@ import (
 	"io"
 )
 
-// What a take-over with a backlog should come to. A bar that is missed is said and is no failure: machines differ.
+// What take-overs, with a backlog and without, and hand-overs should come to. A bar that is missed is said and is no failure: machines differ.
 const (
 	barSilence   = 50.0 // ms, the median
 	barLongest   = 250.0
 	barRatio     = 2.0 // of the medians, with and without a backlog
 	barResident  = 256 << 20
 	octetsPerMiB = 1 << 20
+
+	barPause        = 20.0 // ms, the median
+	barLongestPause = 150.0
+	barRate         = 0.95 // of the load that was asked for
 )
 
 // barResult is one of them.
@@ -21,13 +25,23 @@ type barResult struct {
 	Met    bool    `json:"met"`
 }
 
+// atMost is a bar that a figure must not exceed. A figure of 0 was not measured.
+func atMost(what, unit string, figure, limit float64) barResult {
+	return barResult{fmt.Sprintf("%s at most %g%s", what, limit, unit), figure, figure > 0 && figure <= limit}
+}
+
+// text is one line.
+func (b barResult) text() string {
+	return fmt.Sprintf("%s: %s (%.1f)", map[bool]string{true: "met", false: "MISSED"}[b.Met], b.Want, b.Figure)
+}
+
 // judge fills in what follows from the figures.
 func (b *backlogResult) judge() {
 	if b.Empty.P50 > 0 {
 		b.Ratio = b.Silence.P50 / b.Empty.P50
 	}
 	most := func(what, unit string, figure, limit float64) {
-		b.Bars = append(b.Bars, barResult{fmt.Sprintf("%s at most %g%s", what, limit, unit), figure, figure > 0 && figure <= limit})
+		b.Bars = append(b.Bars, atMost(what, unit, figure, limit))
 	}
 	most("silence p50 with the backlog", " ms", b.Silence.P50, barSilence)
 	most("silence max with the backlog", " ms", b.Silence.Max, barLongest)
@@ -50,6 +64,6 @@ func (b *backlogResult) text(w io.Writer) {
 		io.WriteString(w, "  … resident   not known: this system has no /proc\n")
 	}
 	for _, bar := range b.Bars {
-		fmt.Fprintf(w, "  … bar        %s: %s (%.1f)\n", map[bool]string{true: "met", false: "MISSED"}[bar.Met], bar.Want, bar.Figure)
+		fmt.Fprintf(w, "  … bar        %s\n", bar.text())
 	}
 }

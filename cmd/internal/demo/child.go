@@ -92,6 +92,24 @@ func (n *nursery) start(name string, args ...string) (*child, error) {
 	return c, nil
 }
 
+// command runs the binary to its end, and says with what words it failed.
+func (n *nursery) command(ctx context.Context, name string, args ...string) error {
+	c, err := n.start(name, args...)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-c.gone:
+	case <-ctx.Done():
+		c.kill()
+		return context.Cause(ctx)
+	}
+	if c.err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), c.err, n.tail(name, 1))
+	}
+	return nil
+}
+
 // close kills every child that is left and waits for all of them.
 func (n *nursery) close() {
 	n.mu.Lock()

@@ -93,26 +93,25 @@ func (r *run) conclude(ctx context.Context, err error) {
 	}
 	res.fill(r.cfg, sum, lost, r.silences)
 	res.text(r.cfg.Out)
-	r.cleanUp(ctx)
+	failed := !res.Clean() && !r.cfg.Direct && ctx.Err() == nil // the negative control is meant to fail, and Ctrl-C is no failure
+	r.cluster.cleanUp(failed, []string{"broker-a", "broker-b", "sidecar"})
 	if r.cfg.JSON {
-		_ = res.json(r.cfg.Out)
+		_ = writeJSON(r.cfg.Out, res)
 	}
 }
 
-// cleanUp removes the folder, or says where it is and how the logs end.
-func (r *run) cleanUp(ctx context.Context) {
-	dir := r.cluster.dir
-	failed := !r.result.Clean() && !r.cfg.Direct && ctx.Err() == nil // the negative control is meant to fail, and Ctrl-C is no failure
-	if !failed && !r.cfg.Keep {
-		_ = os.RemoveAll(dir)
+// cleanUp removes the folder, or says where it is and, after a failure, how the logs end.
+func (c *cluster) cleanUp(failed bool, logs []string) {
+	if !failed && !c.cfg.Keep {
+		_ = os.RemoveAll(c.dir)
 		return
 	}
 	if failed {
-		for _, name := range []string{"broker-a", "broker-b", "sidecar"} {
-			if _, err := os.Stat(filepath.Join(dir, name+".log")); err == nil {
-				fmt.Fprintf(r.cfg.Out, "\n  the last lines of %s.log:\n%s\n", name, r.cluster.kids.tail(name, tailLines))
+		for _, name := range logs {
+			if _, err := os.Stat(filepath.Join(c.dir, name+".log")); err == nil {
+				fmt.Fprintf(c.cfg.Out, "\n  the last lines of %s.log:\n%s\n", name, c.kids.tail(name, tailLines))
 			}
 		}
 	}
-	fmt.Fprintf(r.cfg.Out, "\n  journal and logs are kept in %s\n", dir)
+	fmt.Fprintf(c.cfg.Out, "\n  journal and logs are kept in %s\n", c.dir)
 }

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,8 +17,9 @@ import (
 // maxAnswer bounds what is read from a process's admin listener.
 const maxAnswer = 16 << 20
 
-// brokerState is what a broker says of itself on /status.
+// brokerState is what a broker says on /status of its share in a store.
 type brokerState struct {
+	Name  string    `json:"name"`
 	Role  string    `json:"role"`
 	Since time.Time `json:"since"`
 	Epoch uint64    `json:"epoch"`
@@ -39,8 +42,20 @@ func (c *cluster) awaitActive(ctx context.Context, m *member) (epoch uint64, sin
 	return epoch, since, err
 }
 
-// state asks a broker what it is.
+// state asks a broker what it is to its only store.
 func (c *cluster) state(ctx context.Context, m *member) (brokerState, error) {
+	all, err := c.states(ctx, m)
+	switch {
+	case err != nil:
+		return brokerState{}, err
+	case len(all) == 0:
+		return brokerState{}, fmt.Errorf("read status of %s: no store", m.host)
+	}
+	return all[0], nil
+}
+
+// states asks a broker what it is to each of its stores.
+func (c *cluster) states(ctx context.Context, m *member) ([]brokerState, error) {
 	var status struct {
 		Broker struct {
 			Stores []brokerState `json:"stores"`
@@ -48,15 +63,54 @@ func (c *cluster) state(ctx context.Context, m *member) (brokerState, error) {
 	}
 	body, err := c.get(ctx, m.admin, "/status")
 	if err != nil {
-		return brokerState{}, err
+		return nil, err
 	}
 	if err := json.Unmarshal(body, &status); err != nil {
-		return brokerState{}, fmt.Errorf("read status of %s: %w", m.host, err)
+		return nil, fmt.Errorf("read status of %s: %w", m.host, err)
 	}
-	if len(status.Broker.Stores) == 0 {
-		return brokerState{}, fmt.Errorf("read status of %s: no store", m.host)
+	return status.Broker.Stores, nil
+}
+
+// tenure is one server's service of a store.
+type tenure struct {
+	store  string
+	holder *member
+	epoch  uint64
+	since  time.Time
+}
+
+// tenures asks a broker which stores it serves.
+func (c *cluster) tenures(ctx context.Context, m *member) ([]tenure, error) {
+	states, err := c.states(ctx, m)
+	var all []tenure
+	for _, s := range states {
+		if s.Role == "active" {
+			all = append(all, tenure{s.Name, m, s.Epoch, s.Since})
+		}
 	}
-	return status.Broker.Stores[0], nil
+	return all, err
+}
+
+// awaitTenures waits until each store is served in an epoch above the one given for it by somebody among the members, and returns by whom.
+// They are asked in turn, for all that they say has its time with it.
+func (c *cluster) awaitTenures(ctx context.Context, above map[string]uint64, among []*member) (map[string]tenure, error) {
+	found, turn := map[string]tenure{}, 0
+	what := fmt.Sprintf("somebody to serve %s", strings.Join(slices.Sorted(maps.Keys(above)), ", "))
+	err := await(ctx, c.cfg.TakeoverTimeout+c.cfg.FailbackAfter, what, func() (bool, error) {
+		m := among[turn%len(among)]
+		turn++
+		all, err := c.tenures(ctx, m)
+		if err != nil {
+			return false, m.process.ended()
+		}
+		for _, t := range all {
+			if epoch, wanted := above[t.store]; wanted && t.epoch > max(epoch, found[t.store].epoch) {
+				found[t.store] = t
+			}
+		}
+		return len(found) == len(above), nil
+	})
+	return found, err
 }
 
 // counters reads metrics of the sidecar: for each name, the sum over its labels.

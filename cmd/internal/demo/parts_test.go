@@ -246,7 +246,7 @@ func TestVerdict(t *testing.T) {
 	var out bytes.Buffer
 	r := &Result{}
 	r.fill(Config{}, counts{sent: 3, confirmed: 2, received: 2, duplicated: 1}, 0, []time.Duration{40 * time.Millisecond, 30 * time.Millisecond})
-	if err := r.json(&out); err != nil {
+	if err := writeJSON(&out, r); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{`"verdict":"failed"`, `"sent":3`, `"silence_ms":{"p50":40,"max":40}`, `"in_flight_at_kill":{"sends":0,"unacked":0}`, `"clients_reconnected":0`} {

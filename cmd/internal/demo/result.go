@@ -1,7 +1,6 @@
 package demo
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -110,19 +109,6 @@ func (r *Result) text(w io.Writer) {
 	for _, p := range r.Problems {
 		fmt.Fprintf(&b, "  problem      %s\n", p)
 	}
-	fmt.Fprintf(&b, "\n  VERDICT: %s. lost %d, duplicated %d, reordered %d", strings.ToUpper(r.Verdict), r.Lost, r.Duplicated, r.Reordered)
-	if r.Phantom > 0 {
-		fmt.Fprintf(&b, ", phantom %d", r.Phantom)
-	}
-	b.WriteString("\n")
+	writeVerdict(&b, r.Verdict, r.Lost, r.Duplicated, r.Reordered, r.Phantom)
 	_, _ = io.WriteString(w, b.String())
-}
-
-func (r *Result) json(w io.Writer) error {
-	line, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("encode result: %w", err)
-	}
-	_, err = fmt.Fprintf(w, "%s\n", line)
-	return err
 }
