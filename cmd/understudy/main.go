@@ -82,7 +82,11 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 // usageError words what the flag parser found.
 func usageError(c *cli.Context, err error, _ bool) error {
 	command := "understudy"
-	if c.Command != nil && c.Command.Name != "" && c.Command.Name != command {
+	switch {
+	case c.Command == nil || c.Command.Name == "" || c.Command.Name == command:
+	case c.Command.HelpName != "":
+		command = c.Command.HelpName
+	default:
 		command += " " + c.Command.Name
 	}
 	return &ops.UsageError{Hint: fmt.Sprintf("%v; see %s --help", err, command)}

@@ -11,6 +11,7 @@ import (
 	"github.com/understudy-mq/understudy/broker"
 	"github.com/understudy-mq/understudy/broker/journal"
 	"github.com/understudy-mq/understudy/cmd/internal/ops"
+	"github.com/understudy-mq/understudy/session/stomp/frame"
 )
 
 // storeFlags say which stores a broker has, and who takes over what when.
@@ -109,14 +110,11 @@ func (v *values) addStore(stores []broker.StoreConfig, flag, text string) []brok
 	return append(stores, broker.StoreConfig{Name: name, Dir: dir, Own: flag == "store"})
 }
 
-var (
-	storeName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-	storeUUID = regexp.MustCompile(`(?i)^[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}$`)
-)
+var storeUUID = regexp.MustCompile(`(?i)^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // usableName reports whether a sidecar could ask for a store by that name: spread and a UUID mean something else to it.
 func usableName(name string) bool {
-	return storeName.MatchString(name) && name != "spread" && strings.Trim(name, ".") != "" && !storeUUID.MatchString(name)
+	return frame.ValidStoreName(name) && name != "spread" && strings.Trim(name, ".") != "" && !storeUUID.MatchString(name)
 }
 
 // sameDir compares what directories are there for; of two that are not there yet, their names.

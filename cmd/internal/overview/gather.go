@@ -45,7 +45,7 @@ func (a *Asker) Close() { a.client.CloseIdleConnections() }
 // errElsewhere is why a server was not asked.
 var errElsewhere = errors.New("is on another machine and was not asked: name it by --admin, or say --follow")
 
-// Gather asks the servers at urls, and those that brokers among them name as candidates, until none is new. Answers are in the order in which their URLs
+// Gather asks the servers at urls, and those that brokers among them name as holders or candidates, until none is new. Answers are in the order in which their URLs
 // became known.
 func (a *Asker) Gather(ctx context.Context, urls []string) []Answer {
 	known := map[string]bool{}
@@ -87,17 +87,23 @@ func (a *Asker) askAll(ctx context.Context, round []Answer) {
 	joined.Wait()
 }
 
-// named are the admin listeners of all candidates in those answers.
+// named are the admin listeners of all holders and candidates in those answers.
 func named(round []Answer) (urls []string) {
+	add := func(admin string) {
+		if u, err := AdminURL(admin); err == nil {
+			urls = append(urls, u)
+		}
+	}
 	for _, answer := range round {
 		if answer.Report == nil || answer.Report.Broker == nil {
 			continue
 		}
 		for _, s := range answer.Report.Broker.Stores {
+			if s.Owner != nil {
+				add(s.Owner.Admin)
+			}
 			for _, c := range s.Candidates {
-				if u, err := AdminURL(c.Admin); err == nil {
-					urls = append(urls, u)
-				}
+				add(c.Admin)
 			}
 		}
 	}

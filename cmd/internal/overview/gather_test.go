@@ -35,7 +35,7 @@ func asker(t *testing.T, follow bool) *Asker {
 }
 
 // One address is enough: the others are named by those that are asked, each is asked once, those elsewhere are not.
-func TestGatherFollowsCandidates(t *testing.T) {
+func TestGatherFollowsHoldersAndCandidates(t *testing.T) {
 	var second, third string
 	asked := make(chan string, 100)
 	broker := func(node string, candidates func() []Candidate) string {
@@ -48,7 +48,10 @@ func TestGatherFollowsCandidates(t *testing.T) {
 	second = broker("second", func() []Candidate {
 		return []Candidate{{Admin: third}, {Admin: "http://192.0.2.1:9613"}, {Admin: "http://localhost.example:9613"}}
 	})
-	first := broker("first", func() []Candidate { return []Candidate{{Admin: second}} })
+	first := serve(t, func() any {
+		asked <- "first"
+		return Report{Process: Process{Name: "first", PID: 1}, Broker: &Broker{Node: "first", Stores: []Store{{Name: "a", Role: "standby", Owner: &Holder{Node: "second", Admin: second}}}}}
+	})
 	answers := asker(t, false).Gather(t.Context(), []string{first, first})
 	var got []string
 	for _, a := range answers {

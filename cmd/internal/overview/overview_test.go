@@ -82,8 +82,8 @@ func TestPictures(t *testing.T) {
 		{"on-the-way-back", []Answer{answer("s1", active("a", 5, back, s2)), answer("n1", own(standby("a", "s1", 5)))}, true},
 		{"only-a-standby-was-asked", []Answer{answer("s2", standby("a", "s1", 5), standby("c", "", 0))}, false},
 		{"troubled", []Answer{
-			answer("n1", own(active("a", 4, s1)), unreachable("b")),                                                                 // it does not know yet that it has lost a
-			answer("n2", active("a", 5), frozen, own(Store{Name: "d", Role: "stopped", Error: "sync segment: input/output error"})), //
+			answer("n1", own(active("a", 4, s1)), unreachable("b")),                                                                // it does not know yet that it has lost a
+			answer("n2", active("a", 5), frozen, own(Store{Name: "d", Role: "failed", Error: "sync segment: input/output error"})), //
 			answer("n3", full, unreachable("nowhere")),
 		}, false},
 		{"recovering", []Answer{

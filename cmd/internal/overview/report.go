@@ -39,7 +39,7 @@ type Store struct {
 	Name        string      `json:"name"`
 	Dir         string      `json:"dir"`
 	Own         bool        `json:"own"`
-	Role        string      `json:"role"` // standby, recovering, active, unreachable or stopped
+	Role        string      `json:"role"` // standby, recovering, active, unreachable, failed or stopped
 	Since       time.Time   `json:"since"`
 	UUID        string      `json:"uuid,omitempty"`
 	Epoch       uint64      `json:"epoch,omitempty"` // of the server's own service, 0 before
@@ -59,11 +59,11 @@ type Store struct {
 	Copied      int         `json:"copied_records,omitempty"` // of those: while it stood by
 	DiskFull    bool        `json:"disk_full,omitempty"`
 	MemoryFull  bool        `json:"memory_full,omitempty"`
-	Takeovers   uint64      `json:"takeovers,omitempty"` // by this process, in its life
-	Handovers   uint64      `json:"handovers,omitempty"`
-	Trouble     string      `json:"trouble,omitempty"` // why it does not stand for the store now
-	Again       *time.Time  `json:"again,omitempty"`   // when it tries next
-	Error       string      `json:"error,omitempty"`   // what ended its share in the store
+	Takeovers   uint64      `json:"takeovers,omitempty"` // how often this process began to serve it
+	Handovers   uint64      `json:"handovers,omitempty"` // how often it let go of it in good order
+	Trouble     string      `json:"trouble,omitempty"`   // why it does not stand for the store now
+	Again       *time.Time  `json:"again,omitempty"`     // when it tries next
+	Error       string      `json:"error,omitempty"`     // what ended its share in the store
 }
 
 // Holder is who has a store, as somebody else sees it.
@@ -71,7 +71,8 @@ type Holder struct {
 	Node     string `json:"node"`
 	PID      int    `json:"pid"`
 	Epoch    uint64 `json:"epoch"`
-	SilentMS int64  `json:"silent_ms"` // how long it has shown no life; 0 while it does
+	Admin    string `json:"admin,omitempty"` // URL
+	SilentMS int64  `json:"silent_ms"`       // how long it has shown no life; 0 while it does
 }
 
 // Copy is how far a standby's copy of a store is.

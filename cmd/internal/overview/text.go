@@ -80,7 +80,7 @@ func (p *printer) stores(stores []StoreView) {
 			strconv.FormatUint(s.Takeovers, 10), strconv.FormatUint(s.Handovers, 10),
 		})
 	}
-	p.table([]string{"STORE", "UUID", "HOLDER", "EPOCH", "FOR", "OWNER", "SESSIONS", "ABSENT", "MESSAGES", "TAKEOVERS", "HANDOVERS"}, rows)
+	p.table([]string{"STORE", "UUID", "HOLDER", "EPOCH", "FOR", "OWNER", "SESSIONS", "ABSENT", "MESSAGES", "TAKEN", "HANDED OVER"}, rows)
 }
 
 func (p *printer) candidates(stores []StoreView) {
