@@ -9,7 +9,8 @@ import (
 
 // Absence. A sidecar session that loses its connection is expected back. Until the reclaim window is over nobody else gets what it may
 // hold: after a blip that is known, and the messages stay where they are; after a recovery it is not, and recovered messages of the
-// queues to which it was subscribed wait until it has said which it holds. Its cursor outlives the window, until the hold is over.
+// queues to which it was subscribed wait until it has said which it holds. Its cursor outlives the window, until the hold is over; so do its temporary
+// queues and what topics brought for it meanwhile.
 
 const (
 	// expiryMargin is added to the hold: the sidecar's clock began to run before ours.
@@ -51,10 +52,6 @@ func (s *store) park(c *session) {
 			continue
 		}
 		sub.present, sub.active, sub.refused, sub.away = false, false, nil, s.now
-		for sub.backlog.len() > 0 { // nobody is there to get a topic's messages
-			sub.backlog.pop()
-		}
-		sub.backlogBytes = 0
 	}
 }
 
@@ -105,7 +102,8 @@ func (s *store) claim(sub *subscription, all []claim) {
 			continue
 		}
 		delete(claims, c.id)
-		if s.grant(sub, c, found[c.id]) {
+		// Nobody else can have a session's copy of a topic's message: one that is not known any more is its client's.
+		if s.grant(sub, c, found[c.id]) || sub.topic != nil {
 			s.count.claimsGranted.Inc()
 		} else {
 			sub.refused = append(sub.refused, c.id)
@@ -157,9 +155,12 @@ func (s *store) tick() {
 	}
 }
 
-// giveUp ends the wait for a subscription: what it holds goes to others.
+// giveUp ends the wait for a subscription: what it holds goes to others. There are none who could have what is kept of a topic for it.
 func (s *store) giveUp(sub *subscription) {
 	sub.away = time.Time{}
+	if sub.topic != nil {
+		return
+	}
 	if sub.held > 0 || sub.gate {
 		s.slog.Info("session did not come back in time", "session", sub.session.id.String(), "destination", sub.dest, "requeued", sub.held)
 	}

@@ -40,7 +40,11 @@ func (s *store) target(p *peer, r *request) (t target, bad bool) {
 	return t, false
 }
 
+// vain reports whether an acknowledgement of what the subscription does not hold means nothing. Of a topic's message it never does: nobody else has it.
 func (sub *subscription) vain() bool { return sub.topic != nil || sub.mode == ackAuto }
+
+// refusal reports whether r gives back what it names. A topic's message cannot be given back, as a direct client's cannot.
+func (r *request) refusal(h *hold) bool { return r.command == frame.Nack && h.sub.topic == nil }
 
 // acknowledge applies an ACK or NACK. One that comes too late, for a message which the subscription holds no longer, is applied as
 // nothing and counted.
@@ -62,7 +66,7 @@ func (s *store) acknowledge(p *peer, r *request) {
 		return
 	}
 	holds := s.upTo(p, t.hold)
-	if r.command == frame.Nack {
+	if r.refusal(t.hold) {
 		if lsn, ok := s.nothing(p, r, false); ok {
 			for _, h := range holds {
 				s.giveBack(h, lsn)

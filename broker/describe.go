@@ -49,6 +49,7 @@ var recordNames = map[byte]string{
 	recSend: "send", recAck: "ack", recCommit: "commit", recCursor: "cursor", recUnsubscribe: "unsubscribe", recClose: "close", recSession: "session",
 	recSubscribe: "subscribe", recHead: "head", recDurable: "durable", recErase: "erase", recPublish: "publish", recCommitTopics: "committopics",
 	recTemporary: "temporary", recMove: "move", recRelocate: "relocate", recForward: "forward",
+	recBacklog: "backlog", recBequest: "bequest",
 }
 
 // Describe reads a record of a broker's journal, or of the journal itself. The payload may be damaged, or only the front of one. With contents it has
@@ -93,7 +94,7 @@ func Concerns(r journal.Record) []string {
 		add(e.Queue)
 	}
 	switch r.Type {
-	case recSession, recSubscribe, recUnsubscribe, recClose, recCursor, recTemporary, recHead, recDurable, recErase:
+	case recSession, recSubscribe, recUnsubscribe, recClose, recCursor, recTemporary, recHead, recDurable, recErase, recBacklog:
 		names = append(names, "subscriptions and cursors of sessions")
 	}
 	return names
@@ -104,12 +105,12 @@ const maxNameBytes = 1 << 10
 
 // plausibleName says whether a name that was read from a record that may be damaged can be that of a destination.
 func plausibleName(name string) bool {
-	known := strings.HasPrefix(name, "/") || strings.HasPrefix(name, durableQueueName)
+	known := strings.HasPrefix(name, "/") || strings.HasPrefix(name, numberedQueueName)
 	return known && len(name) <= maxNameBytes && utf8.ValidString(name) && !strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
 
-// durableQueueName is how the queue of a durable subscription is named where only its number is known.
-const durableQueueName = "durable subscription "
+// numberedQueueName is how the queue of a durable subscription, or of a session's to a topic, is named where only its number is known.
+const numberedQueueName = "subscription "
 
 // describer reads one record.
 type describer struct {
@@ -162,6 +163,13 @@ func (d *describer) record() {
 		d.message(m, id)
 	case recForward:
 		d.ends()
+	case recBequest:
+		id := rd.id()
+		m := Told{Destination: string(rd.text())}
+		for range rd.count(1) {
+			m.Queues = append(m.Queues, fmt.Sprint(numberedQueueName, rd.uint()))
+		}
+		d.message(m, id)
 	default:
 		d.state()
 	}
@@ -214,7 +222,7 @@ func (d *describer) queue() string {
 	if name := d.rd.text(); len(name) > 0 {
 		return string(name)
 	}
-	return fmt.Sprint(durableQueueName, d.rd.uint())
+	return fmt.Sprint(numberedQueueName, d.rd.uint())
 }
 
 func mentionText(at place, home journal.Segment) string {
@@ -279,6 +287,8 @@ func (d *describer) state() {
 		d.About = fmt.Sprintf("temporary queue %q", rd.text())
 	case recUnsubscribe:
 		d.About = fmt.Sprintf("subscription %q ends", rd.text())
+	case recBacklog:
+		d.About = fmt.Sprintf("messages of its topic are kept for subscription %q, in the queue of %s%d", rd.text(), numberedQueueName, d.LSN)
 	case recClose:
 		d.About = "ends"
 	}
@@ -296,7 +306,7 @@ func (d *describer) subscription() {
 	}
 	d.About = fmt.Sprintf("subscription %q of %s, ack %s, prefetch %d", id, dest, ack, prefetch) + selectedBy(sel)
 	if number > 0 {
-		d.About += fmt.Sprint(", for ", durableQueueName, number)
+		d.About += fmt.Sprint(", for durable ", numberedQueueName, number)
 	}
 }
 

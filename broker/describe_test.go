@@ -24,13 +24,15 @@ func everyRecord() map[byte][]byte {
 	topics, _ := appendCommit(nil, nil, o, []txSend{{msg: m, dest: d.dest, targets: []*durable{d}}}, nil, recCommitTopics)
 	sub := &subscription{id: "s", dest: "/queue/orders", mode: ackEach, prefetch: 300, durable: d}
 	c := &session{id: o.session, subs: map[string]*subscription{"s": sub}}
+	kept, news := testBacklog(pool)
+	news.data, news.split = m.data, m.split
 	return map[byte][]byte{
 		recSend: appendSend(nil, direct, []byte("/queue/orders"), m), recAck: acks, recCommit: commit, recCommitTopics: topics, recCursor: appendCursor(nil, o, true),
 		recClose: appendSessionID(nil, o.session), recUnsubscribe: appendText(appendSessionID(nil, o.session), "s"), recDurable: appendDurable(nil, d),
 		recErase: appendErase(nil, d), recTemporary: appendText(appendSessionID(nil, o.session), "t"), recSubscribe: appendSubscribe(nil, c, sub),
 		recForward: acks[len(appendOrigin(nil, o)):], recSession: appendSession(nil, c), recHead: append([]byte{0, 1}, appendSnapshot(nil, c)...),
 		recPublish: appendPublish(nil, o, []byte(d.dest), []*durable{d}, m), recMove: appendMove(nil, m, "/queue/DLQ", m),
-		recRelocate: relocated(m),
+		recRelocate: relocated(m), recBacklog: appendBacklog(nil, kept), recBequest: appendBequest(nil, news, []*subscription{kept, kept}),
 	}
 }
 
@@ -87,14 +89,14 @@ func TestConcerns(t *testing.T) {
 	const sessions = "subscriptions and cursors of sessions"
 	for kind, want := range map[byte][]string{
 		recSend: {"/queue/orders"}, recCommit: {"/queue/orders", "/queue/bills"}, recMove: {"/queue/DLQ", "/queue/orders"}, recRelocate: {"/queue/orders"},
-		recPublish: {testDurable().dest}, recHead: {sessions}, recSubscribe: {sessions}, recCursor: {sessions},
+		recPublish: {testDurable().dest}, recBequest: {testDurable().dest, numberedQueueName + "9"}, recBacklog: {sessions}, recHead: {sessions}, recSubscribe: {sessions}, recCursor: {sessions},
 	} {
 		if got := Concerns(described(kind, records[kind])); !slices.Equal(got, want) {
 			t.Errorf("%s: %q, want %q", recordNames[kind], got, want)
 		}
 	}
 	got := Concerns(described(recAck, records[recAck]))
-	if len(got) != 2 || got[0] != "/queue/orders" || !strings.HasPrefix(got[1], durableQueueName) {
+	if len(got) != 2 || got[0] != "/queue/orders" || !strings.HasPrefix(got[1], numberedQueueName) {
 		t.Errorf("ack: %q", got)
 	}
 	front := records[recSend][:20] // origin and destination: the rest may be gone

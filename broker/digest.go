@@ -50,7 +50,7 @@ func (n queueName) is(o queueName) bool {
 
 // ofMessages reports whether records of a type have a digest.
 func ofMessages(kind byte) bool {
-	const all = 1<<recSend | 1<<recAck | 1<<recCommit | 1<<recCommitTopics | 1<<recPublish | 1<<recMove | 1<<recRelocate | 1<<recForward
+	const all = 1<<recSend | 1<<recAck | 1<<recCommit | 1<<recCommitTopics | 1<<recPublish | 1<<recMove | 1<<recRelocate | 1<<recForward | 1<<recBequest
 	return kind < bits.UintSize && uint(all)>>kind&1 != 0
 }
 
@@ -78,6 +78,10 @@ func (d *digest) read(r *journal.Record) error {
 		dest := rd.text()
 		b := brought{lsn: r.LSN, id: d.origin.messageOf(r.Epoch, rd.uint(), false)}
 		b.copies = d.targets(&rd, dest)
+		d.last(&rd, b, missing)
+	case recBequest:
+		b := brought{lsn: r.LSN, id: rd.id()}
+		b.copies = d.targets(&rd, rd.text())
 		d.last(&rd, b, missing)
 	case recMove:
 		m := mention{in: rd.queue()}

@@ -117,7 +117,7 @@ type resident struct {
 func (s *store) alive(in queueName, prio int8, at place) (*lane, uint64, journal.Ending) {
 	q := s.queues[string(in.name)]
 	if in.number > 0 {
-		if q = nil; s.durables[in.number] != nil {
+		if q = s.backlogs[in.number]; s.durables[in.number] != nil {
 			q = s.durables[in.number].queue
 		}
 	}

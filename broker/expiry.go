@@ -10,7 +10,7 @@ import (
 )
 
 // Expiry. A message whose expires header, in milliseconds since 1970, has passed is delivered to nobody. As ActiveMQ has it, a durable one goes to
-// the queue of dead letters, with the header original-destination, and one that is in no journal is dropped. One that somebody holds, or may
+// the queue of dead letters, with the header original-destination, and one that is in no journal, or came from a topic to a session that is away, is dropped. One that somebody holds, or may
 // hold for all that is known after a take-over, is left alone until it comes back.
 
 // deadline is when a message expires, and where the store's heap of them has it.
@@ -75,7 +75,7 @@ func (s *store) expireMessages(limit int) {
 func (s *store) bury(m *message) bool {
 	q := m.queue
 	s.count.expired.Inc()
-	if m.transient || q.name == s.cfg.DeadLetters {
+	if m.transient || s.backlogs[q.number] == q || q.name == s.cfg.DeadLetters {
 		s.discard(m)
 		s.unwatch(m)
 		return true

@@ -274,10 +274,11 @@ func (p *peer) messageID(effect uint64, index int32) msgID {
 	return msgID{p.epoch, p.number, p.sends, fromDirect}
 }
 
-// publish has a topic's message handed out once lsn is durable, to those who are there then.
+// publish has a topic's message handed out once lsn is durable: to direct clients that are there then, and to sidecar sessions.
 func (s *store) publish(lsn journal.LSN, name string, m *message) {
 	if t := s.topics[name]; t != nil {
 		m.dest = &t.destination
+		s.retain(t, m, lsn)
 		s.when(lsn, pend{publish: m})
 	}
 }
@@ -289,15 +290,13 @@ func (s *store) fanOut(m *message) {
 	}
 	for _, sub := range t.subs {
 		switch {
+		case sub.queue != nil:
+			s.soil(sub.queue)
 		case !sub.active || s.expired(m) || !sub.wants(m):
 		case sub.backlog.len() == 0 && sub.session.peer.room():
 			s.show(sub, m)
 		case sub.backlogBytes+len(m.data) > s.cfg.MaxBacklog:
-			// Dropping is what a topic may do and a queue may not; to wait would stall every other subscriber.
-			if sub.dropped++; sub.dropped == 1 {
-				s.slog.Warn("topic messages dropped for a slow subscriber", "destination", t.name, "subscription", sub.id)
-			}
-			s.count.dropped.Inc()
+			s.overrun(sub)
 		default:
 			sub.backlog.push(m)
 			sub.backlogBytes += len(m.data)
@@ -319,7 +318,7 @@ func (s *store) drain(sub *subscription) {
 			s.want(h.msg.page, nil)
 			return
 		}
-		if sub.held-sub.owed-sub.inTx >= sub.prefetch || !sub.session.peer.room() {
+		if sub.full(sub.held-sub.owed) || !sub.session.peer.room() {
 			return
 		}
 		h.owed = false

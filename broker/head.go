@@ -46,13 +46,24 @@ func appendSnapshot(b []byte, c *session) []byte {
 	return b
 }
 
+// appendBacklogs writes which queues of the journal belong to subscriptions of a session to topics.
+func appendBacklogs(b []byte, c *session) []byte {
+	for _, sub := range c.subs {
+		if sub.topic != nil && sub.queue != nil && sub.queue.number > 0 {
+			b = binary.AppendUvarint(append(b, itemBacklog), uint64(sub.queue.number))
+			b = appendBacklog(b, sub)
+		}
+	}
+	return b
+}
+
 // head returns the snapshot of all sessions and durable subscriptions that a segment begins with, in parts of moderate size.
 func (s *store) head() []journal.Entry {
 	const partBytes = 256 << 10
 	var parts [][]byte
 	var part []byte
 	for _, c := range s.sessions {
-		if part = appendSnapshot(part, c); len(part) >= partBytes {
+		if part = appendBacklogs(appendSnapshot(part, c), c); len(part) >= partBytes {
 			parts, part = append(parts, part), nil
 		}
 	}

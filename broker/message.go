@@ -130,6 +130,7 @@ type message struct {
 	page     *page     // of the queue's lane
 	deadline *deadline // nil: it does not expire
 	hold     *hold     // while a subscription has it
+	common   *common   // of a copy of what was published; nil otherwise
 	data     []byte    // header lines, then the body; nil if it is away
 	lsn      journal.LSN
 	home     journal.Position // of the record that has it
@@ -216,7 +217,13 @@ func (m *message) ending() journal.Ending {
 	return journal.Ending{Segment: m.home.Segment, Bytes: m.stored()}
 }
 
-func (m *message) size() int64 { return int64(len(m.data)) + messageOverhead }
+// size is what the message alone takes of memory.
+func (m *message) size() int64 {
+	if m.common != nil {
+		return messageOverhead
+	}
+	return int64(len(m.data)) + messageOverhead
+}
 
 // appendMessage writes m as the MESSAGE that sub's connection is to see. ack is the number in the ack header.
 func appendMessage(b []byte, p *peer, sub *subscription, m *message, ordinal uint32, ack uint64) []byte {

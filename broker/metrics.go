@@ -20,6 +20,7 @@ type counters struct {
 	redelivered, claimsGranted, claimsGone, late, rolledBack *tally
 	repeated, resumed, evicted, dropped, connections         *tally
 	unreachable, expired, withheld, pagesOut, pagesRead      *tally
+	bequeathed                                               *tally
 }
 
 func newCounters(set *metricSet) *counters {
@@ -40,6 +41,7 @@ func newCounters(set *metricSet) *counters {
 		resumed:       set.NewCounter("understudy_broker_sessions_resumed_total"),
 		evicted:       set.NewCounter("understudy_broker_connections_evicted_total"),
 		dropped:       set.NewCounter("understudy_broker_topic_messages_dropped_total"),
+		bequeathed:    set.NewCounter("understudy_broker_topic_messages_handed_over_total"),
 		unreachable:   set.NewCounter("understudy_broker_unreachable_messages_total"),
 		expired:       set.NewCounter("understudy_broker_messages_expired_total"),
 		withheld:      set.NewCounter("understudy_broker_output_withheld_total"),

@@ -145,10 +145,10 @@ func (s *store) dispatchSelected(q *queue) {
 	}
 }
 
-// reselect changes the selector of a subscription to a queue.
+// reselect changes the selector of a subscription. Only that to a queue has looked at messages with it.
 func (s *store) reselect(sub *subscription, to *pick) {
 	q := sub.queue
-	if q == nil {
+	if q == nil || sub.topic != nil {
 		sub.pick = to
 		return
 	}

@@ -148,6 +148,14 @@ func testDurable() *durable {
 	return &durable{durableKey: durableKey{"c", "n"}, number: 1, dest: "/topic/t", selector: sel}
 }
 
+// testBacklog is a session's subscription to a topic with a number in the journal, and a message for it.
+func testBacklog(pl *pool) (*subscription, *message) {
+	q := pl.newQueue("/topic/t")
+	q.number = 9
+	sub := &subscription{id: "n", dest: q.name, session: &session{id: mustSession(sessionX)}, queue: q, topic: &topic{}}
+	return sub, &message{id: msgID{n: 1, hi: 3, lo: 7, index: fromDirect}, data: []byte("a:b\nbody"), split: 4, dest: &q.destination}
+}
+
 // FuzzRecover feeds recovery with records that nobody wrote: it may refuse them, not more.
 func FuzzRecover(f *testing.F) {
 	o := origin{kind: bySession, session: mustSession(sessionX), effect: 3}
@@ -162,7 +170,9 @@ func FuzzRecover(f *testing.F) {
 	m.queue.count = 1
 	moved := &brought{lsn: 1, id: m.id, lines: m.data[:4], body: m.data[4:]}
 	copies := []resident{{copied: copied{in: queueName{name: []byte("/queue/a")}}}, {copied: copied{in: queueName{number: d.number}, index: 1}}}
-	head := appendDurable(appendErase(append(appendSnapshot(nil, c), itemDurable), d), d)
+	kept, news := testBacklog(newPool())
+	c.subs[kept.id] = kept
+	head := appendDurable(appendErase(append(appendBacklogs(appendSnapshot(nil, c), c), itemDurable), d), d)
 	acks, _ := appendAcks(appendOrigin(nil, o), nil, []*message{m})
 	for kind, payload := range map[byte][]byte{
 		recSend: appendSend(nil, o, []byte("/queue/a"), m), recAck: acks, recCommit: commit, recCursor: appendCursor(nil, o, true),
@@ -170,6 +180,7 @@ func FuzzRecover(f *testing.F) {
 		recUnsubscribe: appendText(appendSessionID(nil, c.id), "s"), recHead: append([]byte{0, 1}, head...),
 		recDurable: appendDurable(nil, d), recErase: appendErase(nil, d), recPublish: appendPublish(nil, o, []byte(d.dest), []*durable{d}, m), recCommitTopics: topics, recTemporary: appendText(appendSessionID(nil, c.id), "t"), recMove: appendMove(nil, m, "/queue/DLQ", m),
 		recRelocate: appendRelocate(nil, moved, 1, copies), recForward: appendForward(nil, []mention{{copies[0].in, m.place(), 1}, {copies[1].in, m.place(), 2}}),
+		recBacklog: appendBacklog(nil, kept), recBequest: appendBequest(nil, news, []*subscription{kept, kept}),
 	} {
 		f.Add(kind, payload)
 	}
@@ -192,11 +203,12 @@ func TestRecordsOfTheWrongLengthAreRefused(t *testing.T) {
 	d := testDurable()
 	topics, _ := appendCommit(nil, nil, o, []txSend{{msg: m, dest: d.dest, targets: []*durable{d, d}}}, []*message{m}, recCommitTopics)
 	sub := &subscription{id: "s", dest: "/queue/ab", mode: ackEach, prefetch: 300, durable: d}
+	kept, _ := testBacklog(newPool())
 	for kind, payload := range map[byte][]byte{
 		recAck: acks, recCommit: commit, recCursor: appendCursor(nil, o, true), recClose: appendSessionID(nil, o.session),
 		recUnsubscribe: appendText(appendSessionID(nil, o.session), "s"), recDurable: appendDurable(nil, d), recErase: appendErase(nil, d), recCommitTopics: topics,
 		recTemporary: appendText(appendSessionID(nil, o.session), "t"),
-		recSubscribe: appendSubscribe(nil, &session{id: o.session}, sub), recForward: acks[len(appendOrigin(nil, o)):],
+		recSubscribe: appendSubscribe(nil, &session{id: o.session}, sub), recForward: acks[len(appendOrigin(nil, o)):], recBacklog: appendBacklog(nil, kept),
 	} {
 		visit := func(p []byte) error {
 			s, _ := benchStore()

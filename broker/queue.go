@@ -27,6 +27,7 @@ type queue struct {
 	assigning bool                // recovered messages wait for assign
 	damage    *fault              // what was found where its messages lie: nothing goes out any more, nothing comes in
 	pool      *pool
+	kept      int64   // octets of copies of what was published
 	filter    *filter // of the ids, while claims are expected that go to messages which are not there
 }
 

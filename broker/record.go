@@ -26,15 +26,18 @@ import (
 //	move         queue, LSN, index, segment of a message, destination, 4 × number: the message's id, lines, body: it is there now, as these
 //	relocate     LSN, segment, 4 × number: an id, n, n × (queue, index), lines, body: the messages that this record of the log had, one for each
 //	             queue, and that were in that segment last, are in this record now. Nothing else changes: they keep place, order and id
+//	backlog      session, id of a subscription to a topic: the journal keeps messages for it in a queue whose number is the record's LSN
+//	bequest      4 × number: the message's id, destination, n, n × number of a backlog, lines, body: a message in each, numbered in this order
 //	forward      acks: these messages were ended by a record that is to go. They are those of that segment: what was relocated from there since lives
 //
 //	origin        0, or 1 session effect, or 2 connection
-//	queue         name; if that is empty, the number of the durable subscription whose queue it is
+//	queue         name; if that is empty, the number of the durable subscription, or the backlog, whose queue it is
 //	acks          n, n × (queue, k, k × (LSN, index, segment)) of the messages; the segment is where the message was last
 //	subscription  id, destination, mode, prefetch, selector, durable: the number of a durable subscription, 0 = of none
 //	start         session, attempt, cursor, hold in ms, flags: bit 0 = closed, n, n × rolled-back effect
 //	floors        n, n × (priority, LSN, index): the last messages that the subscription's client is known to have seen
-//	item          1, start, n, n × (subscription, floors), n, n × name of a temporary queue; or 2, number, client-id, name, destination, selector
+//	item          1, start, n, n × (subscription, floors), n, n × name of a temporary queue; or 2, number, client-id, name, destination, selector;
+//	              or 3, number, session, id: a backlog of that session, which has come before
 //
 // A number identifies a message within its origin: the count of the connection, or the index in a session's transaction. The lines are the
 // sender's headers in STOMP 1.2 encoding. LSN and index name a message for life: those of the record that brought it to its queue, and its place in that. Where
@@ -57,10 +60,12 @@ const (
 	recMove         = 17
 	recRelocate     = 18
 	recForward      = 19
+	recBacklog      = 20
+	recBequest      = 21
 )
 
 // Kinds of items in a head.
-const itemSession, itemDurable = 1, 2
+const itemSession, itemDurable, itemBacklog = 1, 2, 3
 
 const flagRolledBack, flagClosed = 1, 1
 

@@ -15,7 +15,7 @@ type recovery struct {
 	last    journal.LSN
 	digest  digest
 	recent  *queue                 // of the last message
-	queues  map[journal.LSN]*queue // of durable subscriptions, by number; some may be gone
+	queues  map[journal.LSN]*queue // of durable subscriptions and backlogs, by number; some may be gone
 	empty   int                    // queues that became empty since they were last looked through
 	head    *snapshot
 	seen    map[sessionID]map[*queue]*floors // the last messages that a session has acknowledged
@@ -36,6 +36,7 @@ func (s *store) clear() {
 	*s.pool = pool{seed: s.seed, slots: s.slots}
 	s.paging = paging{}
 	s.queues, s.topics, s.durables, s.named = map[string]*queue{}, map[string]*topic{}, map[journal.LSN]*durable{}, map[durableKey]*durable{}
+	s.backlogs, s.published, s.kept = map[journal.LSN]*queue{}, 0, 0
 	s.sessions, s.waiting = map[sessionID]*session{}, map[*session]struct{}{}
 }
 
@@ -48,7 +49,7 @@ func (rc *recovery) visit(r journal.Record) (journal.Account, error) {
 	rd := reader{b: r.Payload}
 	var a journal.Account
 	switch r.Type {
-	case recSend, recAck, recCommit, recCommitTopics, recPublish, recMove, recRelocate, recForward:
+	case recSend, recAck, recCommit, recCommitTopics, recPublish, recMove, recRelocate, recForward, recBequest:
 		var err error
 		if a, err = rc.messages(&r); err != nil {
 			return a, fmt.Errorf("record %d: %w", r.LSN, err)
@@ -59,8 +60,8 @@ func (rc *recovery) visit(r journal.Record) (journal.Account, error) {
 		if c := rc.applied(o); c != nil && rd.octet()&flagRolledBack != 0 {
 			c.addRolled(o.effect)
 		}
-	case recSession, recSubscribe, recUnsubscribe, recTemporary, recClose:
-		rc.session(&rd, r.Type)
+	case recSession, recSubscribe, recUnsubscribe, recTemporary, recClose, recBacklog:
+		rc.session(&rd, &r)
 	case recDurable:
 		if d := rc.durable(&rd, r.LSN); rd.err == nil {
 			rc.store.durables[d.number] = d

@@ -14,6 +14,11 @@ func (rc *recovery) finish() {
 		delete(rc.queues, number)
 		s.enrol(d)
 	}
+	for _, c := range s.sessions {
+		for _, sub := range c.subs {
+			rc.inherit(sub)
+		}
+	}
 	orphans := rc.queues
 	temps := map[string]*queue{}
 	for name, q := range s.queues {
@@ -71,7 +76,7 @@ func (rc *recovery) await(c *session) {
 		}
 		s.attach(sub)
 		sub.away = s.now
-		if q := sub.queue; q != nil && q.count > 0 {
+		if q := sub.queue; q != nil && sub.topic == nil && q.count > 0 {
 			sub.gate = true
 			sub.floor = rc.seen[c.id][q]
 			q.gates++

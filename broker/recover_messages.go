@@ -156,7 +156,7 @@ func (rc *recovery) named(n queueName) *queue {
 	return q
 }
 
-// make is named for a queue that is made if it is not there. That of a durable subscription may be deleted since.
+// make is named for a queue that is made if it is not there. That of a durable subscription, or a backlog, may be deleted since.
 func (rc *recovery) make(n queueName) *queue {
 	q := rc.named(n)
 	switch {

@@ -1,19 +1,23 @@
 package broker
 
 import (
+	"strings"
+
 	"github.com/understudy-mq/understudy/broker/journal"
 	"github.com/understudy-mq/understudy/broker/selector"
 )
 
 // session folds the records that are about a session only.
-func (rc *recovery) session(rd *reader, kind byte) {
+func (rc *recovery) session(rd *reader, r *journal.Record) {
 	c := rc.known(rd.session())
-	switch kind {
+	switch r.Type {
 	case recSession:
 		c.attempt, c.hold = max(c.attempt, rd.uint()), rd.millis()
 	case recSubscribe:
 		c.closed = false
 		rc.subscription(rd, c)
+	case recBacklog:
+		c.backlog(rd.text(), r.LSN)
 	case recTemporary:
 		c.closed = false
 		rc.temporary(rd, c)
@@ -52,8 +56,32 @@ func (rc *recovery) subscription(rd *reader, c *session) *subscription {
 	if number := journal.LSN(rd.uint()); number > 0 {
 		sub.durable = &durable{number: number} // until all are known
 	}
+	if was := c.subs[sub.id]; was != nil && was.dest == sub.dest && was.durable == nil && sub.durable == nil {
+		sub.left = was.left
+	}
 	c.subs[sub.id] = sub
 	return sub
+}
+
+// backlog notes which queue of the journal belongs to a subscription to a topic.
+func (c *session) backlog(id []byte, number journal.LSN) {
+	if sub := c.subs[string(id)]; sub != nil && sub.durable == nil && strings.HasPrefix(sub.dest, topicPrefix) {
+		sub.left = number
+	}
+}
+
+// inherit gives a subscription to a topic what the last owner has left to it.
+func (rc *recovery) inherit(sub *subscription) {
+	if sub.left == 0 {
+		return
+	}
+	s := rc.store
+	if sub.queue = rc.queues[sub.left]; sub.queue == nil {
+		sub.queue = s.newQueue(sub.dest)
+	}
+	sub.queue.number, sub.queue.destination = sub.left, newDestination(sub.dest)
+	delete(rc.queues, sub.left)
+	s.backlogs[sub.left] = sub.queue
 }
 
 // snapshot is what the parts of a head have said so far.
@@ -86,6 +114,13 @@ func (rc *recovery) heads(rd *reader) {
 		case itemDurable:
 			d := rc.durable(rd, journal.LSN(rd.uint()))
 			h.durables[d.number] = d
+		case itemBacklog:
+			number := journal.LSN(rd.uint())
+			if c := h.sessions[rd.session()]; c != nil {
+				c.backlog(rd.text(), number)
+			} else {
+				rd.fail()
+			}
 		default:
 			rd.fail()
 		}

@@ -316,6 +316,7 @@ func (s *Server) drain() error {
 	for c := range s.conns {
 		c.peer.quit = true
 	}
+	st.bequeath()
 	synced := make(chan struct{})
 	if s.synced = synced; st.through >= st.last || st.err != nil {
 		close(synced)

@@ -69,7 +69,7 @@ func (a *actor) body(dest string) string {
 
 // message is the headers and the body of a new one.
 func (a *actor) message() []string {
-	dest := rapid.SampledFrom([]string{"/queue/one", "/queue/both", "/queue/split", "/queue/prio", "/topic/t", remotePrefix + sessionX + "/r"}).Draw(a.w.t, "queue")
+	dest := rapid.SampledFrom([]string{"/queue/one", "/queue/both", "/queue/split", "/queue/prio", "/topic/t", plainTopic, remotePrefix + sessionX + "/r"}).Draw(a.w.t, "queue")
 	if dest == "/queue/prio" { // there is an order in each priority
 		n := rapid.IntRange(3, 5).Draw(a.w.t, "priority")
 		return []string{"destination:" + dest, fmt.Sprint("priority:", n), "=" + a.body(fmt.Sprint(dest, n))}
@@ -181,7 +181,7 @@ func (a *actor) connect() {
 		slices.Sort(all)
 		dest, selects, _ := strings.Cut(dest, " ")
 		headers := []string{"id:" + id, "destination:" + dest, "ack:client-individual", "receipt:s" + id, "selector:" + selects}
-		if strings.HasPrefix(dest, topicPrefix) {
+		if dest == "/topic/t" {
 			headers = append(headers, "durable-subscription-name:d")
 		}
 		if len(all) > 0 {

@@ -106,6 +106,9 @@ func (j *memory) balance() {
 	for _, d := range j.store.durables {
 		count(d.queue)
 	}
+	for _, q := range j.store.backlogs {
+		count(q)
+	}
 	for _, q := range j.store.paging.dissolving {
 		count(q)
 	}

@@ -28,12 +28,16 @@ type store struct {
 	queues   map[string]*queue
 	topics   map[string]*topic
 	durables map[journal.LSN]*durable // by number
+	backlogs map[journal.LSN]*queue   // those of topics that have a number
 	named    map[durableKey]*durable
 	sessions map[sessionID]*session
 	waiting  map[*session]struct{} // those the clock has to look after
 	returned time.Time             // when a session last claimed its place
 	paging   paging
 	filtered []*queue // those that have a filter
+
+	published uint64 // numbers publications of which copies are kept
+	kept      int64  // octets of those
 
 	last    journal.LSN // appended
 	through journal.LSN // durable
@@ -84,7 +88,7 @@ func newStore(cfg *Config, count *counters) *store {
 	return &store{
 		pool: newPool(), cfg: cfg, count: count, slog: cfg.Logger,
 		queues: map[string]*queue{}, topics: map[string]*topic{}, durables: map[journal.LSN]*durable{}, named: map[durableKey]*durable{},
-		sessions: map[sessionID]*session{}, waiting: map[*session]struct{}{},
+		backlogs: map[journal.LSN]*queue{}, sessions: map[sessionID]*session{}, waiting: map[*session]struct{}{},
 		paging: paging{round: 1},
 	}
 }
@@ -325,6 +329,9 @@ func (s *store) remove(m *message) {
 	s.memory -= m.size()
 	s.messages--
 	s.unwatch(m)
+	if m.common != nil {
+		s.unshare(m)
+	}
 	m.queue.remove(m)
 	s.soil(m.queue)
 }
@@ -339,6 +346,9 @@ func (s *store) add(q *queue, m *message) {
 	s.watch(m)
 	s.memory += m.size()
 	s.messages++
+	if m.common != nil {
+		s.share(m)
+	}
 }
 
 // requeue takes a message from its holder and puts it back in its place.

@@ -38,7 +38,11 @@ func (s *store) subscribe(p *peer, r *request) {
 		s.browse(p, r, id, sub)
 		return
 	}
-	fresh := &subscription{id: id, dest: string(r.dest), session: c, mode: r.mode, prefetch: s.prefetch(r.prefetch), pick: newPick(r.selector)}
+	if sub != nil && sub.topic != nil && sub.queue != nil && sub.queue.damage != nil {
+		s.refuseDamaged(p, r.receipt, sub.queue)
+		return
+	}
+	fresh := &subscription{id: id, dest: string(r.dest), session: c, mode: r.mode, prefetch: s.prefetch(r), pick: newPick(r.selector)}
 	if r.durable != nil {
 		d, ok := s.attachable(p, r, sub)
 		if !ok {
@@ -104,14 +108,19 @@ func (s *store) record(p *peer, r *request, before, after *subscription) bool {
 	return true
 }
 
-func (s *store) prefetch(asked int) int {
+// prefetch is how many messages a subscription may hold; 0: any number. A topic stops for nobody who has not asked for that.
+func (s *store) prefetch(r *request) int {
+	asked := r.prefetch
+	if asked <= 0 && r.durable == nil && bytes.HasPrefix(r.dest, []byte(topicPrefix)) {
+		return 0
+	}
 	if asked <= 0 {
 		asked = s.cfg.Prefetch
 	}
 	return min(asked, s.cfg.MaxPrefetch)
 }
 
-// attach connects a subscription to its queue or topic.
+// attach connects a subscription to its queue or topic; a sidecar's of a topic to both.
 func (s *store) attach(sub *subscription) {
 	sub.session.subs[sub.id] = sub
 	if d := sub.durable; d != nil {
@@ -129,6 +138,13 @@ func (s *store) attach(sub *subscription) {
 	}
 	sub.topic = s.topic(sub.dest)
 	sub.topic.subs = append(sub.topic.subs, sub)
+	if sub.session.direct {
+		return
+	}
+	if sub.queue == nil { // else it is what the last owner has left to it
+		sub.queue = s.newBacklog(sub.topic)
+	}
+	sub.queue.subs = append(sub.queue.subs, sub)
 }
 
 // name prepares the header lines that are the same in every MESSAGE of the subscription.
@@ -275,6 +291,10 @@ func (s *store) unsubscribeNow(sub *subscription) {
 	if t := sub.topic; t != nil {
 		t.subs = slices.DeleteFunc(t.subs, func(x *subscription) bool { return x == sub })
 		s.forgetTopic(t)
+		if q := sub.queue; q != nil {
+			delete(s.backlogs, q.number)
+			s.dissolve(q)
+		}
 		return
 	}
 	if sub.browse != nil {

@@ -1,6 +1,10 @@
 package broker
 
-import "time"
+import (
+	"time"
+
+	"github.com/understudy-mq/understudy/broker/journal"
+)
 
 // ackMode is how a subscription acknowledges. [STOMP 1.2 SUBSCRIBE ack Header]
 type ackMode uint8
@@ -20,7 +24,7 @@ type subscription struct {
 	ackLine  []byte // "ack:" and what all its ack ids begin with
 	session  *session
 	dest     string
-	queue    *queue // one of these two is set
+	queue    *queue // one of these two is set; of a sidecar's to a topic both: the queue is its backlog
 	topic    *topic
 	browse   *browse  // it only looks; it has neither queue nor topic
 	durable  *durable // whose queue it is; nil otherwise
@@ -39,16 +43,17 @@ type subscription struct {
 	inTx        int // of those, acknowledged in an open transaction
 
 	// While it is not present.
-	gate bool      // recovered messages of its queue wait for it
-	away time.Time // when the wait for it began; zero: nothing waits
+	left journal.LSN // number of the backlog that the last owner has left to it; only while the journal is read
+	gate bool        // recovered messages of its queue wait for it
+	away time.Time   // when the wait for it began; zero: nothing waits
 
 	floor *floors // of a sidecar's: the last messages that its client is known to have seen
 
 	refused []msgID // claims that its RECEIPT will say are gone
 	owed    int     // of what it holds, to be sent again
 
-	// Of a topic: what a slow connection has not taken yet.
-	backlog      ring[*message]
+	// Of a topic.
+	backlog      ring[*message] // what a slow direct client has not taken yet
 	backlogBytes int
 	dropped      uint64
 }
@@ -93,7 +98,7 @@ func (f *floors) saw(m *message) {
 
 // saw notes that the subscription's client has seen a message. A direct client is not expected back, so nobody will ask.
 func (sub *subscription) saw(m *message) {
-	if sub.session.direct || m.transient {
+	if sub.session.direct || m.transient || sub.topic != nil {
 		return
 	}
 	if sub.floor == nil {
@@ -112,11 +117,14 @@ func (sub *subscription) seen(prio int8) place {
 
 // credit reports whether the subscription may be sent another message now.
 func (sub *subscription) credit() bool {
-	if !sub.active || sub.owed > 0 || sub.mode != ackAuto && sub.held-sub.inTx >= sub.prefetch {
+	if !sub.active || sub.owed > 0 || sub.mode != ackAuto && sub.full(sub.held) {
 		return false
 	}
 	return sub.session.peer.room()
 }
+
+// full reports whether the client may not have more messages than n, of which some are acknowledged in a transaction.
+func (sub *subscription) full(n int) bool { return sub.prefetch > 0 && n-sub.inTx >= sub.prefetch }
 
 // take makes m held by sub; h is blank.
 func (sub *subscription) take(m *message, h *hold, b basis) {

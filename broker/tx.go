@@ -69,16 +69,15 @@ func (s *store) acknowledgeInTx(p *peer, r *request, to target) {
 		s.refuse(p, r.receipt, faultf("unknown acknowledgement", "%s in a transaction names a message that is not held, or acknowledged already", r.command))
 		return
 	}
-	nack := r.command == frame.Nack
 	if !usable {
 		// It moved to another consumer; the COMMIT will say so.
 		if t := s.transaction(p, r, txOverhead); t != nil {
-			t.acks = append(t.acks, txAck{id: r.msg, nack: nack})
+			t.acks = append(t.acks, txAck{id: r.msg, nack: r.command == frame.Nack})
 			s.answer(p, r, 0)
 		}
 		return
 	}
-	holds := s.upTo(p, to.hold)
+	holds, nack := s.upTo(p, to.hold), r.refusal(to.hold)
 	t := s.transaction(p, r, len(holds)*txOverhead)
 	if t == nil {
 		return
