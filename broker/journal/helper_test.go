@@ -24,7 +24,9 @@ const helperEnv = "JOURNAL_TEST_HELPER"
 
 // TestMain lets the test binary be the process that is killed.
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(helperEnv); dir != "" {
+	if dir, node := os.Getenv(helperEnv), os.Getenv("JOURNAL_TEST_NODE"); dir != "" && node != "" {
+		os.Exit(contend(dir, node))
+	} else if dir != "" {
 		os.Exit(helper(dir))
 	}
 	flag.Set("rapid.checks", "25") // unless the command line asks for more
@@ -74,7 +76,7 @@ func helper(dir string) int {
 			a.Ends = []Ending{{Segment: seg}}
 			delete(where, i-window)
 		}
-		at, err := j.Append(Entry{Type: 1, Payload: content(j.Epoch(), i), Account: a})
+		at, err := appendTo(j, Entry{Type: 1, Payload: content(j.Epoch(), i), Account: a})
 		if err != nil {
 			say("failed %v", err)
 			return 3

@@ -332,7 +332,7 @@ func (j *Journal) stop(failed error, successor string) error {
 	}
 	j.workers.Wait()
 	j.opt.flush.end()
-	if failed == nil {
+	if failed == nil && (fenced || !errors.Is(j.trouble, ErrFenced)) { // that there is a successor by now is what we wanted
 		failed = j.trouble // too late for Failed: all that was appended is durable
 	}
 	if awaited {
@@ -350,7 +350,7 @@ func (j *Journal) stop(failed error, successor string) error {
 	j.opt.Metrics.state(0, 0, 0, 0)
 	j.opt.Metrics.alive(0)
 	if !awaited {
-		released = j.lock.release(errors.Is(failed, ErrFenced), last, successor)
+		released = j.lock.release(errors.Is(j.trouble, ErrFenced), last, successor)
 	}
 	j.disk.close()
 	return errors.Join(failed, released)
