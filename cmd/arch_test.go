@@ -47,6 +47,7 @@ var rules = map[string]rule{
 	"cmd/understudy":             {ours: []string{"*"}, third: []string{"github.com/urfave/cli/v2"}, why: "flags and wiring live here"},
 	"cmd/internal/admin":         {why: "admin shows snapshots that it is handed"},
 	"cmd/internal/overview":      {why: "the overview knows servers by what they show, and would else show what only this build has"},
+	"cmd/internal/history":       {third: []string{"github.com/anishathalye/porcupine"}, why: "histories are judged by what clients saw, and know no broker; for tests only"},
 	"cmd/internal/ops":           {ours: []string{"health", "session/stomp/frame"}, why: "what commands share"},
 	"cmd/internal/demo":          {third: []string{"github.com/go-stomp/stomp/v3", "github.com/miekg/dns"}, why: "the demo looks at the product from outside, through its binary"},
 }
@@ -56,7 +57,7 @@ const metricsModule = "github.com/VictoriaMetrics/metrics"
 
 // forTests may be imported by _test.go files everywhere.
 var forTests = []string{"pgregory.net/rapid", module + "/session/sessiontest", module + "/proxy/certtest", module + "/broker/journal/journaltest",
-	module + "/broker/journal/fencemodel"}
+	module + "/broker/journal/fencemodel", module + "/cmd/internal/history"}
 
 // impure are packages that a pure one must not import, and functions that it must not call.
 var (
