@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/understudy-mq/understudy/broker"
+	"github.com/understudy-mq/understudy/broker/journal"
 	"github.com/understudy-mq/understudy/cmd/internal/ops"
 )
 
@@ -49,13 +50,89 @@ func accepts(t *testing.T, args []string) {
 
 func TestSystemdUnits(t *testing.T) {
 	exec := regexp.MustCompile(`(?m)^ExecStart=\S*/understudy (.*)$`)
-	for _, unit := range []string{"understudy-broker.service", "understudy-sidecar.service"} {
-		found := exec.FindAllStringSubmatch(sample(t, "systemd/"+unit), -1)
-		if len(found) != 1 {
-			t.Fatalf("%s: %d ExecStart lines", unit, len(found))
-		}
-		accepts(t, strings.Fields(found[0][1]))
+	for unit, env := range map[string]string{"understudy-broker@.service": "topologies/pair/mq1.env", "understudy-sidecar.service": ""} {
+		t.Run(unit, func(t *testing.T) {
+			found := exec.FindAllStringSubmatch(sample(t, "systemd/"+unit), -1)
+			if len(found) != 1 {
+				t.Fatalf("%d ExecStart lines", len(found))
+			}
+			if env != "" {
+				environment(t, env)
+			}
+			accepts(t, strings.Fields(strings.ReplaceAll(found[0][1], "%i", "mq1")))
+		})
 	}
+}
+
+// Every topology has what its name says: who owns which store, who stands for whom, nobody listens where another does.
+func TestTopologies(t *testing.T) {
+	names := func(stores []broker.StoreConfig, own bool) (list []string) {
+		for _, s := range stores {
+			if s.Own == own {
+				list = append(list, s.Name)
+			}
+		}
+		return list
+	}
+	for topology, servers := range map[string]map[string]string{ // what each owns, then what it stands for; / is all of the tree
+		"pair":           {"mq1": "orders", "mq2": "orders"},
+		"three-plus-two": {"mq1": "orders /", "mq2": "billing /", "mq3": "audit /", "standby1": " /", "standby2": " /"},
+		"all-active":     {"mq1": "orders billing audit", "mq2": "billing orders audit", "mq3": "audit orders billing"},
+	} {
+		t.Run(topology, func(t *testing.T) {
+			listens := map[string]string{}
+			files, err := filepath.Glob(filepath.Join("..", "..", "configs", "topologies", topology, "*.env"))
+			if err != nil || len(files) != len(servers)+1 {
+				t.Errorf("%v %v: want one for each of %d servers, and a sidecar's", files, err, len(servers))
+			}
+			for server, want := range servers {
+				t.Run(server, func(t *testing.T) {
+					environment(t, "topologies/"+topology+"/"+server+".env")
+					s := settingsOf(t, "--name", server)
+					got := strings.Join(append([]string{strings.Join(names(s.broker.Stores, true), ",")}, names(s.broker.Stores, false)...), " ")
+					if s.broker.StandForAll == "/srv/understudy" {
+						got += " /"
+					}
+					if got != want {
+						t.Errorf("owns and stands for %q, want %q", got, want)
+					}
+					for _, addr := range []string{s.listen, s.admin, s.gossip.listen} {
+						if other := listens[addr]; other != "" {
+							t.Errorf("listens where %s does: %s", other, addr)
+						}
+						listens[addr] = server
+					}
+					for _, peer := range s.gossip.join {
+						if peer == s.gossip.listen {
+							t.Error("joins itself")
+						}
+					}
+				})
+			}
+			for _, peer := range gossiped(t, topology, servers) {
+				if listens[peer] == "" {
+					t.Errorf("%s is joined, and nobody's", peer)
+				}
+			}
+			t.Run("sidecar", func(t *testing.T) {
+				environment(t, "topologies/"+topology+"/sidecar.env")
+				accepts(t, []string{"sidecar"})
+			})
+		})
+	}
+}
+
+// gossiped are the members that the servers of a topology join.
+func gossiped(t *testing.T, topology string, servers map[string]string) (peers []string) {
+	t.Helper()
+	for server := range servers {
+		for line := range strings.Lines(sample(t, "topologies/"+topology+"/"+server+".env")) {
+			if list, ok := strings.CutPrefix(strings.TrimSpace(line), "UNDERSTUDY_GOSSIP_JOIN="); ok {
+				peers = append(peers, strings.Split(list, ",")...)
+			}
+		}
+	}
+	return peers
 }
 
 func TestEnvironmentFile(t *testing.T) {
@@ -102,22 +179,52 @@ func environment(t *testing.T, path string) {
 
 func TestKubernetesPod(t *testing.T) {
 	pod := sample(t, "kubernetes/pod.yaml")
-	_, args, ok := strings.Cut(pod, "      args:\n")
+	accepts(t, containerArgs(t, pod))
+	if !strings.Contains(pod, "restartPolicy: Always") || strings.Contains(pod, "\t") {
+		t.Error("not a native sidecar, or not YAML")
+	}
+}
+
+// A StatefulSet's pods differ by what Kubernetes puts into their arguments.
+func TestKubernetesBrokers(t *testing.T) {
+	set := sample(t, "kubernetes/brokers.yaml")
+	var args []string
+	for _, arg := range containerArgs(t, set) {
+		for name, value := range map[string]string{"$(POD_NAME)": "understudy-0", "$(POD_IP)": "192.0.2.11"} {
+			arg = strings.ReplaceAll(arg, name, value)
+		}
+		if strings.Contains(arg, "$") {
+			t.Errorf("%s is not filled in", arg)
+		}
+		args = append(args, arg)
+	}
+	if args[0] != "broker" {
+		t.Fatal(args)
+	}
+	s := settingsOf(t, args[1:]...)
+	if own := s.broker.Stores; len(own) != 1 || own[0] != (broker.StoreConfig{Name: "understudy-0", Dir: "/stores/understudy-0", Own: true}) || s.broker.StandForAll != "/stores" || s.broker.Takeover != journal.Lease {
+		t.Errorf("%+v", s.broker)
+	}
+	if !strings.Contains(set, "mountPath: /stores}") || !strings.Contains(set, "accessModes: [ReadWriteMany]") || strings.Contains(set, "\t") {
+		t.Error("the stores are not where the arguments say, or not on a volume for all pods")
+	}
+}
+
+// containerArgs are the arguments of the first container that has some.
+func containerArgs(t *testing.T, text string) (line []string) {
+	t.Helper()
+	_, args, ok := strings.Cut(text, " args:\n")
 	if !ok {
 		t.Fatal("no args")
 	}
-	var line []string
 	for arg := range strings.Lines(args) {
-		value, ok := strings.CutPrefix(strings.TrimRight(arg, "\n"), "        - ")
+		value, ok := strings.CutPrefix(strings.TrimSpace(arg), "- ")
 		if !ok {
 			break
 		}
 		line = append(line, value)
 	}
-	accepts(t, line)
-	if !strings.Contains(pod, "restartPolicy: Always") || strings.Contains(pod, "\t") {
-		t.Error("not a native sidecar, or not YAML")
-	}
+	return line
 }
 
 // Alerts on metrics that do not exist never fire.
