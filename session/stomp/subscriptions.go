@@ -117,7 +117,7 @@ func (s *subscriptions) close() {
 	s.list = nil
 }
 
-// isTopic tells plain topics, whose messages nobody can acknowledge for good, from queues.
+// isTopic tells plain topics, whose messages nobody but a paired broker can acknowledge for good, from queues.
 func isTopic(dest []byte) bool { return bytes.HasPrefix(dest, []byte("/topic/")) }
 
 // subscribe takes a SUBSCRIBE of the client. Upstream every queue is acknowledged message by message: what the client's own mode
@@ -204,6 +204,9 @@ func (r *Recorder) playSubscribe(sub *subscription, out *session.Out) {
 	}
 	if sub.mode == auto && r.dialect.ownAckModes {
 		sub.tracked = false
+	}
+	if r.dialect.paired && isTopic(sub.dest) && !sub.browser && !r.cfg.BrokerAutoAck {
+		sub.tracked = true // it holds a topic's messages, too, and gives what was lost on the way again
 	}
 	if !r.dialect.paired {
 		sub.scope = r.scopeOf(sub)
