@@ -259,20 +259,14 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// The sample zones in configs must be what a name server takes.
-func TestSampleZones(t *testing.T) {
-	for file, brokers := range map[string]int{"dns/mq.example.zone": 3, "topologies/three-plus-two/mq.example.zone": 5} {
-		t.Run(file, func(t *testing.T) { checkZone(t, filepath.Join("..", "..", "..", "configs", filepath.FromSlash(file)), brokers) })
-	}
-}
-
-func checkZone(t *testing.T, file string, brokers int) {
-	text, err := os.ReadFile(file)
+// The sample zone in configs must be what a name server takes.
+func TestSampleZone(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "configs", "dns", "mq.example.zone"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	hosts, targets := map[string]bool{}, map[string]bool{}
-	zone := dns.NewZoneParser(bytes.NewReader(text), "", file)
+	zone := dns.NewZoneParser(bytes.NewReader(text), "", "mq.example.zone")
 	for rr, ok := zone.Next(); ok; rr, ok = zone.Next() {
 		switch rr := rr.(type) {
 		case *dns.A:
@@ -284,7 +278,7 @@ func checkZone(t *testing.T, file string, brokers int) {
 			targets[rr.Target] = true
 		}
 	}
-	if err := zone.Err(); err != nil || len(targets) != brokers {
+	if err := zone.Err(); err != nil || len(targets) != 3 {
 		t.Error(err, targets)
 	}
 	for target := range targets {

@@ -74,13 +74,13 @@ func (s *story) problem(format string, args ...any) {
 // cast says who plays: nothing runs yet.
 func (s *story) cast() {
 	root := s.root()
-	back := []string{"--failback-after", s.cfg.FailbackAfter.String()}
+	common := []string{"--stand-for-all", root, "--failback-after", s.cfg.FailbackAfter.String()} // whoever serves a store gives it back
 	if s.cfg.Handovers > 0 {
-		back = []string{"--failback", "manual"}
+		common = append(common, "--failback", "manual")
 	}
 	for i := range s.cfg.Stores {
 		name := string(rune('a' + i))
-		m := &member{host: "broker-" + name, stores: append([]string{"--store", name + "=" + filepath.Join(root, name), "--stand-for-all", root}, back...)}
+		m := &member{host: "broker-" + name, stores: append([]string{"--store", name + "=" + filepath.Join(root, name)}, common...)}
 		s.cluster.members = append(s.cluster.members, m)
 		cfg := s.cfg
 		cfg.Rate, cfg.Seed = max(1, s.cfg.Rate/s.cfg.Stores), s.cfg.Seed+uint64(i) // other bodies: what comes from another store is no message of this one
@@ -92,7 +92,7 @@ func (s *story) cast() {
 	}
 	for i := range s.cfg.Standbys {
 		host := fmt.Sprintf("standby-%d", i+1)
-		s.cluster.members = append(s.cluster.members, &member{host: host, stores: []string{"--standby", "--stand-for-all", root}})
+		s.cluster.members = append(s.cluster.members, &member{host: host, stores: append([]string{"--standby"}, common...)})
 	}
 }
 
