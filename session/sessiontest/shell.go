@@ -215,7 +215,7 @@ func (s *shell) up(l *link) {
 	s.wrote[session.Broker], s.told[session.Broker] = 0, 0
 	s.w.Tracef("link %d: up", l.id)
 	s.before()
-	s.rec.Up(session.Peer{Name: "broker:1", Attempt: s.attempt}, &s.out)
+	s.rec.Up(session.Peer{Name: "broker:1", Attempt: s.attempt, Store: storeName}, &s.out)
 	s.after()
 }
 

@@ -7,8 +7,11 @@ import (
 	"github.com/understudy-mq/understudy/session/stomp/frame"
 )
 
-// storeUUID names the one store of the model.
-const storeUUID = "5c1a9e3e-6c0a-4f2b-9d5e-0f0f6a1b2c3d"
+// storeUUID and storeName name the one store of the model.
+const (
+	storeUUID = "5c1a9e3e-6c0a-4f2b-9d5e-0f0f6a1b2c3d"
+	storeName = "model"
+)
 
 // stompBroker models the broker's side of the paired protocol, and a plain STOMP server for clients without a sidecar.
 type stompBroker struct {

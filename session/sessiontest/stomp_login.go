@@ -41,7 +41,8 @@ func (b *stompBroker) loginSession(c *bconn, f *frame.Frame, id string) {
 		b.protocol(c, "CONNECT of a session lacks something: %s", brief(f.Raw))
 		return
 	}
-	if want := string(f.Value(frame.HeaderStore)); want != "" && want != storeUUID {
+	want := string(f.Value(frame.HeaderStore))
+	if want != storeName && want != storeUUID || want == storeUUID && b.session(id) == nil { // only who was at home here can know that
 		b.protocol(c, "CONNECT wants store %q", want)
 		return
 	}

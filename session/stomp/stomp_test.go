@@ -2,6 +2,7 @@ package stomp
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -351,7 +352,7 @@ func TestSilentBrokerIsLeft(t *testing.T) {
 }
 
 func TestRefusalsOfOurOwnAreDealtWithElsewhere(t *testing.T) {
-	for _, code := range []string{frame.CodeStandby, frame.CodeStaleAttempt, frame.CodeWrongStore, frame.CodeFenced} {
+	for _, code := range []string{frame.CodeStandby, frame.CodeStaleAttempt, frame.CodeWrongStore, frame.CodeWhichStore, frame.CodeFenced} {
 		k := newTalk(t, Config{})
 		k.client("CONNECT\naccept-version:1.2\n\n^@")
 		k.do(func() { k.r.Up(session.Peer{Name: "b", Attempt: 1}, &k.out) })
@@ -359,6 +360,47 @@ func TestRefusalsOfOurOwnAreDealtWithElsewhere(t *testing.T) {
 		var refusal *Refusal
 		if !errors.As(k.broken, &refusal) || refusal.Code() != code || k.sent[session.Client] != "" {
 			t.Errorf("%s: move %v, client was sent %q", code, k.broken, k.sent[session.Client])
+		}
+	}
+}
+
+func TestStoreIsAskedFor(t *testing.T) {
+	k := newTalk(t, Config{})
+	k.client("CONNECT\naccept-version:1.2\n\n^@")
+	asked := func(attempt uint64, store string) string {
+		at := len(k.sent[session.Broker])
+		k.do(func() { k.r.Up(session.Peer{Name: "b", Attempt: attempt, Store: store}, &k.out) })
+		_, rest, _ := strings.Cut(k.sent[session.Broker][at:], "\n"+frame.HeaderStore+":")
+		line, _, _ := strings.Cut(rest, "\n")
+		return line
+	}
+	if got := asked(1, "orders"); got != "orders" {
+		t.Errorf("asked for %q", got)
+	}
+	k.down()
+	if got := asked(2, ""); got != "" {
+		t.Errorf("asked for %q, and none was wanted", got)
+	}
+	k.broker("CONNECTED\nversion:1.2\nunderstudy-store:S\nunderstudy-epoch:5\nunderstudy-cursor:0\n\n^@")
+	k.down()
+	if got := asked(3, "orders"); got != "S" || k.r.Hints().Store != "S" {
+		t.Errorf("at home in S it asked for %q", got)
+	}
+}
+
+type whichStore struct{}
+
+func (whichStore) Error() string { return "several stores: orders, bills" }
+func (whichStore) Code() string  { return "which-store" }
+
+func TestNowhereToGoIsSaidToTheClient(t *testing.T) {
+	for code, why := range map[string]error{"which-store": fmt.Errorf("no: %w", whichStore{}), "no-broker": errors.New("for no reason")} {
+		k := newTalk(t, Config{})
+		k.client("CONNECT\naccept-version:1.2\n\n^@")
+		k.do(func() { k.r.Nowhere(why, &k.out) })
+		k.toClient("ERROR\nmessage:" + why.Error() + "\nerror-code:" + code + "\ncontent-type:text/plain\n\n" + why.Error() + ".\n^@")
+		if k.out.End == nil || k.out.End.Code != code || !errors.Is(k.out.End.Cause, why) {
+			t.Errorf("ended with %+v", k.out.End)
 		}
 	}
 }
