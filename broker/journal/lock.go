@@ -89,10 +89,11 @@ func (l *lockFile) witnessed(epoch uint64) bool {
 	return !l.stolen && l.before.Boot != "" && l.before.Boot == l.me.Boot && l.before.Epoch == epoch && epoch != 0
 }
 
-// left says that the last owner ended in good order where its mark is. That is true wherever it ran and whatever happened since: what it vouches for was
-// durable before, and nobody can append to the log of an epoch but its owner. LOCK has no checksum, the mark has.
-func (l *lockFile) left(m mark) bool {
-	return !l.stolen && m.lsn > 0 && l.before.PID == 0 && l.before.Epoch == m.epoch && l.before.Last == m.lsn
+// left says that the last owner ended in good order where its mark is, and that nobody has claimed an epoch between its and ours. What it vouches for stays true
+// wherever it ran and whatever happened since: it was durable before, and nobody can append to the log of an epoch but its owner. LOCK has no
+// checksum, the mark has; and LOCK may be older than the log after a power failure, the epochs are not.
+func (l *lockFile) left(m mark, ours uint64) bool {
+	return !l.stolen && m.lsn > 0 && l.before.PID == 0 && l.before.Epoch == m.epoch && l.before.Last == m.lsn && m.epoch == ours-1
 }
 
 // claimed is our epoch's file, once we have an epoch.

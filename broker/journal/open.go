@@ -125,9 +125,10 @@ func (j *Journal) recover(visit func(Record) (Account, error), c *copied, cold s
 	if err != nil {
 		return nil, err
 	}
+	left := j.lock.left(last, j.epoch)
 	begin := func() *recovery {
 		return &recovery{disk: j.disk, log: j.log, store: j.store, ours: j.epoch, mark: last, visit: visit, concerns: j.opt.Concerns,
-			exact: j.lock.witnessed(last.epoch) || j.lock.left(last), left: j.lock.left(last)}
+			exact: left || j.lock.witnessed(last.epoch), left: left}
 	}
 	r := begin()
 	r.copy = c
