@@ -69,6 +69,8 @@ func TestUsage(t *testing.T) {
 		{"a group without a listener", append(sidecar, "--group", "g broker=stomp://b:1"), "", 2, []string{"--group", `"g"`, "listen=host:port"}},
 		{"a group without brokers", append(sidecar, "--group", "g listen=127.0.0.1:0"), "", 2, []string{"--group", `"g"`, "no broker"}},
 		{"a group with another word", append(sidecar, "--group", "g listen=127.0.0.1:0 brokers=x"), "", 2, []string{"--group", "brokers", "listen, store and mode"}},
+		{"a store of no name", append(sidecar, "--store", "a b"), "", 2, []string{"--store", "a b", "UUID", "spread"}},
+		{"a group's store of no name", append(sidecar, "--group", "g listen=127.0.0.1:0 broker=stomp://b:1 store=a/b"), "", 2, []string{"--group", "a/b", "spread"}},
 		{"a group that is reachable", append(sidecar, "--group", "g listen=0.0.0.0:1 broker=stomp://b:1"), "", 2, []string{"--group", "0.0.0.0:1", "--allow-remote"}},
 		{"two groups of one name", append(sidecar, "--group", "g listen=127.0.0.1:0 broker=stomp://b:1", "--group", "g listen=127.0.0.1:0 broker=stomp://b:1"), "", 2, []string{"--group", `"g"`, "another group"}},
 		{"two groups of one listener", append(sidecar, "--group", "g listen=127.0.0.1:7 broker=stomp://b:1", "--group", "h listen=127.0.0.1:7 broker=stomp://b:1"), "", 2, []string{"--group", `"h"`, "another group"}},

@@ -16,6 +16,7 @@ import (
 	"github.com/understudy-mq/understudy/routing/discover"
 	"github.com/understudy-mq/understudy/session"
 	"github.com/understudy-mq/understudy/session/stomp"
+	"github.com/understudy-mq/understudy/session/stomp/frame"
 )
 
 // defaultGroup is the name of what the flags beside --group describe.
@@ -72,7 +73,7 @@ func (v *values) readGroup(text string) groupSettings {
 		case key == "srv":
 			g.srv = append(g.srv, value)
 		case key == "store" && g.store == "":
-			g.store = value
+			g.store = v.wantedStore("group", value)
 		case key == "mode":
 			g.redirect = v.mode("group", value)
 		case key == "gossip" && (value == "true" || value == "false"):
@@ -114,6 +115,14 @@ func (v *values) brokers(flag string, g *groupSettings, uris []string) {
 	if g.tcp && g.gossip {
 		v.fail("listen", g.listen, "is tcp://, and what brokers gossip is where they speak STOMP: name the brokers, or an SRV record")
 	}
+}
+
+// wantedStore reads the name of a store, its UUID, or spread; "" is none.
+func (v *values) wantedStore(flag, value string) string {
+	if value != "" && !frame.ValidStoreName(value) {
+		v.fail(flag, value, "is neither a store's UUID nor its name nor spread: a name is up to 64 letters, digits, dots, underscores and dashes")
+	}
+	return value
 }
 
 func (v *values) mode(flag, value string) (redirect bool) {

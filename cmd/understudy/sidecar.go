@@ -41,7 +41,7 @@ func sidecarCommand() *cli.Command {
 		text("broker-server-name", "", "Name that every broker's certificate must be for; the host of --broker, or the target of the SRV record, when empty."),
 		yes("broker-insecure", false, "Take any certificate of a broker: whoever can get in between can read and change everything, passwords included; for tests."),
 		text("credentials", "", "JSON file with logins for brokers, instead of the clients' own: a list of broker (host:port, * for any), login and passcode."),
-		text("store", "", "UUID or name of the store that clients want; whichever is served when empty."),
+		text("store", "", "UUID or name of the store that clients want, or spread to share them over all stores; must be said where brokers know several."),
 		duration("hold-timeout", 20*time.Second, "How old a client's oldest unanswered request may grow while there is no broker, before the client hears ERROR."),
 		duration("hold-idle", 5*time.Minute, "How long a client without an unanswered request is held while there is no broker."),
 		octets("window", 4<<20, "Unconfirmed frames kept of one client, outside transactions, before it is no longer read."),
@@ -112,7 +112,7 @@ func readSidecar(c *cli.Context) (sidecarSettings, error) {
 		v.fail("window-total", strconv.FormatInt(s.windowTotal, 10), "is less than the --window of one client")
 	}
 	first := groupSettings{
-		name: defaultGroup, listen: s.listen, tcp: s.tcp, redirect: v.mode("mode", v.text("mode")), gossip: s.gossip.listen != "", srv: c.StringSlice("srv"), store: v.text("store"),
+		name: defaultGroup, listen: s.listen, tcp: s.tcp, redirect: v.mode("mode", v.text("mode")), gossip: s.gossip.listen != "", srv: c.StringSlice("srv"), store: v.wantedStore("store", v.text("store")),
 	}
 	for _, text := range c.StringSlice("group") {
 		s.groups = append(s.groups, v.readGroup(text))
