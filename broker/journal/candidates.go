@@ -143,6 +143,10 @@ func (p *presence) hold() error {
 		}
 		got, err := tryLock(f)
 		if err == nil && got && sameFile(f, p.path()) {
+			if err := f.Truncate(0); err != nil { // a process of that name that was killed may have left a longer card
+				f.Close()
+				return err
+			}
 			p.file, p.size = f, 0
 			return nil
 		}

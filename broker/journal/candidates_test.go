@@ -40,3 +40,28 @@ func stand(t testing.TB, dir, node string, s Standing) (leave func()) {
 	t.Cleanup(leave)
 	return leave
 }
+
+// A server that is started again under its old name finds the card of the one that was killed, which may have been longer.
+func TestCardOverALongerOne(t *testing.T) {
+	dir := t.TempDir()
+	d, err := openDisk(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	log := slog.New(slog.DiscardHandler)
+	killed := newPresence(d, "standby-1", log)
+	if err := killed.show(time.Now(), Standing{Serves: 12, Load: 3, Endpoint: "127.0.0.1:61613"}, true); err != nil {
+		t.Fatal(err)
+	}
+	killed.close() // the kernel lets go of the lock, and the file stays
+	again := newPresence(d, "standby-1", log)
+	defer again.end()
+	if err := again.show(time.Now(), Standing{}, false); err != nil {
+		t.Fatal(err)
+	}
+	seen, err := (&lister{disk: d}).list(time.Now())
+	if err != nil || len(seen) != 1 || !seen[0].ok || seen[0].Serves != 0 {
+		t.Errorf("the others see %+v, %v", seen, err)
+	}
+}
