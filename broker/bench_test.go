@@ -24,7 +24,7 @@ func (s *swallow) Append(e journal.Entry) (journal.Position, error) {
 
 func benchStore() (*store, *swallow) {
 	cfg := Config{MaxMemory: 1 << 30, Listener: unbound{}}.withDefaults()
-	s := newStore(&cfg, newCounters(newMetricSet()))
+	s := newStore(&cfg, newCounters(newMetricSet(), "orders"))
 	log := &swallow{}
 	s.log, s.uuid, s.epoch = log, "3f2b", 7
 	return s, log

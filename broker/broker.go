@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"time"
 
 	"github.com/understudy-mq/understudy/broker/journal"
@@ -48,9 +49,9 @@ type Config struct {
 	Stores []StoreConfig
 	// StandForAll is a directory that is looked at again and again: this server stands for every store in a sub-directory of it. "" is none.
 	StandForAll string
-	// Failback says when a store that this server owns goes back to it; by itself.
+	// Failback says when a store that this server serves and does not own goes back to its owner; by itself.
 	Failback Failback
-	// FailbackAfter is how long the owner must have shown life without a break before its store goes back to it by itself; 30 s.
+	// FailbackAfter is how long an owner must have shown life without a break before its store goes back to it by itself; 30 s.
 	FailbackAfter time.Duration
 	// Endpoint is the host:port under which sidecars reach this server, for others to know; the listener's address.
 	Endpoint string
@@ -106,7 +107,8 @@ type Config struct {
 
 	Logger  *slog.Logger // discards
 	Metrics *metricSet   // a *metrics.Set; a set of its own
-	// Changed is called after each change of Status.Role, from the goroutine that made it, without locks. May be nil.
+	// Changed is called after each change of a store's role, from the goroutine that made it: one call at a time, without any lock that Status or HandOver
+	// needs. The take-over of a store waits for it. May be nil.
 	Changed func(Status)
 }
 
@@ -125,7 +127,7 @@ type HeartBeat struct {
 	Grace float64       // how many intervals a client may be silent; 2.5
 }
 
-// Role is what a Server does now.
+// Role is what a Server does for a store now.
 type Role string
 
 // Roles, in the order of a life.
@@ -134,39 +136,52 @@ const (
 	Recovering Role = "recovering"
 	Active     Role = "active"
 	Stopped    Role = "stopped"
+	// Unreachable: the store's directory is not there, or cannot be read or written; it is tried again.
+	Unreachable Role = "unreachable"
+	// Failed: the store could not be kept. It is tried again at StoreStatus.Again, or not at all if that is zero.
+	Failed Role = "failed"
 )
 
 // Status is a snapshot of a Server.
 type Status struct {
 	Node        string        // Config.Name
 	Addr        string        // the listener's
-	Connections int           //
-	Stores      []StoreStatus // in the order of Config.Stores
+	Connections int           // in the lobby too
+	Stores      []StoreStatus // in the order of Config.Stores, then those that were found
 	Err         error         // what ended the server, nil for an orderly end
 }
 
 // StoreStatus is a server's share in one store.
 type StoreStatus struct {
 	StoreConfig
-	Role       Role
-	Since      time.Time     // when Role was entered
-	UUID       string        // "" until recovered
-	Epoch      uint64        // 0 until recovered
-	Owner      journal.Owner // standby: what is known of who owns the store
-	Copy       journal.Copy  // standby: how far the warm copy is
-	Sessions   int           // of sidecars: connected or expected back
-	Absent     int           // of those: expected back
-	Queues     int           //
-	Messages   int           // in queues, held ones included
-	Out        int           // of those: in the journal only
-	Bytes      int64         // octets that messages take in memory, and what is left of those that are out
-	Damaged    int           // queues that stopped because a message of theirs cannot be read
-	DiskFull   bool          // no further journal segment can be made: what producers bring is held back, or will soon be
-	MemoryFull bool          // what producers bring is held back until messages are consumed
-	Recovery   time.Duration // from having the lock to serving
-	Recovered  int           // journal records it read
-	Copied     int           // of those: while it stood by
-	Err        error         // what ended this server's share in it, nil for an orderly end
+	Role  Role
+	Since time.Time     // when Role was entered
+	UUID  string        // "" until recovered
+	Epoch uint64        // 0 until recovered
+	Owner journal.Owner // standby: what is known of who serves the store
+	Copy  journal.Copy  // standby: how far the warm copy is
+	// Candidates stand for the store, in the order in which they would take it over; of a standby it includes this server.
+	Candidates  []journal.Candidate
+	Takeovers   uint64        // how often this server began to serve the store
+	Handovers   uint64        // how often it let go of it in good order
+	Trouble     error         // what ended this server's last share in it, if it has none now
+	Again       time.Time     // when it tries again, after that
+	Connections int           // bound to the store
+	Sessions    int           // of sidecars: connected or expected back
+	Absent      int           // of those: expected back
+	AbsentSince time.Time     // when the first of them left
+	MaxMemory   int64         // this store's share of Config.MaxMemory
+	Queues      int           //
+	Messages    int           // in queues, held ones included
+	Out         int           // of those: in the journal only
+	Bytes       int64         // octets that messages take in memory, and what is left of those that are out
+	Damaged     int           // queues that stopped because a message of theirs cannot be read
+	DiskFull    bool          // no further journal segment can be made: what producers bring is held back, or will soon be
+	MemoryFull  bool          // what producers bring is held back until messages are consumed
+	Recovery    time.Duration // from having the lock to serving
+	Recovered   int           // journal records it read
+	Copied      int           // of those: while it stood by
+	Err         error         // what ended this server's share in it, nil for an orderly end
 }
 
 // Errors.
@@ -177,10 +192,13 @@ var (
 
 func (c *Config) validate() error {
 	switch {
-	case len(c.Stores) != 1 || c.Stores[0].Dir == "":
+	case len(c.Stores) == 0 && c.StandForAll == "":
 		return fmt.Errorf("%w: no store", ErrConfig)
 	case c.Listener == nil:
 		return fmt.Errorf("%w: no listener", ErrConfig)
+	}
+	if err := validStores(c.Stores); err != nil {
+		return err
 	}
 	for name, v := range map[string]int64{
 		"FailbackAfter": int64(c.FailbackAfter), "TakeoverAfter": int64(c.TakeoverAfter), "Rank": int64(c.Rank), "ReclaimWindow": int64(c.ReclaimWindow), "HeartBeat.Min": int64(c.HeartBeat.Min),
@@ -195,6 +213,23 @@ func (c *Config) validate() error {
 		if v < 0 {
 			return fmt.Errorf("%w: %s is negative", ErrConfig, name)
 		}
+	}
+	return nil
+}
+
+func validStores(stores []StoreConfig) error {
+	names, dirs := map[string]bool{}, map[string]bool{}
+	for _, s := range stores {
+		dir := filepath.Clean(s.Dir)
+		switch {
+		case s.Dir == "":
+			return fmt.Errorf("%w: store %q has no directory", ErrConfig, s.Name)
+		case !frame.ValidStoreName(s.Name):
+			return fmt.Errorf("%w: %q is no name of a store: it has 1 to %d letters, digits, dots, underscores and dashes", ErrConfig, s.Name, frame.MaxStoreName)
+		case names[s.Name], dirs[dir]:
+			return fmt.Errorf("%w: store %s in %s is given twice", ErrConfig, s.Name, s.Dir)
+		}
+		names[s.Name], dirs[dir] = true, true
 	}
 	return nil
 }

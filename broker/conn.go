@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/understudy-mq/understudy/session/stomp/frame"
@@ -15,6 +16,7 @@ import (
 type conn struct {
 	srv *Server
 	nc  net.Conn
+	at  atomic.Pointer[tenure] // the lobby, then what its CONNECT chose; changed by bind alone
 
 	outlet *outlet // the writer's
 
@@ -30,7 +32,7 @@ type conn struct {
 	// Written by the reader before it tells the writer that the connection is up.
 	beat time.Duration // how often the client hears from us; 0: no promise
 
-	// Guarded by the server's mutex.
+	// Guarded by the tenure's mutex.
 	peer peer
 
 	toWriter chan struct{} // of one element: there is something to write, or to end
@@ -53,10 +55,48 @@ var (
 
 func newConn(srv *Server, nc net.Conn) *conn {
 	c := &conn{srv: srv, nc: nc, toWriter: make(chan struct{}, 1), toReader: make(chan struct{}, 1), buf: make([]byte, firstRead)}
-	c.peer.conn, c.outlet = c, newOutlet(nc, srv.ours)
+	c.peer.conn, c.outlet = c, newOutlet(nc, c.ours)
+	c.at.Store(srv.lobby)
 	c.parser.Limits = srv.cfg.Limits
 	return c
 }
+
+// lock locks what c belongs to, and returns it.
+func (c *conn) lock() *tenure {
+	for {
+		t := c.at.Load()
+		t.lock()
+		if c.at.Load() == t {
+			return t
+		}
+		t.unlock() // it was bound meanwhile
+	}
+}
+
+// bind takes c from the lobby to t, which is locked then, unless t takes nobody any more, or c is to end. While it changes hands both mutexes are held, so
+// whoever has either finds c where it is. The lobby's is the second and is held for a moment only: a store that is slow keeps nobody else waiting.
+func (c *conn) bind(t *tenure) bool {
+	t.lock()
+	lobby := c.at.Load()
+	lobby.mu.Lock()
+	ok := t.store != nil && t.ended == nil && !c.peer.deaf()
+	if ok {
+		delete(lobby.conns, c)
+		t.conns[c] = struct{}{}
+		t.served.Add(1)
+		c.at.Store(t)
+	}
+	lobby.mu.Unlock()
+	if !ok {
+		t.unlock()
+		return false
+	}
+	lobby.served.Done()
+	return true
+}
+
+// ours is the guard's question.
+func (c *conn) ours(now time.Time) bool { return c.at.Load().ours(now) }
 
 // kick wakes whoever waits for the peer to change. It is called under the mutex and does not block.
 func (c *conn) kick() {
@@ -89,14 +129,14 @@ func (c *conn) serve() {
 	if c.goodbye(err) {
 		c.linger(written)
 	}
-	c.srv.lock()
+	t := c.lock()
 	c.peer.dead = true
-	if st := c.srv.store; st != nil {
+	if st := t.store; st != nil {
 		st.leave(&c.peer)
 		st.flush()
 	}
 	c.kick()
-	c.srv.unlock()
+	t.unlock()
 	<-written
 	c.nc.Close()
 }
@@ -104,9 +144,9 @@ func (c *conn) serve() {
 // goodbye ends what the connection was in the store, and reports whether the client is still to be told something. A direct client that has
 // only closed its side is told what it is owed. A sidecar that said DISCONNECT keeps its session to the end: its cursor moves on.
 func (c *conn) goodbye(err error) (more bool) {
-	c.srv.lock()
-	defer c.srv.unlock()
-	p, st := &c.peer, c.srv.store
+	t := c.lock()
+	defer t.unlock()
+	p, st := &c.peer, t.store
 	told := p.quit || p.closing
 	if st == nil || p.session == nil {
 		return told
@@ -128,9 +168,9 @@ func (c *conn) goodbye(err error) (more bool) {
 func (c *conn) linger(written <-chan struct{}) {
 	var last, quiet time.Time // since when the last word is due, and since when it was said and nothing more is heard
 	for open := true; ; {
-		c.srv.lock()
+		t := c.lock()
 		closing, dead := c.peer.closing, c.peer.dead
-		c.srv.unlock()
+		t.unlock()
 		now := time.Now()
 		if closing && last.IsZero() {
 			last = now
@@ -176,9 +216,9 @@ func said(written <-chan struct{}) bool {
 
 // handshake reads the first frame and has the store answer it.
 func (c *conn) handshake() error {
-	c.srv.lock()
+	t := c.lock()
 	full := c.peer.closing
-	c.srv.unlock()
+	t.unlock()
 	if full {
 		return errDeaf
 	}
@@ -211,13 +251,19 @@ func (c *conn) hello(f *frame.Frame) error {
 	c.silence = time.Duration(float64(receive) * c.srv.cfg.HeartBeat.Grace)
 	c.parser.Version = h.version
 	c.decoder = decoder{version: h.version, sidecar: h.sidecar}
-	c.srv.lock()
-	defer c.srv.unlock()
-	if bad := c.srv.notServing(); bad != nil {
-		c.turnAway(nil, bad)
-		return errDeaf
+	if h.probe {
+		return c.answerProbe(&h)
 	}
-	st := c.srv.store
+	v, bad := c.srv.choose(&h)
+	if bad == nil && (v.tenure == nil || !c.bind(v.tenure)) {
+		bad = v.notServing()
+	}
+	if bad != nil {
+		c.srv.refused.Inc()
+		return c.refuse(nil, bad)
+	}
+	defer v.tenure.unlock()
+	st := v.tenure.store
 	st.connect(&c.peer, &h)
 	st.flush()
 	if c.peer.deaf() {
@@ -233,15 +279,15 @@ func (c *conn) refuse(f *frame.Frame, bad *fault) error {
 	if f != nil {
 		receipt = f.Value("receipt")
 	}
-	c.srv.lock()
-	defer c.srv.unlock()
-	c.turnAway(receipt, bad)
+	t := c.lock()
+	defer t.unlock()
+	c.turnAway(t, receipt, bad)
 	return fmt.Errorf("%w: %s", errDeaf, bad.text)
 }
 
 // turnAway is refuse under the mutex; there may be no store.
-func (c *conn) turnAway(receipt []byte, bad *fault) {
-	if st := c.srv.store; st != nil {
+func (c *conn) turnAway(t *tenure, receipt []byte, bad *fault) {
+	if st := t.store; st != nil {
 		st.refuse(&c.peer, receipt, bad)
 		return
 	}

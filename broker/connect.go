@@ -118,12 +118,6 @@ func (s *store) connect(p *peer, h *hello) {
 	s.conns++
 	p.number, p.epoch, p.version, p.sidecar = s.conns, s.epoch, h.version, h.sidecar
 	p.maxOut, p.subs = s.cfg.MaxOut, map[uint64]*subscription{}
-	if h.store != "" && h.store != s.uuid && (h.store != s.cfg.Stores[0].Name) {
-		f := faultf("wrong store", "this server serves the store %s", s.storeNames())
-		f.code, f.header = frame.CodeWrongStore, string(s.appendStores(nil))
-		s.refuse(p, nil, f)
-		return
-	}
 	if !h.sidecar {
 		name := strconv.FormatUint(s.epoch, 10) + "-" + strconv.FormatUint(p.number, 10)
 		p.session = &session{direct: true, name: name, peer: p, subs: map[string]*subscription{}}
@@ -139,18 +133,6 @@ func (s *store) connect(p *peer, h *hello) {
 		return
 	}
 	s.welcome(p, h)
-}
-
-// appendStores tells of all stores that the server knows.
-func (s *store) appendStores(b []byte) []byte {
-	return frame.AppendStores(b, []frame.Store{{UUID: s.uuid, Name: s.cfg.Stores[0].Name, Epoch: s.epoch}})
-}
-
-func (s *store) storeNames() string {
-	if s.cfg.Stores[0].Name == "" {
-		return s.uuid
-	}
-	return s.uuid + " (" + s.cfg.Stores[0].Name + ")"
 }
 
 // resume gives p the session it asks for, and takes it from whoever had it.
@@ -199,18 +181,8 @@ func lost(claimed, known uint64) *fault {
 func (s *store) welcome(p *peer, h *hello) {
 	send, receive := h.beats(s.cfg.HeartBeat)
 	s.grow(p)
-	b := append(p.out, "CONNECTED\nversion:"...)
-	b = append(append(b, p.version.String()...), "\nserver:understudy/"...)
-	b = append(append(b, s.cfg.Version...), "\nsession:"...)
-	b = append(strconv.AppendUint(b, s.epoch, 10), '-')
-	b = append(strconv.AppendUint(b, p.number, 10), '\n')
-	b = append(b, "heart-beat:"...)
-	b = append(strconv.AppendInt(b, send.Milliseconds(), 10), ',')
-	b = append(strconv.AppendInt(b, receive.Milliseconds(), 10), '\n')
-	switch {
-	case h.probe:
-		b = s.appendStores(b)
-	case h.paired:
+	b := appendConnected(p.out, p.version, s.cfg.Version, strconv.FormatUint(s.epoch, 10)+"-"+strconv.FormatUint(p.number, 10), send, receive)
+	if h.paired {
 		b = frame.AppendHeader(b, frame.HeaderStore, s.uuid)
 		b = frame.AppendUint(b, frame.HeaderEpoch, s.epoch)
 	}
@@ -224,6 +196,16 @@ func (s *store) welcome(p *peer, h *hello) {
 	p.out = append(b, "\n\x00\n"...)
 	p.welcomed = true
 	s.touch(p)
+}
+
+// appendConnected writes CONNECTED, as far as any client knows it.
+func appendConnected(b []byte, v frame.Version, server, session string, send, receive time.Duration) []byte {
+	b = append(append(b, "CONNECTED\nversion:"...), v.String()...)
+	b = append(append(b, "\nserver:understudy/"...), server...)
+	b = append(append(b, "\nsession:"...), session...)
+	b = append(b, "\nheart-beat:"...)
+	b = append(strconv.AppendInt(b, send.Milliseconds(), 10), ',')
+	return append(strconv.AppendInt(b, receive.Milliseconds(), 10), '\n')
 }
 
 // appendRolled writes the rolled-back effects that are durable.

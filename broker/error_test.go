@@ -229,14 +229,8 @@ func TestFencedServerConfirmsNothing(t *testing.T) {
 	if r := d.refused("store lost"); r.headers["understudy-error"] != "" {
 		t.Fatalf("got %v: a direct client sees no header of ours", r)
 	}
-	s.cancel()
-	s.cancel = nil
-	if err := <-s.ended; !errors.Is(err, journal.ErrFenced) {
-		t.Fatalf("got %v, want ErrFenced", err)
-	}
-	if st := s.one(); st.Role != Stopped || !errors.Is(st.Err, journal.ErrFenced) {
-		t.Fatalf("got %+v", st)
-	}
+	s.servesAgain(3)
+	s.sidecar(sessionX, 2)
 }
 
 func TestDamagedJournalIsNotServed(t *testing.T) {

@@ -89,7 +89,7 @@ func TestExpiredMessagesOfATopic(t *testing.T) {
 	d := s.subscriber("/queue/DLQ", "client-individual")
 	d.message("late", "original-destination", "/topic/a")
 	d.message("late, too", "original-destination", "/queue/a")
-	if n := s.count.expired.Get(); n != 2 {
+	if n := s.hold().count.expired.Get(); n != 2 {
 		t.Fatalf("%d were counted, want 2", n)
 	}
 }

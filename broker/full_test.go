@@ -26,19 +26,19 @@ func (d *smallDisk) Append(e journal.Entry) (journal.Position, error) {
 
 // onSmallDisk puts a server's store on a disk that the test can fill.
 func (s *testServer) onSmallDisk() *smallDisk {
-	s.lock()
-	defer s.unlock()
-	d := &smallDisk{appender: s.store.log}
-	s.store.log = d
+	s.hold().lock()
+	defer s.hold().unlock()
+	d := &smallDisk{appender: s.hold().store.log}
+	s.hold().store.log = d
 	return d
 }
 
 func (s *testServer) space(d *smallDisk) {
 	d.full.Store(false)
 	d.spent.Store(false)
-	s.lock()
-	defer s.unlock()
-	s.store.space(false)
+	s.hold().lock()
+	defer s.hold().unlock()
+	s.hold().store.space(false)
 }
 
 func TestFullDiskHoldsBackWhatBringsMessagesOnly(t *testing.T) {

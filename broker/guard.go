@@ -26,8 +26,8 @@ var (
 )
 
 // ours reports whether the store was found to be ours a moment ago, or there is none. It takes no lock.
-func (s *Server) ours(now time.Time) bool {
-	checked := s.checked.Load()
+func (t *tenure) ours(now time.Time) bool {
+	checked := t.checked.Load()
 	return checked == nil || recent((*checked)(), now)
 }
 
@@ -37,47 +37,47 @@ func recent(checked, now time.Time) bool {
 }
 
 // withhold reports, under the mutex, whether c may say nothing now. It will be woken when that changes.
-func (s *Server) withhold(c *conn) bool {
-	if s.store == nil || s.store.err != nil || s.ours(s.store.now) {
+func (t *tenure) withhold(c *conn) bool {
+	if t.store == nil || t.store.err != nil || t.ours(t.store.now) {
 		return false
 	}
 	if !c.peer.withheld {
 		c.peer.withheld = true
-		s.withheld = append(s.withheld, c)
-		s.count.withheld.Inc()
+		t.withheld = append(t.withheld, c)
+		t.count.withheld.Inc()
 	}
 	return true
 }
 
 // letGo wakes, under the mutex, those that were withheld, if the store is known to be ours again.
-func (s *Server) letGo() {
-	if len(s.withheld) == 0 || !s.ours(s.store.now) {
+func (t *tenure) letGo() {
+	if len(t.withheld) == 0 || !t.ours(t.store.now) {
 		return
 	}
-	s.cfg.Logger.Warn("the epoch was not checked in time: output was withheld until it was", "limit", guardAge.String(), "connections", len(s.withheld))
-	for _, c := range s.withheld {
+	t.log.Warn("the epoch was not checked in time: output was withheld until it was", "limit", guardAge.String(), "connections", len(t.withheld))
+	for _, c := range t.withheld {
 		c.peer.withheld = false
 		c.kick()
 	}
-	clear(s.withheld)
-	s.withheld = s.withheld[:0]
+	clear(t.withheld)
+	t.withheld = t.withheld[:0]
 }
 
 // fail ends what the server may say of the store: at once, for what a client would be told after this nobody would stand for. What was decided
 // before and is not written yet is void if another owner may have decided otherwise.
-func (s *Server) fail(err error) {
-	s.lock()
-	defer s.unlock()
-	st := s.store
+func (t *tenure) fail(err error) {
+	t.lock()
+	defer t.unlock()
+	st := t.store
 	if st == nil || st.err != nil {
 		return
 	}
-	void := errors.Is(err, journal.ErrFenced) || !s.ours(st.now)
-	st.err = err
-	for c := range s.conns {
+	void := errors.Is(err, journal.ErrFenced) || !t.ours(st.now)
+	st.err, t.lost = err, true
+	for c := range t.conns {
 		if void { // what it was to end with, too: the loss of the store may have been met before it was told here
 			c.peer.out, c.peer.closing = nil, false
 		}
 	}
-	s.dismiss(fenced(err))
+	t.dismiss(fenced(err))
 }

@@ -47,7 +47,7 @@ func start(t *testing.T, dir string, change ...func(*Config)) *testServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	roles := make(chan Role, 8)
+	roles := make(chan Role, 64)
 	cfg := Config{
 		Stores: []StoreConfig{{Name: "orders", Dir: dir, Own: true}}, Listener: ln, ReclaimWindow: 300 * time.Millisecond, LingerTimeout: time.Second,
 		SegmentBytes: 1 << 20, Changed: func(s Status) { roles <- s.Stores[0].Role },
@@ -80,6 +80,14 @@ func legible(r journal.Record) error {
 	return nil
 }
 
+// hold is the tenure of the server's only store.
+func (s *testServer) hold() *tenure {
+	k := s.all()[0]
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.tenure
+}
+
 // one is the server's only store.
 func (s *testServer) one() StoreStatus { return s.Status().Stores[0] }
 
@@ -97,6 +105,15 @@ func (s *testServer) active() *testServer {
 		case <-time.After(patience):
 			s.t.Fatal("server did not become active")
 		}
+	}
+}
+
+// servesAgain waits until a server that had lost its store stands by for it, finds that nobody has it, and serves it in that epoch.
+func (s *testServer) servesAgain(epoch uint64) {
+	s.t.Helper()
+	eventually(s.t, "the server serves again", func() bool { st := s.one(); return st.Role == Active && st.Epoch == epoch })
+	if st := s.one(); st.Takeovers != 2 || st.Trouble != nil || st.Err != nil {
+		s.t.Fatalf("got %+v", st)
 	}
 }
 

@@ -12,11 +12,11 @@ const (
 )
 
 // startLoader begins to read the pages that the store wants, and returns what ends that.
-func (s *Server) startLoader(st *store, from source) (stop func()) {
+func (t *tenure) startLoader(st *store, from source) (stop func()) {
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		s.loadLoop(st, from, quit)
+		t.loadLoop(st, from, quit)
 	}()
 	return func() {
 		close(quit)
@@ -25,30 +25,30 @@ func (s *Server) startLoader(st *store, from source) (stop func()) {
 }
 
 // loadLoop reads pages without the mutex and hands them in.
-func (s *Server) loadLoop(st *store, from source, quit <-chan struct{}) {
+func (t *tenure) loadLoop(st *store, from source, quit <-chan struct{}) {
 	buf := make([]byte, 0, loadBuffer)
 	for {
 		select {
 		case <-quit:
 			return
-		case <-s.toLoader:
+		case <-t.toLoader:
 		}
 		for {
-			s.lock()
+			t.lock()
 			list := st.take(loadPages)
-			s.unlock()
+			t.unlock()
 			if len(list) == 0 {
 				break // unlock says when there is more, or when what has to be read is durable
 			}
 			pause := time.Duration(0)
 			for _, e := range list {
 				e.fetch(from, st.hash, buf)
-				s.lock()
+				t.lock()
 				if st.handIn(e) {
 					pause = loadPause
 				}
 				st.flush()
-				s.unlock()
+				t.unlock()
 			}
 			select {
 			case <-quit:

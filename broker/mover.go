@@ -26,7 +26,7 @@ import (
 //   - The endings that the mover sees cannot become more: the segment is sealed.
 type mover struct {
 	log    evacuated
-	server *Server
+	tenure *tenure
 	unit   int64 // octets of a segment
 }
 
@@ -56,9 +56,9 @@ const (
 )
 
 // startMover has segments emptied until what it returns is called.
-func (s *Server) startMover(log evacuated) (stop func()) {
+func (t *tenure) startMover(log evacuated) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	m := &mover{log: log, server: s, unit: s.cfg.SegmentBytes}
+	m := &mover{log: log, tenure: t, unit: t.cfg.SegmentBytes}
 	if m.unit == 0 {
 		m.unit = 64 << 20 // the journal's default
 	}
@@ -84,38 +84,42 @@ func (m *mover) run(ctx context.Context) {
 			_ = sleep(ctx, min(max(moverPause, moverRest*time.Since(began)), moverPauseMost))
 			select {
 			case <-ctx.Done():
-			case <-m.server.toMover:
+			case <-m.tenure.toMover:
 			}
 			continue
 		}
 		e, err := m.empty(ctx, seg)
 		if err == nil {
 			failed = 0
-			m.server.cfg.Logger.Debug("segment emptied", "segment", uint64(seg), "moved", e.moved, "forwarded", e.forwarded, "bytes", e.octets, "took", time.Since(began))
+			m.tenure.log.Debug("segment emptied", "segment", uint64(seg), "moved", e.moved, "forwarded", e.forwarded, "bytes", e.octets, "took", time.Since(began))
 			continue
 		}
-		if ctx.Err() != nil || m.server.broken() {
+		if ctx.Err() != nil || m.tenure.broken() {
 			return
+		}
+		if errors.Is(err, journal.ErrBehind) {
+			_ = sleep(ctx, moverPause)
+			continue
 		}
 		failed = min(max(2*failed, moverBackOff), moverBackOffMost)
 		if errors.Is(err, journal.ErrFull) {
 			failed = moverBackOff // emptying is what makes room, as soon as there is a little
 		}
-		m.server.cfg.Logger.Warn("segment could not be emptied and stays for now", "segment", uint64(seg), "error", err, "again", failed)
+		m.tenure.log.Warn("segment could not be emptied and stays for now", "segment", uint64(seg), "error", err, "again", failed)
 		_ = sleep(ctx, failed)
 	}
 }
 
 // broken reports whether nothing can be appended any more.
-func (s *Server) broken() bool {
-	s.lock()
-	defer s.unlock()
-	return s.store.err != nil
+func (t *tenure) broken() bool {
+	t.lock()
+	defer t.unlock()
+	return t.store.err != nil
 }
 
 // empty empties one segment.
 func (m *mover) empty(ctx context.Context, seg journal.Segment) (*evacuation, error) {
-	e := &evacuation{store: m.server.store, segment: seg, stays: m.log.Stays}
+	e := &evacuation{store: m.tenure.store, segment: seg, stays: m.log.Stays}
 	var batch slice
 	err := m.log.Scan(seg, func(r journal.Record) error {
 		if !ofMessages(r.Type) {
@@ -175,8 +179,8 @@ func (m *mover) do(ctx context.Context, e *evacuation, batch *slice, last bool) 
 
 // step is what is done under one lock. It returns how many records were looked at.
 func (m *mover) step(e *evacuation, records []journal.Record, last bool) (n int, err error) {
-	m.server.lock()
-	defer m.server.unlock()
+	m.tenure.lock()
+	defer m.tenure.unlock()
 	began := time.Now()
 	for n < len(records) && err == nil && (n == 0 || time.Since(began) < sliceTime) {
 		err = e.take(&records[n])

@@ -5,8 +5,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-
-	"github.com/understudy-mq/understudy/broker/journal"
 )
 
 // BenchmarkEvacuation is the whole broker over loopback with a real journal, where every fiftieth message stays: with the mover, and without, which
@@ -27,7 +25,7 @@ func benchmarkEvacuation(b *testing.B, n int, mover bool) {
 	b.StopTimer()
 	s := newBenched(b, Config{SegmentBytes: 4 << 20}, func(srv *Server) {
 		if !mover {
-			srv.toMover = nil // nobody wakes it
+			srv.still = true
 		}
 	})
 	const producers, window = 2, 500
@@ -58,9 +56,7 @@ func benchmarkEvacuation(b *testing.B, n int, mover bool) {
 	sent.Wait()
 	received.Wait()
 	b.StopTimer()
-	s.srv.lock()
-	st := s.srv.store.log.(*journal.Journal).Stats()
-	s.srv.unlock()
+	st := s.srv.all()[0].view.Load().tenure.journal.Stats()
 	b.ReportMetric(float64(st.DiskBytes)/(4<<20), "segments")
 	b.ReportMetric(float64(st.Evacuated), "emptied")
 	s.stop()

@@ -101,9 +101,7 @@ type diskWatch struct {
 }
 
 func watchDisk(s *testServer, segment int64) *diskWatch {
-	s.lock()
-	w := &diskWatch{s: s, log: s.store.log.(*journal.Journal), segment: segment, quit: make(chan struct{})}
-	s.unlock()
+	w := &diskWatch{s: s, log: s.hold().journal, segment: segment, quit: make(chan struct{})}
 	w.done.Go(func() {
 		for {
 			select {

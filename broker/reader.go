@@ -38,8 +38,8 @@ func (c *conn) readLoop() error {
 }
 
 func (c *conn) deaf() bool {
-	c.srv.lock()
-	defer c.srv.unlock()
+	t := c.lock()
+	defer t.unlock()
 	return c.peer.deaf()
 }
 
@@ -115,8 +115,8 @@ func (c *conn) fill() error {
 // apply hands the batch to the store and then waits, if it must, until more may be read.
 func (c *conn) apply() error {
 	for i := 0; i < len(c.requests); {
-		c.srv.lock()
-		st, p := c.srv.store, &c.peer
+		t := c.lock()
+		st, p := t.store, &c.peer
 		for i < len(c.requests) && st.accept(p, &c.requests[i]) {
 			i++
 		}
@@ -124,7 +124,7 @@ func (c *conn) apply() error {
 		deaf, full := p.deaf(), i < len(c.requests)
 		p.stalled = full || c.overloaded()
 		stalled := p.stalled
-		c.srv.unlock()
+		t.unlock()
 		if deaf {
 			return errDeaf
 		}
@@ -159,15 +159,15 @@ func (c *conn) wait(full bool, i int) error {
 		case <-timeout:
 			late = true
 		}
-		c.srv.lock()
-		st, p := c.srv.store, &c.peer
+		t := c.lock()
+		st, p := t.store, &c.peer
 		ready := !c.overloaded() && (!full || st.fits(p, &c.requests[i]))
 		if late && !ready && !p.deaf() {
 			st.refuse(p, c.requests[i].receipt, st.overflow(p, &c.requests[i]))
 		}
 		deaf := p.deaf()
 		p.stalled = !ready && !deaf
-		c.srv.unlock()
+		t.unlock()
 		switch {
 		case deaf:
 			return errDeaf

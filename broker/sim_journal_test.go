@@ -161,7 +161,7 @@ func (j *memory) recovered(last journal.LSN, now time.Time, cfg *Config) *store 
 	j.records = slices.DeleteFunc(j.records, func(r memoryRecord) bool { return r.LSN > last })
 	j.next = last + 1
 	j.epoch++
-	s := newStore(cfg, newCounters(newMetricSet()))
+	s := newStore(cfg, newCounters(newMetricSet(), "orders"))
 	s.log, s.uuid, s.epoch, s.now = j, "store", j.epoch, now
 	if cfg.MaxMemory <= tight {
 		s.slots = 3

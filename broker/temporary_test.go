@@ -48,7 +48,7 @@ func TestRequestAndReply(t *testing.T) {
 		if st := s.one(); st.Messages != 0 || st.Queues != 1 {
 			t.Fatalf("got %+v, want the responder's queue only", st)
 		}
-		if n := s.count.unreachable.Get(); n != 2 {
+		if n := s.hold().count.unreachable.Get(); n != 2 {
 			t.Fatalf("%d messages were counted as unreachable, want 2", n)
 		}
 	}

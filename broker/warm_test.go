@@ -93,9 +93,7 @@ func TestStandbyFollowsMoves(t *testing.T) {
 		d.expect("RECEIPT", "receipt-id", fmt.Sprint(round))
 	}
 	eventually(t, "segments to be emptied", func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.store.log.(*journal.Journal).Stats().Evacuated > 2
+		return s.hold().journal.Stats().Evacuated > 2
 	})
 	next.warm(rounds * batch)
 	s.stop()
@@ -117,7 +115,7 @@ func TestThirdCandidateIsCold(t *testing.T) {
 	s.connected("1.2").sent("/queue/a", "one")
 	var copies [3]func() journal.Copy
 	for rank := range copies {
-		next := start(t, dir, func(cfg *Config) { cfg.Name, cfg.Rank = string(rune('a'+rank)), rank })
+		next := start(t, dir, func(cfg *Config) { cfg.Name, cfg.Rank, cfg.Stores[0].Own = string(rune('a'+rank)), rank, false })
 		copies[rank] = func() journal.Copy { return next.one().Copy }
 		for rank < 2 && copies[rank]().Applied == 0 {
 			time.Sleep(time.Millisecond)

@@ -60,11 +60,11 @@ func (c *conn) writeLoop() {
 // collect takes what the client is to be told; done is the buffer before. closing says that nothing will follow, free that it may leave whoever
 // owns the store.
 func (c *conn) collect(done []byte) (out []byte, closing, free, dead bool) {
-	c.srv.lock()
-	defer c.srv.unlock()
-	p, st := &c.peer, c.srv.store
+	t := c.lock()
+	defer t.unlock()
+	p, st := &c.peer, t.store
 	switch {
-	case len(p.out) > 0 && c.srv.withhold(c):
+	case len(p.out) > 0 && t.withhold(c):
 		out = done[:0]
 	case st != nil && p.session != nil:
 		out = st.takeOut(p, done)
@@ -98,10 +98,10 @@ func (c *conn) write(out []byte, free bool) error {
 // await waits until the store is known to be ours, or to be lost.
 func (c *conn) await() error {
 	for {
-		c.srv.lock()
-		lost, dead := c.srv.store.err != nil, c.peer.dead
-		withheld := c.srv.withhold(c)
-		c.srv.unlock()
+		t := c.lock()
+		lost, dead := t.lost, c.peer.dead
+		withheld := t.withhold(c)
+		t.unlock()
 		switch {
 		case dead:
 			return net.ErrClosed
@@ -116,10 +116,10 @@ func (c *conn) await() error {
 
 // rearm sets the timer to when the next heart-beat is due. The reader sets c.beat before anything is written; until then there is none.
 func (c *conn) rearm(beat *time.Timer) {
-	c.srv.lock()
+	t := c.lock()
 	every := c.beat
 	up := c.peer.session != nil
-	c.srv.unlock()
+	t.unlock()
 	if up && every > 0 {
 		// A little early: what counts is when the client sees it.
 		beat.Reset(every - every/4)
@@ -128,10 +128,10 @@ func (c *conn) rearm(beat *time.Timer) {
 
 // broken ends a connection that cannot be written to.
 func (c *conn) broken() {
-	c.srv.lock()
+	t := c.lock()
 	c.peer.dead = true
 	c.kick()
-	c.srv.unlock()
+	t.unlock()
 	c.nc.Close()
 }
 

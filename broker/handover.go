@@ -1,0 +1,112 @@
+package broker
+
+import (
+	"time"
+
+	"github.com/understudy-mq/understudy/broker/journal"
+	"github.com/understudy-mq/understudy/session/stomp/frame"
+)
+
+// order tells whoever serves a store to hand it over.
+type order struct {
+	to     string // node; "" is whoever comes first
+	reason string
+	done   chan error
+}
+
+// Reasons of a hand-over.
+const (
+	byFailback = "failback"
+	byCommand  = "command"
+	byShutdown = "shutdown"
+)
+
+// syncTimeout bounds the wait for the disk at the barrier. What is not durable then is not answered.
+const syncTimeout = 5 * time.Second
+
+// handover is the orderly end of a tenure, at a barrier: nothing more is taken from clients, what was taken becomes durable and is answered, and
+// the journal is let go of. That clients are told to leave, and leave, takes its time and nobody waits for it.
+type handover struct {
+	keeper     *keeper
+	tenure     *tenure
+	log        *journal.Journal
+	stopMover  func()
+	stopLoader func()
+	looked     time.Time // for an owner to whom the store goes back
+}
+
+func (h *handover) run(o order) *ending {
+	k, t := h.keeper, h.tenure
+	h.stopMover() // it may have records on their way: before anybody waits
+	began := time.Now()
+	synced := t.bar()
+	select {
+	case <-synced:
+	case err := <-t.failed:
+		h.stopLoader()
+		return h.lose(err)
+	case <-time.After(syncTimeout):
+		k.log.Warn("journal did not sync in time", "timeout", syncTimeout.String())
+	}
+	barred := time.Since(began)
+	said := make(chan struct{})
+	go func() { // thousands of connections take longer than all the rest
+		defer close(said)
+		t.farewell(h.lastWord(o))
+	}()
+	h.stopLoader()
+	err := h.log.HandOver(o.to)
+	released := time.Since(began)
+	<-said
+	t.release()
+	if err != nil {
+		end := k.failure("close store", err)
+		end.final = lastWord(err)
+		return end
+	}
+	k.handedOver(o, released)
+	k.log.Info("store handed over", "to", o.to, "because", o.reason, "sync", barred.Round(time.Microsecond).String(),
+		"release", (released - barred).Round(time.Microsecond).String(), "farewell", time.Since(began).Round(time.Microsecond).String())
+	return nil
+}
+
+// lastWord is what clients hear at the barrier.
+func (h *handover) lastWord(o order) *fault {
+	f := faultf("store moves", "everything before this was answered: connect again")
+	if o.reason == byShutdown {
+		f.text = "server stops"
+	}
+	f.header = frame.HeaderMoved + ":" + h.tenure.store.uuid + "\n"
+	return f
+}
+
+// lose is the other end: what was read and not answered is in doubt.
+func (h *handover) lose(err error) *ending {
+	t := h.tenure
+	t.fail(err)
+	t.farewell(fenced(err))
+	_ = h.log.Close() // it has failed, and says so again
+	return h.keeper.failure("store", err)
+}
+
+// best is who should have the store when this server leaves: the first that is there and has a warm copy.
+func (h *handover) best() string {
+	list := h.log.Candidates()
+	for _, c := range list {
+		if c.Warm {
+			return c.Node
+		}
+	}
+	if len(list) > 0 {
+		return list[0].Node
+	}
+	return ""
+}
+
+func (k *keeper) handedOver(o order, took time.Duration) {
+	k.count.handovers[o.reason].Inc()
+	k.count.handover.Update(took.Seconds())
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.status.Handovers++
+}

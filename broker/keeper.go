@@ -1,0 +1,259 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/understudy-mq/understudy/broker/journal"
+	"github.com/understudy-mq/understudy/session/stomp/frame"
+)
+
+// keeper is one server's share in one store: it stands by, takes over, serves, hands over, and stands by again. Whatever goes wrong with the store ends a
+// tenure of its keeper, and nothing else.
+type keeper struct {
+	srv   *Server
+	given StoreConfig
+	log   *slog.Logger
+	count *counters
+	// orders are taken by who serves the store: so there is nobody to take one else.
+	orders chan order
+
+	view atomic.Pointer[view] // for the lobby, which waits for no store
+
+	mu     sync.Mutex
+	status StoreStatus
+	tenure *tenure // that serves; nil
+	fatal  error   // the store cannot be served as it is: damage, or what was final
+
+	leaving sync.WaitGroup // tenures whose connections still hear their last word
+}
+
+// view is what a CONNECT needs to know of a keeper.
+type view struct {
+	name, uuid string
+	own        bool
+	role       Role
+	epoch      uint64
+	holder     string  // who serves it, as far as is known
+	tenure     *tenure // that serves; nil
+}
+
+// ending is how a tenure ended that nobody ended.
+type ending struct {
+	role  Role // until the next one
+	final bool // there is none, in this process
+	err   error
+}
+
+// Pauses between two tenures, after trouble.
+const (
+	againFirst = time.Second
+	againMost  = 30 * time.Second
+	calm       = 10 * time.Second // a tenure of that length was no trouble
+)
+
+func newKeeper(s *Server, given StoreConfig) *keeper {
+	k := &keeper{srv: s, given: given, log: s.cfg.Logger.With("store", given.Name), orders: make(chan order)}
+	k.count = newCounters(s.cfg.Metrics, given.Name)
+	k.status = StoreStatus{StoreConfig: given, Role: Standby, Since: time.Now()}
+	if uuid, err := k.look(); err == nil {
+		k.status.UUID = uuid
+	}
+	k.publish()
+	return k
+}
+
+// run keeps the store until ctx ends. It returns what went wrong last, if the store could not be kept to the end.
+func (k *keeper) run(ctx context.Context) error {
+	defer k.leaving.Wait()
+	pause := time.Duration(0)
+	for {
+		began := time.Now()
+		end := k.stand(ctx)
+		if ctx.Err() != nil {
+			return k.stop(end)
+		}
+		if end == nil {
+			pause = 0
+			k.become(Standby, nil)
+			continue
+		}
+		if time.Since(began) > calm {
+			pause = 0
+		}
+		if k.again(ctx, end, pause); ctx.Err() != nil {
+			return k.stop(end)
+		}
+		pause = min(max(2*pause, againFirst), againMost)
+	}
+}
+
+// again says what went wrong, and waits until it is time for another try. What went well for long before is tried again at once if only the store
+// has another owner.
+func (k *keeper) again(ctx context.Context, end *ending, pause time.Duration) {
+	fenced := errors.Is(end.err, journal.ErrFenced)
+	if !fenced {
+		pause = max(pause, againFirst)
+	}
+	k.mu.Lock()
+	said := k.status.Role == end.role && k.status.Trouble != nil && k.status.Trouble.Error() == end.err.Error()
+	k.mu.Unlock()
+	fatal := end.final || errors.Is(end.err, journal.ErrDamaged)
+	change := func(s *StoreStatus) {
+		s.Trouble, s.Again = end.err, time.Now().Add(pause)
+		if k.fatal = nil; fatal {
+			k.fatal = end.err
+		}
+		if end.final {
+			s.Err, s.Again = end.err, time.Time{}
+		}
+	}
+	switch {
+	case said:
+		k.mu.Lock()
+		change(&k.status)
+		k.mu.Unlock()
+	case end.final:
+		k.log.Error("the store has failed, and is not served by this process any more", "error", end.err)
+	case fenced:
+		k.log.Warn("the store has another owner: standing by for it", "error", end.err)
+	case end.role == Unreachable:
+		k.log.Warn("the store cannot be reached: this server does not stand for it until it can", "error", end.err)
+	default:
+		k.log.Error("the store could not be kept: this server does not stand for it for a while", "error", end.err, "pause", pause)
+	}
+	if !said {
+		k.become(end.role, change)
+	}
+	if fatal {
+		k.srv.judge()
+	}
+	if end.final {
+		<-ctx.Done()
+		return
+	}
+	_ = sleep(ctx, pause)
+}
+
+// stop is the end of a keeper.
+func (k *keeper) stop(end *ending) error {
+	var err error
+	if end != nil {
+		err = end.err
+	}
+	k.become(Stopped, func(s *StoreStatus) {
+		if k.fatal != nil {
+			err = k.fatal
+		}
+		s.Err, s.Again = err, time.Time{}
+	})
+	return err
+}
+
+// become changes the role and says so.
+func (k *keeper) become(role Role, change func(*StoreStatus)) {
+	k.mu.Lock()
+	k.status.Role, k.status.Since = role, time.Now()
+	if change != nil {
+		change(&k.status)
+	}
+	k.publishLocked()
+	k.mu.Unlock()
+	k.log.Info("role", "role", string(role), "node", k.srv.cfg.Name)
+	k.srv.changed()
+}
+
+func (k *keeper) publish() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.publishLocked()
+}
+
+func (k *keeper) publishLocked() {
+	s := &k.status
+	k.view.Store(&view{name: s.Name, uuid: s.UUID, own: k.given.Own, role: s.Role, epoch: s.Epoch, holder: s.Owner.Node, tenure: k.tenure})
+}
+
+// Files of a store's directory that are not the journal's business, or that it makes.
+const (
+	nameFile  = "NAME"  // what the owner calls the store
+	storeFile = "STORE" // its UUID
+)
+
+// look reads what the store is called. Whoever does not own it has no business with a directory that is no store.
+func (k *keeper) look() (uuid string, err error) {
+	dir := k.given.Dir
+	name, err := readWord(filepath.Join(dir, nameFile))
+	switch {
+	case k.given.Own, errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return "", err
+	default:
+		k.mu.Lock()
+		k.status.Name = name
+		k.mu.Unlock()
+	}
+	uuid, err = readWord(filepath.Join(dir, storeFile))
+	switch {
+	case err == nil, k.given.Own && errors.Is(err, fs.ErrNotExist):
+		return uuid, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("%s is no store, or not the directory of one that is reached: %w", dir, err)
+	}
+	return "", err
+}
+
+// readWord reads a file that holds a name.
+func readWord(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b := make([]byte, 2*frame.MaxStoreName)
+	n, err := f.Read(b)
+	if n == 0 {
+		return "", fmt.Errorf("read %s: %w", path, err)
+	}
+	word := strings.TrimSpace(string(b[:n]))
+	if !frame.ValidStoreName(word) {
+		return "", fmt.Errorf("read %s: %q is no name of a store", path, word)
+	}
+	return word, nil
+}
+
+// christen writes down what the owner calls the store, where that has changed.
+func (k *keeper) christen() error {
+	path := filepath.Join(k.given.Dir, nameFile)
+	if old, err := readWord(path); err == nil && old == k.given.Name {
+		return nil
+	}
+	f, err := os.CreateTemp(k.given.Dir, nameFile+".*")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(k.given.Name + "\n")
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	return err
+}
+
+// lastWord says whether nobody may try again after err: what the disk has not taken the kernel may have forgotten, and the next sync would not tell.
+func lastWord(err error) bool { return errors.Is(err, syscall.EIO) }
