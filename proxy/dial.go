@@ -62,8 +62,11 @@ func (l *link) dial(ctx context.Context, t relay.Try) (net.Conn, error) {
 		delay = 0
 		l.walk.Tried(next)
 		conn, err := l.connect(ctx, t, prev, next)
-		if conn != nil || ctx.Err() != nil {
+		switch {
+		case conn != nil:
 			return conn, err
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
 		}
 	}
 }

@@ -307,6 +307,22 @@ func TestDialSendsScouts(t *testing.T) {
 	})
 }
 
+// A session that ends while others have all the places at a standby is told why, and not given a connection that is none.
+func TestDialEndsBesideScouts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.broker("b:1", standby, accept)
+		for range maxScouts {
+			w.proxy.scouts.enter(quest{target: "b:1"}, time.Now())
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(ErrDrained)
+		if conn, err := w.link(nil).dial(ctx, relay.Try{}); conn != nil || !errors.Is(err, ErrDrained) {
+			t.Errorf("dial: %v, %v", conn, err)
+		}
+	})
+}
+
 // A broker that logs in and at once breaks off is paced; one that held for a while is dialled again without a pause.
 func TestDialAfterALifeThatWasShort(t *testing.T) {
 	for _, tt := range []struct {

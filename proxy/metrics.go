@@ -35,6 +35,8 @@ type proxyMetrics struct {
 	clients, acceptErrors                                           *metrics.Counter
 	takeovers, hidden, resent, lateAcks, rolledBack, replayedFrames *metrics.Counter
 
+	phases map[string]histogram // of take-overs; a fleet has thousands of them at one moment
+
 	sweep sweep
 }
 
@@ -57,8 +59,9 @@ func newProxyMetrics(set *metrics.Set, listener, group string, p *Proxy) *proxyM
 	m.lateAcks = m.counter("late_acks_total", "", "")
 	m.rolledBack = m.counter("rolled_back_total", "", "")
 	m.replayedFrames = m.counter("replayed_frames_total", "", "")
+	m.phases = make(map[string]histogram)
 	for _, phase := range [...]string{phaseDetect, phaseDial, phaseReplay, phaseSilence} {
-		m.histogram(phase) // all there from the start, so that rates see the first take-over
+		m.phases[phase] = m.histogram(phase) // all there from the start, so that rates see the first take-over
 	}
 	m.gauge("client_connections", "", "", func(t totals) float64 { return float64(t.sessions) })
 	m.gauge("waiting_sessions", "", "", func(totals) float64 { return float64(p.waiting.count()) })
@@ -157,7 +160,7 @@ func word(code string) string {
 
 func (m *proxyMetrics) tookOver(t move) {
 	for phase, d := range t.phases() {
-		m.histogram(phase).observe(d.Seconds())
+		m.phases[phase].observe(d.Seconds())
 	}
 }
 

@@ -42,7 +42,7 @@ func (r *lines) Feed(leg session.Leg, in session.Buf, out *session.Out) (took, w
 		if r.live {
 			out.Append(session.Broker, []byte(line))
 		}
-	case r.live:
+	case r.live && line != "moved\n":
 		r.open = ""
 		out.Append(session.Client, []byte(line))
 	case strings.HasPrefix(line, "active "):
@@ -88,7 +88,7 @@ type server struct {
 	conns map[net.Conn]bool
 }
 
-func startServer(t *testing.T, epoch int) *server {
+func startServer(t testing.TB, epoch int) *server {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
