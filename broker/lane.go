@@ -18,6 +18,7 @@ type lane struct {
 	out      int // messages that are out
 	live     int
 	assigned uint64 // the place that assign has come to
+	indexed  uint64 // and that the queue's index has come to
 	hot      int    // pages from here on have no octets at hand
 	at       int    // in pool.lanes, counted from 1; 0: it is not there
 }

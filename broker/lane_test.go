@@ -142,7 +142,7 @@ func (w *laneModel) check() {
 	}
 	want := w.all()
 	slices.SortFunc(want, func(a, b *modelled) int { return cmp.Or(int(b.prio)-int(a.prio), cmp.Compare(a.pos, b.pos)) })
-	i, outs, memory := 0, 0, int64(0)
+	i, outs, memory := 0, 0, int64(len(q.index.at))*indexOverhead
 	q.each(func(at slot) {
 		if i >= len(want) || at.page.pos(at.i) != want[i].pos {
 			t.Fatalf("message %d is at %d, want %+v", i, at.page.pos(at.i), want)

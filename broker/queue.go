@@ -28,6 +28,7 @@ type queue struct {
 	damage    *fault              // what was found where its messages lie: nothing goes out any more, nothing comes in
 	pool      *pool
 	kept      int64   // octets of copies of what was published
+	index     index   // while claims are expected
 	filter    *filter // of the ids, while claims are expected that go to messages which are not there
 }
 

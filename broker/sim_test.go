@@ -212,6 +212,7 @@ func (w *world) settle() {
 			w.t.Fatalf("it never ends: %d messages", w.store.messages)
 		}
 	}
+	w.store.tick() // nobody is expected any more
 	for body, may := range w.sent {
 		if n := w.shown[body]; n < 1 && !w.lossy[body] || n > may && !w.lapse {
 			w.t.Fatalf("%s was shown %d times, may be %d", body, n, may)

@@ -35,6 +35,7 @@ type store struct {
 	returned time.Time             // when a session last claimed its place
 	paging   paging
 	filtered []*queue // those that have a filter
+	indexes  []*queue // and those that have an index
 
 	published uint64 // numbers publications of which copies are kept
 	kept      int64  // octets of those
