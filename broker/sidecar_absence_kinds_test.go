@@ -21,7 +21,7 @@ type absence struct {
 
 var absences = []absence{
 	{"blip", func(s *testServer) *testServer { return s }},
-	{"crash", (*testServer).crash},
+	{"crash", func(s *testServer) *testServer { return s.crash(patient) }},
 	{"hand-over", func(s *testServer) *testServer { return s.restart(patient) }},
 }
 
@@ -35,7 +35,7 @@ func eachAbsence(t *testing.T, f func(t *testing.T, s *testServer, over func(*te
 }
 
 // crash starts a server on what the disk has of the store of s, which is not told and ends later.
-func (s *testServer) crash() *testServer {
+func (s *testServer) crash(change ...func(*Config)) *testServer {
 	s.t.Helper()
 	dir, from := s.t.TempDir(), s.cfg.Stores[0].Dir
 	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
@@ -58,7 +58,7 @@ func (s *testServer) crash() *testServer {
 		nc.Close()
 	}
 	s.stop()
-	return start(s.t, dir, patient).active()
+	return start(s.t, dir, change...).active()
 }
 
 // away waits until the broker has noticed that n sessions are.
