@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/understudy-mq/understudy/broker"
+	"github.com/understudy-mq/understudy/cmd/internal/admin"
 	"github.com/understudy-mq/understudy/cmd/internal/ops"
 	"github.com/understudy-mq/understudy/health/gossip"
 )
@@ -39,7 +40,7 @@ func brokerCommand() *cli.Command {
 	}
 	return &cli.Command{
 		Name: "broker", Usage: "serve STOMP over a journal, or stand by for the broker that does", Description: brokerDescription,
-		Flags: slices.Concat(storeFlags(), own, gossipFlags(), processFlags()), Action: runBroker,
+		Flags: slices.Concat(storeFlags(), own, gossipFlags(), processFlags()), Action: runBroker, Subcommands: []*cli.Command{handoverCommand()},
 	}
 }
 
@@ -86,6 +87,9 @@ func unspecified(host string) bool {
 }
 
 func runBroker(c *cli.Context) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
 	s, err := readBroker(c)
 	if err != nil {
 		return err
@@ -133,6 +137,7 @@ func (s *brokerSettings) serve(p *process, orderly, now context.Context) error {
 		return err
 	}
 	news.changed(server.Status())
+	p.commands = map[string]admin.Command{"handover": handOver(server)}
 	status := map[string]func() any{"broker": func() any { return describeBroker(server.Status()) }, "gossip": func() any { return describeGossip(node) }}
 	if err := p.serveAdmin(orderly, status); err != nil {
 		p.listener.Close()

@@ -253,6 +253,9 @@ func TestPrometheusRules(t *testing.T) {
 		there[n] = true
 	}
 	there["understudy_sidecar_sessions_ended_total"] = true // made when the first session ends
+	for _, part := range []string{"sum", "count"} {         // written when the first store was handed over
+		there["understudy_broker_handover_seconds_"+part] = true
+	}
 	used := name.FindAllString(sample(t, "prometheus/rules.yaml"), -1)
 	if len(used) < 5 {
 		t.Fatal("only", used)

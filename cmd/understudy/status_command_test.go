@@ -30,12 +30,13 @@ func TestStatusOfBrokerStandbyAndSidecar(t *testing.T) {
 	awaitRole(t, second, "standby")
 	car := start(t, "sidecar", "--listen", "127.0.0.1:0", "--broker", "stomp://"+first.addrs["listen"], "--name", "car")
 	say(t, first.addrs["listen"], "CONNECT\naccept-version:1.2\nhost:x\n\n\x00SEND\ndestination:/queue/q\nreceipt:1\n\nhello\x00DISCONNECT\nreceipt:2\n\n\x00")
+	awaitWarm(t, first, "b")
 	args := []string{"status", "--admin", first.addrs["admin"], "--admin", "http://" + second.addrs["admin"] + "/,http://" + car.addrs["admin"]}
 	code, text, stderr := command(t, args...)
 	if code != 0 || stderr != "" {
 		t.Errorf("exit code %d, stderr %q", code, stderr)
 	}
-	for _, want := range []string{"STORE ", "\norders ", " a,b ", "\na       " + first.addrs["listen"], "\nb       " + second.addrs["listen"], "\ncar "} {
+	for _, want := range []string{"STORE ", "\norders ", " a,b ", "\norders  1     b (owner)", "\na       " + first.addrs["listen"], "\nb       " + second.addrs["listen"], "\ncar "} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
@@ -65,6 +66,17 @@ func TestStatusOfBrokerStandbyAndSidecar(t *testing.T) {
 	if code := <-ended; code != 0 {
 		t.Errorf("exit code %d: %s", code, errs)
 	}
+}
+
+// statusOf is what a broker shows of itself.
+func statusOf(t *testing.T, r *running) *overview.Broker {
+	t.Helper()
+	_, body := r.get(t, "/status")
+	var report overview.Report
+	if err := json.Unmarshal([]byte(body), &report); err != nil || report.Broker == nil {
+		t.Fatalf("%v: %s", err, body)
+	}
+	return report.Broker
 }
 
 // patienceForText bounds a wait that should take milliseconds.
