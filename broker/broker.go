@@ -99,10 +99,12 @@ type Config struct {
 	MaxRecord        int // octets of a journal record, which bounds messages and transactions; 16 MiB
 	// MaxMemory bounds the octets that messages take in memory, with what is left of those that are out: about 44 of each. From three quarters
 	// of it on durable messages go out; a SEND waits when what cannot go out exceeds it. The process needs up to twice as much; 96 MiB.
-	MaxMemory    int64
-	MaxPending   int64 // octets of one connection that are not durable yet before it is no longer read; 4 MiB
-	MaxOut       int   // octets waiting for one connection's writer before it is dispatched nothing more; 256 KiB
-	MaxBacklog   int   // octets of topic messages kept for one slow subscription before newer ones are dropped; 4 MiB
+	MaxMemory  int64
+	MaxPending int64 // octets of one connection that are not durable yet before it is no longer read; 4 MiB
+	MaxOut     int   // octets waiting for one connection's writer before it is dispatched nothing more; 256 KiB
+	// MaxBacklog is how many octets of topic messages are kept for one slow subscription, or one of a sidecar session that is away, before newer ones
+	// are dropped; 4 MiB. Those of all sessions together take a quarter of MaxMemory at most.
+	MaxBacklog   int
 	SegmentBytes int64 // of the journal; its default
 
 	Logger  *slog.Logger // discards

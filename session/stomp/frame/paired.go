@@ -92,6 +92,9 @@ const (
 // session is connected, or away for less than the reclaim window, another session that asks for it gets an ERROR without a code: in a replay it is
 // worth another try. The same session resumes it with claims as it does a queue. UNSUBSCRIBE with the name deletes it; in a sidecar session one that
 // is not there has been deleted already.
+// A session's subscription to a topic that is not durable holds what it is sent until that is acknowledged, as one to a queue does, is resumed with claims,
+// and collects what is published while the session is away, until the hold is over. Nobody else can have those messages: a claim of one is never refused,
+// a NACK is an ACK, and an ACK of one that the broker has forgotten in a crash counts as one. Bounds make the newest go first.
 // A temporary queue belongs to its session, and is made when /temp-queue/NAME is first a destination or a reply-to of it. The broker rewrites reply-to,
 // in what it stores, to the name that others use and that stays valid as long as the session: /remote-temp-queue/OWNER/NAME. A sidecar rewrites
 // nothing, and plays SUBSCRIBE and SEND as its client said them.
