@@ -31,6 +31,12 @@ type child struct {
 // launch starts the program and returns once its addresses are known. The test ends it.
 func launch(t *testing.T, args ...string) *child {
 	t.Helper()
+	return launchAt(t, "127.0.0.1:0", args...)
+}
+
+// launchAt is launch at an address.
+func launchAt(t *testing.T, listen string, args ...string) *child {
+	t.Helper()
 	checkAtEnd(t, args)
 	dir := t.TempDir()
 	c := &child{t: t, addrs: map[string]string{}, log: filepath.Join(dir, "log"), ended: make(chan struct{})}
@@ -41,7 +47,7 @@ func launch(t *testing.T, args ...string) *child {
 	}
 	defer log.Close()
 	c.cmd = exec.Command(os.Args[0])
-	c.cmd.Args = append(append([]string{"understudy"}, args...), "--listen", "127.0.0.1:0", "--addr-file", file)
+	c.cmd.Args = append(append([]string{"understudy"}, args...), "--listen", listen, "--addr-file", file)
 	c.cmd.Env = append(os.Environ(), childEnv+"=1")
 	c.cmd.Stdout, c.cmd.Stderr = log, log
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
