@@ -17,7 +17,7 @@ type batch struct {
 }
 
 // Append copies e into the batch that is being filled and returns at once; Durable will say when it counts. Calls are serial: the caller holds
-// its own lock, so that LSN order is the order of its decisions. The only errors are ErrTooBig, ErrFull, ErrClosed and what Failed was told.
+// its own lock, so that LSN order is the order of its decisions. The only errors are ErrTooBig, ErrFull, ErrBehind, ErrClosed and what Failed was told.
 func (j *Journal) Append(e Entry) (Position, error) {
 	if e.Type == 0 || e.Type >= typeManifest {
 		panic(fmt.Sprintf("journal: type %d of an appended record is not in 1..127", e.Type))
@@ -40,6 +40,9 @@ func (j *Journal) Append(e Entry) (Position, error) {
 	}
 	if roll {
 		head, err := j.head()
+		if err == nil {
+			err = j.admit(&e, roll) // the file may have been thrown away meanwhile
+		}
 		if err != nil {
 			return Position{}, err
 		}

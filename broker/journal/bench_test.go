@@ -125,7 +125,7 @@ func newWaiters() *waiters { return &waiters{} }
 
 func (w *waiters) append(j *Journal, payload []byte) error {
 	w.mu.Lock()
-	at, err := j.Append(Entry{Type: 1, Payload: payload})
+	at, err := appendTo(j, Entry{Type: 1, Payload: payload})
 	var c chan struct{}
 	if n := len(w.free); n > 0 {
 		c, w.free = w.free[n-1], w.free[:n-1]
@@ -174,7 +174,7 @@ func benchRecover(b *testing.B, front int) {
 		for j.Pending() > 8<<20 {
 			time.Sleep(time.Millisecond)
 		}
-		if _, err := j.Append(e); err != nil {
+		if _, err := appendTo(j, e); err != nil {
 			b.Fatal(err)
 		}
 	}

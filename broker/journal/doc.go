@@ -99,7 +99,8 @@
 //
 // Two segments are always prepared: space reserved, size and name durable. So a lack of space is met only where a file is made that holds nothing, where it can
 // be tried again, and never by a batch (file systems that take new space to overwrite old are outside). Until it is over Append refuses what brings something
-// live once the current segment is full, with ErrFull, and takes the rest, which frees space: the prepared segments are its reserve. At the end of each segment
+// live once the current segment is full, with ErrFull, and takes the rest, which frees space: the prepared segments are its reserve. Nor does a segment begin
+// before it has its file: who appends faster than files are made is told ErrBehind, and waits for one. At the end of each segment
 // room is kept for a drop, so that what is dead can go though nothing can be appended. With the reserve used up everything is refused and nothing has failed. A
 // store that was left so opens with a small first segment; what its last owner had prepared is removed when that was begun, not before: until then another
 // candidate might take it for the end of the log.

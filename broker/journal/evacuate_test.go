@@ -78,6 +78,10 @@ func (a *actor) empty() (emptied int) {
 			a.s.t.Fatal("emptying segments does not come to an end")
 		}
 		a.emptyOne(seg)
+		if errors.Is(a.failed, ErrFull) && a.s.Stats().Full { // the reserve is used up, by moves: what they have emptied has to go first
+			a.failed = nil
+			return emptied
+		}
 	}
 }
 

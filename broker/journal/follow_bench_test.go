@@ -15,7 +15,7 @@ func fillStore(b *testing.B, j *Journal, n int) LSN {
 		for j.Pending() > 8<<20 {
 			time.Sleep(time.Millisecond)
 		}
-		at, err := j.Append(e)
+		at, err := appendTo(j, e)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -4,6 +4,7 @@ package journal
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // cramped is a journal whose disk can be full.
@@ -19,11 +21,13 @@ type cramped struct {
 	*actor
 	err  error // of the last put
 	full atomic.Bool
-	at   opKind   // what meets it
-	dull bool     // and space cannot be reserved
-	made sync.Map // names of files that were synced
+	more atomic.Int64 // so often it is not, yet
+	at   opKind       // what meets it
+	dull bool         // and space cannot be reserved
+	made sync.Map     // names of files that were synced
 	mu   sync.Mutex
-	said []bool // by Space
+	said []bool // by Space, without what only ends an ErrBehind
+	ends int    // of those
 }
 
 const crampedSegment = 16 << 10
@@ -44,6 +48,9 @@ func (c *cramped) before(o op) error {
 	case !c.full.Load() || !ok || o.kind != c.at || o.kind == opWrite && !allZero(o.data):
 		return nil
 	}
+	if c.more.Add(-1) >= 0 {
+		return nil
+	}
 	return syscall.ENOSPC
 }
 
@@ -53,6 +60,10 @@ func (c *cramped) open(t *testing.T, dir string) {
 	opt := Options{SegmentBytes: crampedSegment, Head: c.head, before: c.before, Space: func(full bool) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		if !full && (len(c.said) == 0 || !c.said[len(c.said)-1]) {
+			c.ends++
+			return
+		}
 		c.said = append(c.said, full)
 	}}
 	c.s = mustOpen(t, dir, opt, func(r Record) (Account, error) { return st.apply(r) })
@@ -61,8 +72,10 @@ func (c *cramped) open(t *testing.T, dir string) {
 	}
 }
 
-// put appends one record and keeps the error.
-func (c *cramped) put(items ...item) (Position, bool) {
+// put appends one record, waits for a file to be made if it must, and keeps the error.
+func (c *cramped) put(items ...item) (Position, bool) { return c.try(c.s.Append, items...) }
+
+func (c *cramped) try(to func(Entry) (Position, error), items ...item) (Position, bool) {
 	payload, front := payloadOf(items)
 	r := Record{Type: 1, Size: len(payload), Payload: payload}
 	dry := c.state.clone()
@@ -70,7 +83,7 @@ func (c *cramped) put(items ...item) (Position, bool) {
 	if err != nil {
 		c.s.t.Fatal(err)
 	}
-	if r.Position, c.err = c.s.Append(Entry{Type: 1, Payload: payload, Front: front, Account: account}); c.err != nil {
+	if r.Position, c.err = to(Entry{Type: 1, Payload: payload, Front: front, Account: account}); c.err != nil {
 		return r.Position, false
 	}
 	c.state.apply(r)
@@ -241,27 +254,138 @@ func TestReserveUsedUp(t *testing.T) {
 	c.open(t, dir)
 }
 
-// Whoever appends faster than files are made is ahead of the disk when it becomes full. What has no file then waits; it is not acknowledged, and not lost.
-func TestFullDiskBehindAppend(t *testing.T) {
-	dir := quickDir(t)
-	c := &cramped{actor: newActor(newRand(t)), at: opCreate}
-	c.open(t, dir)
-	c.s.idle()
-	c.full.Store(true)
-	for n := 0; c.err == nil; n++ {
-		if c.put(c.begin()); n > 10_000 {
-			t.Fatal("the disk does not become full")
+// overrun begins things, and does not wait for files to be made, until the disk is known to be full. It returns how often there was no file yet.
+func (c *cramped) overrun() (behind int) {
+	c.s.t.Helper()
+	for n := 0; ; n++ {
+		item := c.begin()
+		for patience := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Microsecond) {
+			if _, ok := c.try(c.s.Journal.Append, item); ok || !errors.Is(c.err, ErrBehind) {
+				break
+			}
+			if behind++; time.Now().After(patience) {
+				c.s.t.Fatal("there is no file, and the disk is not full either")
+			}
+		}
+		if c.err != nil {
+			c.refused()
+			return behind
+		}
+		if n > 10_000 {
+			c.s.t.Fatal("the disk does not become full")
 		}
 	}
-	c.refused()
-	c.full.Store(false)
-	c.toldOf(true, false)
-	c.settle()
-	if c.put(c.begin()); c.err != nil {
-		t.Fatal(c.err)
+}
+
+// Whoever appends faster than files are made waits for them, and is refused when there are none: nothing that was taken waits for space, and what frees space is
+// taken, wherever the disk became full.
+func TestFullDiskBehindAppend(t *testing.T) {
+	for _, after := range []int{0, 1, 2, 3, 5, 8} { // files that are made before
+		t.Run(fmt.Sprint(after), func(t *testing.T) {
+			dir := quickDir(t)
+			c := &cramped{actor: newActor(newRand(t)), at: opCreate}
+			c.more.Store(int64(after))
+			c.open(t, dir)
+			c.full.Store(true)
+			t.Logf("behind %d times, %d things were taken", c.overrun(), len(c.log))
+			c.toldOf(true)
+			c.settled()     // in spite of the full disk
+			for range 100 { // the reserve is there
+				at, err := c.s.Append(Entry{Type: 1, Payload: []byte("|")})
+				if err != nil {
+					t.Fatal(err, c.s.Stats())
+				}
+				c.s.durable(at.LSN)
+			}
+			if len(c.state.alive) > 0 { // it may have been full from the beginning
+				c.put(c.end(c.any()))
+			}
+			c.settled()
+			c.full.Store(false)
+			c.toldOf(true, false)
+			c.put(c.begin())
+			if c.settled(); c.err != nil {
+				t.Fatal(c.err)
+			}
+			c.s.Close()
+			c.open(t, dir)
+		})
 	}
-	c.s.Close()
-	c.open(t, dir)
+}
+
+// No record begins a segment that has no file, whatever it is for. All that was taken is durable while the file is being made, and Space says when it is, or
+// cannot be.
+func TestNoSegmentBeforeItsFile(t *testing.T) {
+	for _, full := range []bool{false, true} {
+		t.Run(fmt.Sprintf("full=%v", full), func(t *testing.T) {
+			held, hold := make(chan struct{}), atomic.Bool{}
+			release := sync.OnceFunc(func() { close(held) })
+			defer release()
+			space := make(chan bool, 10)
+			opt := Options{SegmentBytes: crampedSegment, Space: func(full bool) { space <- full }, before: func(o op) error {
+				if _, ok := parsePlace(o.name); !ok || o.kind != opCreate || !hold.Load() {
+					return nil
+				}
+				if <-held; full && hold.Load() {
+					return syscall.ENOSPC
+				}
+				return nil
+			}}
+			s := mustOpen(t, quickDir(t), opt, nil)
+			s.idle()
+			hold.Store(true)
+			e := Entry{Type: 1, Payload: make([]byte, 100)} // brings nothing
+			var last LSN
+			for {
+				at, err := s.Journal.Append(e)
+				if errors.Is(err, ErrBehind) && errors.Is(err, ErrFull) {
+					break
+				} else if err != nil {
+					t.Fatal(err)
+				}
+				if last = at.LSN; at.Segment > 1+spareSegments {
+					t.Fatalf("segment %d has begun, of which there can be no file", at.Segment)
+				}
+			}
+			s.durable(last)
+			select {
+			case full := <-space:
+				t.Fatalf("told of space: %v", full)
+			default:
+			}
+			release()
+			if told := <-space; told != full {
+				t.Fatalf("told of space: %v", told)
+			}
+			if full {
+				if _, err := s.Journal.Append(e); !errors.Is(err, ErrFull) || errors.Is(err, ErrBehind) {
+					t.Fatal(err)
+				}
+				hold.Store(false)
+				if told := <-space; told {
+					t.Fatal("still full")
+				}
+			}
+			at, err := s.Journal.Append(e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.durable(at.LSN)
+		})
+	}
+}
+
+// settled waits until all that was taken is durable.
+func (c *cramped) settled() {
+	c.s.t.Helper()
+	var last LSN
+	if n := len(c.log); n > 0 {
+		last = c.log[n-1].LSN
+	}
+	c.s.until("what was taken", func() bool { return c.s.acked >= last || len(c.s.failed) > 0 })
+	if len(c.s.failed) > 0 {
+		c.s.t.Fatal(c.s.failed)
+	}
 }
 
 // Close does not wait for space. What it could not write was never acknowledged.
@@ -280,12 +404,7 @@ func TestCloseOfFullStore(t *testing.T) {
 	c.s = mustOpen(t, dir, opt, nil)
 	c.s.idle()
 	c.full.Store(true)
-	for n := 0; c.err == nil; n++ {
-		if c.put(c.begin()); n > 10_000 {
-			t.Fatal("the disk does not become full")
-		}
-	}
-	c.refused()
+	c.overrun()
 	acked := c.s.acked
 	if err := c.s.Close(); !errors.Is(err, ErrFull) {
 		t.Errorf("close: %v", err)

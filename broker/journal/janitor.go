@@ -67,8 +67,13 @@ func (j *Journal) janitorLoop() {
 		wanted := (id != 0 || grow != nil) && !j.jan.hold && !j.jan.stop
 		dull := j.dull()
 		switch {
-		case wanted && j.jan.urgent:
+		case wanted && (j.jan.urgent || j.jan.short):
 			j.provide(id, grow)
+		case j.jan.short && j.hasSpare():
+			j.jan.short = false
+			j.mu.Unlock()
+			j.opt.Space(false)
+			j.mu.Lock()
 		case len(j.jan.litter) > 0 && (j.jan.stop || j.jan.full || !j.resting()):
 			j.sweep()
 		case j.jan.stop:

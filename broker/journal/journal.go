@@ -106,9 +106,9 @@ type Options struct {
 	Durable func(through LSN)
 	// Failed is called once, when the journal can never acknowledge again: fenced by a higher epoch (ErrFenced), or an I/O error. It may call Close.
 	Failed func(err error)
-	// Space is called when the disk became full (no file for a further segment could be made) and when that is over. While it is full Append returns
-	// ErrFull for records that bring something live, once the current segment has no room for them. It is called without locks, in order, and
-	// may call Append, not Close.
+	// Space is called with true when the disk became full (no file for a further segment could be made), and with false when that is over, or when there
+	// is a file for want of which Append returned ErrBehind. While it is full Append returns ErrFull for records that bring something live, once the current
+	// segment has no room for them. It is called without locks, in order, and may call Append, not Close.
 	Space func(full bool)
 	// Waiting is called once per change while Open waits for the lock: with what is known of the owner. A change is another owner, one that
 	// fell silent (again each time the silence has doubled), one that shows life again.
@@ -150,7 +150,15 @@ var (
 	ErrClosed  = errors.New("journal is closed")
 	ErrTooBig  = errors.New("record exceeds the limit")
 	ErrFull    = errors.New("disk is full")
+	// ErrBehind says that a record came before the file of the segment that it needs. Nothing is known to be wrong: Space(false) follows when the file
+	// is there, or Space(true) if the disk turns out to be full. To whoever does not care about the difference it is an ErrFull.
+	ErrBehind error = behindError{}
 )
+
+type behindError struct{}
+
+func (behindError) Error() string        { return "the file of the next segment is still being made" }
+func (behindError) Is(target error) bool { return target == ErrFull }
 
 // Limits and periods that are no options.
 const (

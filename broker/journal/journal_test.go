@@ -127,6 +127,19 @@ func (s *store) durable(lsn LSN) {
 	s.until(fmt.Sprint("record ", lsn), func() bool { return s.acked >= lsn })
 }
 
+// Append waits where the journal is behind with its files, as a broker does.
+func (s *store) Append(e Entry) (Position, error) { return appendTo(s.Journal, e) }
+
+func appendTo(j *Journal, e Entry) (Position, error) {
+	for {
+		at, err := j.Append(e)
+		if !errors.Is(err, ErrBehind) {
+			return at, err
+		}
+		time.Sleep(50 * time.Microsecond)
+	}
+}
+
 func (s *store) add(payload string, a Account) (LSN, Segment) {
 	s.t.Helper()
 	at, err := s.Append(Entry{Type: 1, Payload: []byte(payload), Account: a})

@@ -87,6 +87,12 @@ var mutants = []mutant{
 	{"name of a new segment not synced", "TestCrashEverywhere", "pool.go", []string{
 		"if err = j.disk.syncDir(); err != nil {", "if err = nil; err != nil {",
 	}},
+	{"segment begun without its file", "TestNoSegmentBeforeItsFile", "pool.go", []string{
+		"case roll || brings && ", "case !roll && brings && ",
+	}},
+	{"no reserve while a file is made", "TestFullDiskBehindAppend", "pool.go", []string{
+		"case roll || brings && ", "case roll || false && ",
+	}},
 	{"tail not synced by Open", "TestOrderOfTakeOver|TestCrashEverywhere", "recover.go", []string{
 		"errors.Join(r.disk.sync(f), f.Close())", "errors.Join(f.Close())",
 	}},

@@ -20,6 +20,11 @@ import (
 // While a file cannot be made the journal is full. Append then takes records that bring something live only as long as the current segment has
 // room and there is another one behind it, and all others as long as there is a segment for them: acknowledgements and moves, which free space. When that is used up as
 // well it takes nothing, and waits.
+//
+// Append is never ahead of the files. A record for which a segment would have to begin that has none could not be refused any more once the disk turns out to be
+// full, and all behind it would wait with it, acknowledgements included. And whoever fills segments faster than they are made must not have used up the
+// reserve when that is found out: without a file behind it, the second half of the current segment is for what frees space. Both are told ErrBehind, and
+// Space when there is a file.
 
 const (
 	spareSegments = 2
@@ -28,6 +33,7 @@ const (
 	zeroPause     = 4 * time.Millisecond   // between steps, which are synced: batches want the disk too
 	restFor       = 500 * time.Millisecond // after a take-over
 	fullRetry     = 500 * time.Millisecond // and at once when something was removed
+	reserveShare  = 2                      // of a segment with no file behind it, the part, as 1/n, that is for what frees space
 )
 
 // spare is a file that waits for its segment to begin.
@@ -45,6 +51,7 @@ type pool struct {
 	claimed Segment     // the last one whose file was handed out
 	urgent  bool        // the commit goroutine waits for the first of them
 	need    int64       // and it must have this many octets
+	short   bool        // a record was refused for want of a file, of which it is not known that it cannot be made
 	hold    bool        // there was no space a moment ago
 	full    bool        // there was none, and something is missing yet
 	rest    *time.Timer // ends the rest after a take-over
@@ -57,7 +64,7 @@ func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is
 // missing says what to make: the next spare, or more room in the first.
 func (j *Journal) missing() (id Segment, grow *spare) {
 	p := &j.jan.pool
-	if !p.urgent && j.resting() {
+	if !p.urgent && !p.short && j.resting() {
 		return 0, nil
 	}
 	if len(p.spares) > 0 && p.spares[0].size < p.need {
@@ -90,11 +97,19 @@ func (j *Journal) hasSpare() bool {
 }
 
 // admit says whether a record may be appended, for which another segment has to begin or not. Where the current segment is all that there is, its room
-// is the reserve, and for what brings nothing: a move that ran out of it half-way would have freed nothing.
+// is the reserve, and for what brings nothing: a move that ran out of it half-way would have freed nothing. The caller holds mu.
 func (j *Journal) admit(e *Entry, roll bool) error {
+	p := &j.jan.pool
 	brings, spare := e.Live > 0, j.hasSpare()
-	if j.jan.full && (brings && (!spare || roll && !e.Reserve) || roll && !spare) {
+	switch {
+	case p.full && (brings && (!spare || roll && !e.Reserve) || roll && !spare):
 		return fmt.Errorf("%w: there is no space for another segment of %d octets in %s", ErrFull, j.opt.SegmentBytes, j.disk.path)
+	case p.full || spare:
+		return nil
+	case roll || brings && !e.Reserve && j.cur.off+int64(recordSize(len(e.Payload))) > j.cur.limit/reserveShare:
+		p.short = true
+		j.chores.Signal()
+		return ErrBehind
 	}
 	return nil
 }
@@ -143,7 +158,7 @@ func (j *Journal) provide(id Segment, grow *spare) {
 // lacking notes that the disk is full. The caller holds mu.
 func (j *Journal) lacking(err error) {
 	p := &j.jan.pool
-	p.hold = true
+	p.hold, p.short = true, false // Space will say when it is over
 	time.AfterFunc(fullRetry, func() {
 		j.mu.Lock()
 		defer j.mu.Unlock()

@@ -35,7 +35,7 @@ func TestFilesAreMadeAfterARest(t *testing.T) {
 	}
 	j = open()
 	for range 3 { // several segments
-		if _, err := j.Append(Entry{Type: 1, Payload: make([]byte, minSegment-1000)}); err != nil {
+		if _, err := appendTo(j, Entry{Type: 1, Payload: make([]byte, minSegment-1000)}); err != nil {
 			t.Fatal(err)
 		}
 	}
