@@ -33,9 +33,13 @@ type holding struct {
 	j *Journal
 }
 
-func (c *contender) run(ctx context.Context, t *testing.T, dir string, opt Options, holders *atomic.Int32, held chan<- holding) {
+func (c *contender) run(ctx context.Context, t *testing.T, dir string, opt Options, holders, records *atomic.Int32, held chan<- holding) {
 	for {
-		j, err := Open(ctx, dir, opt, func(Record) (Account, error) { return Account{Live: 1}, nil })
+		var n int32
+		j, err := Open(ctx, dir, opt, func(Record) (Account, error) {
+			n++
+			return Account{Live: 1}, nil
+		})
 		if err != nil {
 			if ctx.Err() == nil {
 				t.Errorf("%s: %v", c.node, err)
@@ -45,8 +49,21 @@ func (c *contender) run(ctx context.Context, t *testing.T, dir string, opt Optio
 		if n := holders.Add(1); n != 1 {
 			t.Errorf("%s is one of %d holders", c.node, n)
 		}
-		held <- holding{c, j}
-		next := <-c.leave
+		if all := records.Load(); n != all {
+			t.Errorf("%s has %d records of %d", c.node, n, all)
+		}
+		var next string
+		select {
+		case held <- holding{c, j}:
+			next = <-c.leave
+		case <-ctx.Done(): // it was faster than the end of the test
+		}
+		for range 3 {
+			if _, err := j.Append(Entry{Type: 1, Payload: make([]byte, 500), Account: Account{Live: 1}}); err != nil {
+				t.Errorf("%s: %v", c.node, err)
+			}
+			records.Add(1)
+		}
 		holders.Add(-1)
 		if err := j.HandOver(next); err != nil {
 			t.Errorf("%s: %v", c.node, err)
@@ -66,13 +83,13 @@ func TestRaceInProcess(t *testing.T) {
 		rng := newRand(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
-		var holders atomic.Int32
+		var holders, records atomic.Int32
 		held := make(chan holding)
 		const n = 4
 		for i := range n {
 			c := &contender{node: string(rune('a' + i)), leave: make(chan string)}
-			opt := Options{Node: c.node, SegmentBytes: 8 << 10, hasty: true, Standing: func() Standing { return Standing{Rank: i / 2} }}
-			wg.Go(func() { c.run(ctx, t, dir, opt, &holders, held) })
+			opt := Options{Node: c.node, SegmentBytes: 64 << 10, hasty: true, Standing: func() Standing { return Standing{Rank: i / 2} }}
+			wg.Go(func() { c.run(ctx, t, dir, opt, &holders, &records, held) })
 		}
 		h := <-held
 		var longest [2]time.Duration
