@@ -89,7 +89,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatalf("%d messages were stored on 24 MiB", len(stored))
 	}
 	t.Logf("%d messages of %d octets on 24 MiB", len(stored), size)
-	if text := b.get("/metrics"); !strings.Contains(text, "understudy_broker_blocked{reason=\"disk\"} 1\n") || !strings.Contains(text, "understudy_broker_blocked{reason=\"memory\"} 0\n") {
+	if text := b.get("/metrics"); !strings.Contains(text, "understudy_broker_blocked{store=\"store\",reason=\"disk\"} 1\n") || !strings.Contains(text, "understudy_broker_blocked{store=\"store\",reason=\"memory\"} 0\n") {
 		t.Error("the metrics do not say that the disk is full")
 	}
 	if text := b.get("/status"); !strings.Contains(text, `"disk_full": true`) {
@@ -118,7 +118,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	c.nc.Close()
 	b.wait("space", func() bool {
-		return strings.Contains(b.get("/metrics"), "understudy_broker_blocked{reason=\"disk\"} 0\n")
+		return strings.Contains(b.get("/metrics"), "understudy_broker_blocked{store=\"store\",reason=\"disk\"} 0\n")
 	})
 	p := talk(t, b.addrs["listen"])
 	for n := range 50 {
