@@ -1,9 +1,13 @@
 // Package broker is the paired STOMP broker: a STOMP 1.0, 1.1 and 1.2 server over a file journal, which knows sidecars and can
 // therefore make exact what other brokers can only approximate.
 //
-// A Server is one process's share in a store, which is a directory with a journal. It stands by until the journal's lock is free,
-// recovers, serves, and ends when it is told to or when the journal can promise nothing any more. While it stands by, its listener is
-// open and every CONNECT is answered at once.
+// A store is a directory with a journal; it has an owner, and one server at a time that serves it. A Server is one process, with any number of stores that it
+// owns or stands for. For each it has a keeper, which stands by until it is its turn, recovers, serves, hands the store over, and stands by again. What
+// goes wrong with one store is no other's business. While a store is stood for, its clients are answered at once: the listener is open all the time.
+//
+// A connection begins in the lobby, where nothing waits for any store, and is bound by its CONNECT, for life. A store is handed over at a barrier: nothing
+// more is read, what was read is synced and answered, clients are told to look elsewhere, and the journal's lock is free before they have left. It
+// is handed over when somebody says so (Server.HandOver), when its owner is back, and when the server ends.
 //
 // Guarantees: RECEIPT means that the journal was synced and the store is still ours. A COMMIT is one journal record. A message is
 // dispatched only when it is durable, in the order of its queue, and one that was given back returns to its old place. Message and
@@ -14,7 +18,7 @@
 // checksums checked again, when somebody comes to them.
 //
 // Everything that decides is in store and what it consists of: pure state under one mutex, with time passed in and octets handed
-// out. server, conn and writer are the shell around it: sockets, goroutines, deadlines.
+// out. server, lobby, keeper, tenure, conn and writer are the shell around it: sockets, goroutines, deadlines.
 //
 // Not here: wildcards and users. A SUBSCRIBE that asks for the first is refused, for to ignore it would deliver the wrong
 // messages.
@@ -43,7 +47,7 @@ type StoreConfig struct {
 	Own bool
 }
 
-// Config of a Server. Stores and Listener are required; each other field's zero value means the default in its comment.
+// Config of a Server. Listener is required, and Stores or StandForAll; each other field's zero value means the default in its comment.
 type Config struct {
 	// Stores are what this server owns and what it stands for.
 	Stores []StoreConfig

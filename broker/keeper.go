@@ -73,7 +73,7 @@ func newKeeper(s *Server, given StoreConfig) *keeper {
 	return k
 }
 
-// run keeps the store until ctx ends. It returns what went wrong last, if the store could not be kept to the end.
+// run keeps the store until ctx ends. It returns what went wrong with letting go of it.
 func (k *keeper) run(ctx context.Context) error {
 	defer k.leaving.Wait()
 	pause := time.Duration(0)
@@ -92,7 +92,8 @@ func (k *keeper) run(ctx context.Context) error {
 			pause = 0
 		}
 		if k.again(ctx, end, pause); ctx.Err() != nil {
-			return k.stop(end)
+			_ = k.stop(end) // that was said, and is not how the server ended
+			return nil
 		}
 		pause = min(max(2*pause, againFirst), againMost)
 	}

@@ -40,7 +40,7 @@ func start(t *testing.T, dir string, change ...func(*Config)) *testServer {
 	t.Helper()
 	t.Cleanup(func() {
 		if _, ok := spoilt.Load(dir); !ok {
-			journaltest.Check(t, dir, legible)
+			checkStore(t, dir)
 		}
 	})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -67,6 +67,11 @@ func start(t *testing.T, dir string, change ...func(*Config)) *testServer {
 	go func() { s.ended <- srv.Run(ctx) }()
 	t.Cleanup(func() { s.stop() })
 	return s
+}
+
+func checkStore(t *testing.T, dir string) {
+	t.Helper()
+	journaltest.Check(t, dir, legible)
 }
 
 // spoilt are the directories whose journal a test has damaged. All others are checked in the end.
