@@ -4,13 +4,36 @@
 // so: it is on disk and the store was still ours after that. Whoever opens the store next is told of each record that counts, in order, and of none
 // that was deleted. The journal does not know what records mean, but for their Account, by which it deletes segments.
 //
-//	LOCK                           lock and heart-beat of the owner; never renamed, never deleted
+//	LOCK                           lock and heart-beat of the owner; never deleted, replaced only by a lease or by an owner that lost it
+//	LOCK-00000007                  what is about to become LOCK; there for a moment
+//	candidates/NODE                what one that stands for the store says of itself, locked while it does
+//	NAME                           the caller's
 //	STORE                          UUID, made once
 //	epoch-00000007                 made by each owner before it reads; holds its mark; never deleted
 //	seg-00000007-00000000002a.log  segment 0x2a, written by the owner of epoch 7 and by nobody else, ever, but for a repair
 //	seg-00000007-00000000002a.idx  what recovery needs of it; derived, may be missing
 //	quarantine/                    copies of torn tails and of what repairs gave up
 //	self-test-…                    a page to find out how fast the disk flushes; there for a moment
+//
+// # Candidates
+//
+// Whoever waits for the lock keeps a file in candidates/, locked, with a beat: a death frees its lock at once, a stop ends its beat. From these files each candidate
+// knows the others and orders them (ordered): whom the last owner named, owners of the store, who serves the fewest, and so on. When the lock is seen free each looks
+// again and takes it after its place x 50 ms, or sooner when those before it are gone. An owner that leaves names its successor in LOCK, and the
+// others wait for that one for a second, while it lives; the next owner's first beat is the end of that word.
+//
+// All of this is advice. A file that is missing, stale, torn or false costs an order, or a second: whoever takes the lock out of turn is an owner as any
+// other, for it claims an epoch, and nothing else makes an owner. So candidates' files are never synced, and no error of them but one is one of the store: a directory
+// that cannot be written any more is no place for a candidate.
+//
+// An owner for whom somebody waits lets go of the lock before it cleans up. From there on it is as one that was fenced, whose late steps are harmless (see below): it
+// has nothing left to write, what it still deletes was deleted by durable records, and what it had prepared it leaves alone, since the successor may be
+// looking at it.
+//
+// # Lease
+//
+// Takeover Lease takes the store from an owner that keeps the lock and shows no life. It is the one place where an epoch is claimed without the lock; the argument
+// under Fencing never asked for it. The rest is told in lease.go.
 //
 // # Segments and records
 //
@@ -72,6 +95,10 @@
 // torn: the caller decided these records in this order, a prefix of its decisions is a state it was in, and the sync in Open makes it durable before
 // anyone hears of it. The one case that is not told apart is damage to the very last batch in the same power failure that lost the mark.
 //
+// An owner that ends in good order says in LOCK with which record. Where that is what the mark says, and no epoch was claimed in between, there is nothing to
+// search behind it on any machine, and nothing to sync: it was durable before those words were written, and only that owner could have appended more. A lock
+// that was stolen vouches for nothing of that kind: its owner may write its mark yet.
+//
 // # Deletion
 //
 // A segment goes when nothing in it is live and no ending in it refers to a segment that stays: else recovery would meet the beginning without
@@ -115,7 +142,7 @@
 //
 // # Warm copy
 //
-// A candidate that waits for the lock may follow the log, so that its take-over does not depend on the backlog. It visits what a mark proves to have been
+// A candidate that waits for the lock, and is one of the first two or an owner of the store, may follow the log, so that its take-over does not depend on the backlog. It visits what a mark proves to have been
 // acknowledged and no more; recovery, behind the claimed epoch, reads on from there, or from the beginning if the log that it finds is not the one that was
 // visited. It is argued at follower.
 //
