@@ -102,7 +102,7 @@ func (m *proxyMetrics) store(p *Proxy, s routing.Store) {
 		}
 		return 0
 	})
-	m.set.GetOrCreateGauge(m.name("store_sessions", "store", s.String()), func() float64 { return float64(p.homes.count(s.UUID)) })
+	m.set.GetOrCreateGauge(m.name("store_sessions", "store", s.String()), func() float64 { return float64(p.wanting(s)) })
 	m.gauges = append(m.gauges, m.name("store_unserved_seconds", "store", s.String()), m.name("store_sessions", "store", s.String()))
 }
 

@@ -135,7 +135,7 @@ type StoreStatus struct {
 	routing.Store
 	// Unserved is since when it is in nobody's hands; zero while somebody serves it.
 	Unserved time.Time
-	Sessions int // that are at home in it
+	Sessions int // that are at home in it, or want it
 }
 
 // vigil watches over the stores of a Proxy: which has a holder, and which has none since when.
@@ -216,9 +216,37 @@ func (p *Proxy) Stores() []StoreStatus {
 	p.vigil.mu.Unlock()
 	out := make([]StoreStatus, 0, len(stores))
 	for _, s := range stores {
-		out = append(out, StoreStatus{s, p.vigil.unserved(s.UUID), p.homes.count(s.UUID)})
+		out = append(out, StoreStatus{s, p.vigil.unserved(s.UUID), p.wanting(s)})
 	}
 	return out
+}
+
+// stores are those that brokers know, and the one that was configured if none of them does.
+func (p *Proxy) stores(cands []routing.Candidate) []routing.Store {
+	all, want := routing.Stores(cands), p.cfg.Store
+	if want == "" || want == Spread {
+		return all
+	}
+	for _, s := range all {
+		if s.UUID == want || s.Name == want {
+			return all
+		}
+	}
+	for _, c := range cands {
+		if c.Store == want || c.Verdict.State == health.Active && len(c.Verdict.Stores) == 0 {
+			return all // of another kind, whose stores are what an operator says
+		}
+	}
+	wanted := routing.Wanted(want)
+	return append(all, routing.Store{UUID: wanted.UUID, Name: wanted.Name})
+}
+
+// wanting is how many sessions are at home in a store; of one that no broker knows, how many wait for it.
+func (p *Proxy) wanting(s routing.Store) int {
+	if s.UUID == "" {
+		return p.waiting.count()
+	}
+	return p.homes.count(s.UUID)
 }
 
 // watchStores says, once for each store and not for each session, that it is in nobody's hands, and that it is not any more.
@@ -226,7 +254,14 @@ func (p *Proxy) watchStores() {
 	for {
 		view := p.cfg.View()
 		now := time.Now()
-		came, went := p.vigil.observe(routing.Stores(view.Candidates), now)
+		stores := p.stores(view.Candidates)
+		for _, s := range stores {
+			// Epochs of verdicts are from CONNECTED as well: who is still with a lower one has been left behind.
+			if s.Holder != "" && p.epochs.raise(s.UUID, s.Epoch) {
+				p.fence(s.UUID)
+			}
+		}
+		came, went := p.vigil.observe(stores, now)
 		for _, s := range went {
 			p.metrics.forgetStore(s)
 		}
@@ -235,7 +270,7 @@ func (p *Proxy) watchStores() {
 		}
 		lost, found, next := p.vigil.late(now)
 		for _, s := range lost {
-			p.cfg.Logger.Warn("nobody serves a store: its sessions wait until somebody does, or their hold is over", "store", s.String(), "uuid", s.UUID, "since", s.Unserved, "sessions", p.homes.count(s.UUID))
+			p.cfg.Logger.Warn("nobody serves a store: its sessions wait until somebody does, or their hold is over", "store", s.String(), "uuid", s.UUID, "since", s.Unserved, "sessions", p.wanting(s.Store))
 		}
 		for _, s := range found {
 			p.cfg.Logger.Info("a store is served again", "store", s.String(), "uuid", s.UUID, "broker", s.Holder, "epoch", s.Epoch, "after", now.Sub(s.Unserved))

@@ -247,12 +247,65 @@ func TestAMovingStoreIsNotStormed(t *testing.T) {
 	})
 }
 
+// Health may be the first to see a higher epoch: sessions that are still with the old owner leave it then.
+func TestAProbeFences(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.proxy.cfg.Store = "u1"
+		w.broker("a:1", has(health.Active, "u1 orders 3", "u2 bills 5"), accept)
+		stop := w.serve()
+		old, other := &fakeRelay{}, &fakeRelay{}
+		w.comesHome(w.link(old), "a:1", "u1", 3)
+		w.lives(w.link(other), relay.Try{Hints: session.Hints{Ready: true, Store: "u2"}}, "a:1", session.Report{Store: "u2", Epoch: 5})
+		w.broker("b:1", has(health.Active, "u1 orders 4"), accept)
+		synctest.Wait()
+		if old.cuts() != 1 || other.cuts() != 0 {
+			t.Errorf("severed: %v %v", old.severed, other.severed)
+		}
+		stop()
+	})
+}
+
+// A store that no broker knows is as much in nobody's hands.
+func TestAnUnknownStoreIsSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(c *Config) { c.Store = "ordres" })
+		w.broker("a:1", has(health.Active, "u1 orders 3"), accept)
+		stop := w.serve()
+		time.Sleep(2 * time.Second)
+		if !strings.Contains(w.log.String(), "nobody serves a store") || w.metric(`understudy_sidecar_store_unserved_seconds{listener="stomp",store="ordres"}`) < 1 {
+			t.Errorf("not seen:\n%s", w.log.String())
+		}
+		w.verdict("a:1", health.Verdict{State: health.Active}) // another kind of broker has no stores to be known
+		synctest.Wait()
+		if got := w.proxy.Stores(); len(got) != 0 {
+			t.Errorf("still there: %+v", got)
+		}
+		stop()
+	})
+}
+
+// serve has the proxy accept clients until the func it returns is called.
+func (w *world) serve() (stop func()) {
+	served := make(chan error, 1)
+	go func() { served <- w.proxy.Serve() }()
+	synctest.Wait()
+	return func() {
+		w.proxy.cancel(ErrClosed)
+		w.proxy.mu.Lock()
+		w.proxy.closing = true
+		w.proxy.mu.Unlock()
+		w.proxy.cfg.Listener.Close()
+		<-served
+		w.proxy.joined.Wait()
+	}
+}
+
 func TestAStoreInNobodysHandsIsSeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(c *Config) { c.Store = "orders" })
 		w.broker("a:1", has(health.Active, "u1 orders 3", "u2 bills 5"), accept)
-		served := make(chan error, 1)
-		go func() { served <- w.proxy.Serve() }()
+		end := w.serve()
 		for range 3 {
 			w.comesHome(w.link(nil), "a:1", "u1", 3)
 		}
@@ -295,12 +348,6 @@ func TestAStoreInNobodysHandsIsSeen(t *testing.T) {
 			t.Errorf("unserved %v:\n%s", w.metric(unserved), w.log.String())
 		}
 		<-stop
-		w.proxy.cancel(ErrClosed)
-		w.proxy.cfg.Listener.Close()
-		w.proxy.mu.Lock()
-		w.proxy.closing = true
-		w.proxy.mu.Unlock()
-		<-served
-		w.proxy.joined.Wait()
+		end()
 	})
 }

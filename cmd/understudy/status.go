@@ -3,6 +3,7 @@ package main
 import (
 	"time"
 
+	"github.com/understudy-mq/understudy/cmd/internal/overview"
 	"github.com/understudy-mq/understudy/health"
 	"github.com/understudy-mq/understudy/session/relay"
 )
@@ -65,11 +66,12 @@ type sessionStatus struct {
 // status is what /status shows of a sidecar.
 func (c *sidecar) status() map[string]func() any {
 	return map[string]func() any{
-		"brokers":  func() any { return each(c, describeCandidates) },
-		"stores":   func() any { return each(c, describeStores) },
-		"sessions": func() any { return each(c, describeSessions) },
-		"window":   func() any { return describeWindow(c.budget.State()) },
-		"gossip":   func() any { return describeGossip(c.node) },
+		"brokers":        func() any { return each(c, describeCandidates) },
+		"stores":         func() any { return each(c, describeStores) },
+		"waiting_stores": func() any { return each(c, describeWaiting) },
+		"sessions":       func() any { return each(c, describeSessions) },
+		"window":         func() any { return describeWindow(c.budget.State()) },
+		"gossip":         func() any { return describeGossip(c.node) },
 	}
 }
 
@@ -124,6 +126,16 @@ func describeStores(g *group, name string) []storeState {
 			state.UnservedSince = &s.Unserved
 		}
 		list = append(list, state)
+	}
+	return list
+}
+
+// describeWaiting is the stores that nobody serves.
+func describeWaiting(g *group, name string) (list []overview.WantedStore) {
+	for _, s := range g.proxy.Stores() {
+		if !s.Unserved.IsZero() {
+			list = append(list, overview.WantedStore{Group: name, Store: s.UUID, Name: s.Name, Sessions: s.Sessions, Since: s.Unserved})
+		}
 	}
 	return list
 }
