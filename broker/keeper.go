@@ -30,6 +30,8 @@ type keeper struct {
 
 	view atomic.Pointer[view] // for the lobby, which waits for no store
 
+	tested bool // the store's disk, by a tenure before; of the goroutine that runs the keeper
+
 	mu     sync.Mutex
 	status StoreStatus
 	tenure *tenure // that serves; nil

@@ -88,7 +88,7 @@ func (k *keeper) open(ctx context.Context, t *tenure) (*journal.Journal, *ending
 			st.space(full)
 			t.unlock()
 		},
-		Waiting: k.waiting,
+		Waiting: k.waiting, Tested: k.tested,
 	}
 	log, err := journal.Open(ctx, k.given.Dir, opt, func(r journal.Record) (journal.Account, error) { return rc.visit(r) })
 	if err != nil {
@@ -99,6 +99,7 @@ func (k *keeper) open(ctx context.Context, t *tenure) (*journal.Journal, *ending
 		}
 		return nil, end
 	}
+	k.tested = true
 	st.log, st.uuid, st.epoch, st.now = log, log.Store(), log.Epoch(), time.Now()
 	checked := log.Checked
 	t.checked.Store(&checked)

@@ -116,12 +116,15 @@ type Options struct {
 	// Concerns names whom a record concerns (its destinations), so that a DamageError can say whom it hits. It is called only when Open fails. The record
 	// may be damaged, and its payload only its beginning: it says what it can make out, and nothing where it cannot.
 	Concerns func(Record) []string
-	Logger   *slog.Logger // none
-	Metrics  *Metrics     // none
-	before   func(op) error
-	flush    *probe // may be nil
-	noLock   bool   // tests: claim the epoch without the lock
-	hasty    bool   // tests: do not linger
+	// Tested says that this process has run the self-test of the store's disk before. It is not run again: whoever has handed a store over would
+	// keep the disk busy just when the next owner needs it.
+	Tested  bool
+	Logger  *slog.Logger // none
+	Metrics *Metrics     // none
+	before  func(op) error
+	flush   *probe // may be nil
+	noLock  bool   // tests: claim the epoch without the lock
+	hasty   bool   // tests: do not linger
 }
 
 // Takeover says what a candidate may do about an owner that holds the lock and shows no life.

@@ -36,6 +36,7 @@ func Open(ctx context.Context, dir string, opt Options, visit func(Record) (Acco
 		f = newFollower(d, opt, log, visit)
 	}
 	flush, waiting := newProbe(dir, log, opt.Metrics), opt.Waiting
+	flush.done = opt.Tested
 	opt.flush = flush
 	opt.Waiting = func(o Owner) {
 		flush.start()

@@ -93,6 +93,18 @@ func TestSelfTest(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 	s.Close()
+
+	var third logBuffer
+	opt := options(&third)
+	opt.Tested = true
+	s = mustOpen(t, dir, opt, nil)
+	p := s.opt.flush
+	p.mu.Lock()
+	runs := p.busy
+	p.mu.Unlock()
+	if s.Close(); runs || strings.Contains(third.String(), "rounds=") {
+		t.Error("the disk is tested again")
+	}
 }
 
 // The test is over soon after somebody needs the disk, and its file is gone, however it ends.
