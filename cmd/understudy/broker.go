@@ -15,8 +15,8 @@ import (
 	"github.com/understudy-mq/understudy/health/gossip"
 )
 
-const brokerDescription = `Serves STOMP over the journal of a store. Start it twice on the same directory: one serves, the other stands by and takes over when
-the first is gone. That the directory is in use is therefore no error.`
+const brokerDescription = `Serves STOMP over the journals of stores: those that it owns, and those of others that nobody serves. Start it twice on the same directory: one serves, the
+other stands by and takes over when the first is gone. That a directory is in use is therefore no error. SIGTERM hands every store over.`
 
 // pairedProtocol is the version of what brokers and sidecars say to each other, as it is gossiped.
 const pairedProtocol = 1
@@ -35,7 +35,7 @@ func brokerCommand() *cli.Command {
 		number("max-durables", 10000, "Durable subscriptions of topics; one more is refused."),
 		number("max-temporary", 1000, "Temporary queues of one connection; one more is refused."),
 		duration("full-timeout", 5*time.Second, "How long a SEND or COMMIT waits for memory, or for space on the disk, before it is refused."),
-		yes("warm-copy", true, "Follow the owner's journal while standing by with --rank 0 or 1, so that a take-over does not depend on the backlog."),
+		yes("warm-copy", true, "Follow a store's journal while standing by as its owner or as one of the first two candidates, so that a take-over does not depend on the backlog."),
 		octets("segment", 0, "Size of a journal segment; 0 means 64MiB."),
 	}
 	return &cli.Command{

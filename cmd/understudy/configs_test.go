@@ -39,8 +39,11 @@ func accepts(t *testing.T, args []string) {
 		switch c.Name {
 		case "broker":
 			c.Action = func(c *cli.Context) error { read++; _, err := readBroker(c); return err }
+			c.Subcommands[0].Action = func(c *cli.Context) error { read++; _, err := oneArgument(c, "STORE"); return err }
 		case "sidecar":
 			c.Action = func(c *cli.Context) error { read++; _, err := readSidecar(c); return err }
+		case "status":
+			c.Action = func(c *cli.Context) error { read++; v := &values{c: c}; v.admins(); return v.err }
 		}
 	}
 	if err := app.RunContext(t.Context(), append([]string{"understudy"}, args...)); err != nil || read != 1 {
@@ -264,5 +267,21 @@ func TestPrometheusRules(t *testing.T) {
 		if !there[n] {
 			t.Errorf("the rules use %s, which neither a sidecar nor a broker has", n)
 		}
+	}
+}
+
+// What the README has a reader paste is read by the real flags.
+func TestReadmeCommands(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`(?m)^ +\./understudy ((?:broker|sidecar|status) .*)$`)
+	pasted := line.FindAllStringSubmatch(string(text), -1)
+	if len(pasted) < 10 {
+		t.Errorf("only %d command lines were found", len(pasted))
+	}
+	for _, found := range pasted {
+		accepts(t, strings.Fields(found[1]))
 	}
 }

@@ -241,6 +241,9 @@ func merge(shares []share) StoreView {
 			v.own(c.Node)
 		}
 	}
+	if v.State == Served && len(v.Owners) == 0 && !v.Hearsay {
+		v.Trouble = append(v.Trouble, StoreIssues{Text: "its owner is away, and so " + v.Holder + " serves it"})
+	}
 	if v.State == Served && len(v.Candidates) == 0 && !v.Hearsay {
 		v.Trouble = append(v.Trouble, StoreIssues{Text: "nobody stands by for it"})
 	}
