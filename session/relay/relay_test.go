@@ -430,6 +430,31 @@ func TestCancelEndsEverything(t *testing.T) {
 	k.done <- nil
 }
 
+// A session that may go nowhere ends in the words of its recorder, and the client has read them before its connection ends.
+func TestNowhereIsSaidToTheClient(t *testing.T) {
+	nowhere := errors.New("which of them?")
+	k := newRig(t, &pipe{}, func(c *Config) { c.Dial = func(context.Context, Try) (net.Conn, error) { return nil, nowhere } })
+	said, err := io.ReadAll(k.client)
+	if string(said) != "nowhere: which of them?" || err != nil {
+		t.Errorf("the client was told %q, %v", said, err)
+	}
+	k.client.Close()
+	var end *EndError
+	if err := <-k.done; !errors.As(err, &end) || end.Code != "nowhere" || !errors.Is(err, nowhere) {
+		t.Errorf("Serve: %v", err)
+	}
+	k.done <- nil
+}
+
+func TestPeerHasTheStoreToAskFor(t *testing.T) {
+	asked := make(chan string, 1)
+	k := newRig(t, &pipe{up: func(p session.Peer, _ *session.Out) { asked <- p.Store }}, func(c *Config) { c.Store = func() string { return "orders" } })
+	k.accept()
+	if got := <-asked; got != "orders" {
+		t.Errorf("asked for %q", got)
+	}
+}
+
 // BenchmarkRelay forwards 1 KiB frames from client to broker over loopback; each operation is one frame.
 func BenchmarkRelay(b *testing.B) {
 	front, err := net.Listen("tcp", "127.0.0.1:0")
