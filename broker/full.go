@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -79,10 +80,16 @@ func (s *store) lasts(dest string, m *message) bool {
 	return q == nil && !strings.HasPrefix(dest, remotePrefix) || q != nil && !q.fleeting()
 }
 
-// noRoom notes that the journal did not take a record.
-func (s *store) noRoom() {
-	if !s.diskFull {
+// noRoom notes that the journal did not take a record. If it is only behind with its files, whoever appends too fast waits for a moment, and there is nothing
+// to be said about that.
+func (s *store) noRoom(err error) {
+	if errors.Is(err, journal.ErrBehind) {
+		s.diskSlow = s.diskSlow || !s.diskFull
 		s.diskFull = true
+		return
+	}
+	if !s.diskFull || s.diskSlow {
+		s.diskFull, s.diskSlow = true, false
 		s.slog.Warn("messages are held back, then refused: the disk is full, until there is space or enough was consumed", "timeout", s.cfg.FullTimeout.String())
 	}
 }
@@ -90,11 +97,17 @@ func (s *store) noRoom() {
 // space is the journal's word that the disk is full, or is no longer. Until a record does not fit, that holds nobody back.
 func (s *store) space(full bool) {
 	s.diskLow = full
-	if full || !s.diskFull {
+	if !s.diskFull {
 		return
 	}
-	s.diskFull = false
-	s.slog.Info("messages are taken again: the disk has space", "waiting", len(s.unstored))
+	if full {
+		s.noRoom(journal.ErrFull)
+		return
+	}
+	if !s.diskSlow {
+		s.slog.Info("messages are taken again: the disk has space", "waiting", len(s.unstored))
+	}
+	s.diskFull, s.diskSlow = false, false
 	for _, p := range s.unstored {
 		p.unstored, p.stuck = false, false
 		s.touch(p)
@@ -102,6 +115,9 @@ func (s *store) space(full bool) {
 	clear(s.unstored)
 	s.unstored = s.unstored[:0]
 }
+
+// outOfSpace reports whether the disk is full, as far as is known.
+func (s *store) outOfSpace() bool { return s.diskLow || s.diskFull && !s.diskSlow }
 
 // overflow is what a producer hears that has waited long enough.
 func (s *store) overflow(p *peer, r *request) *fault {

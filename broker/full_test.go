@@ -13,12 +13,16 @@ import (
 // smallDisk is a journal whose disk is full when it is told so.
 type smallDisk struct {
 	appender
-	full  atomic.Bool
-	spent atomic.Bool // the reserve, too
+	full   atomic.Bool
+	behind atomic.Bool // no more than that is known, yet
+	spent  atomic.Bool // the reserve, too
 }
 
 func (d *smallDisk) Append(e journal.Entry) (journal.Position, error) {
 	if d.full.Load() && (e.Live > 0 && !e.Reserve || d.spent.Load()) {
+		if d.behind.Load() {
+			return journal.Position{}, journal.ErrBehind
+		}
 		return journal.Position{}, fmt.Errorf("%w: test", journal.ErrFull)
 	}
 	return d.appender.Append(e)
@@ -36,9 +40,13 @@ func (s *testServer) onSmallDisk() *smallDisk {
 func (s *testServer) space(d *smallDisk) {
 	d.full.Store(false)
 	d.spent.Store(false)
+	s.tellSpace(false)
+}
+
+func (s *testServer) tellSpace(full bool) {
 	s.hold().lock()
 	defer s.hold().unlock()
-	s.hold().store.space(false)
+	s.hold().store.space(full)
 }
 
 func TestFullDiskHoldsBackWhatBringsMessagesOnly(t *testing.T) {
@@ -233,4 +241,36 @@ func TestSessionExpiresWhenTheDiskHasRoom(t *testing.T) {
 	if len(s.queues) != 0 || len(s.sessions) != 0 || len(s.waiting) != 0 {
 		t.Fatalf("%d queues, %d sessions are left", len(s.queues), len(s.sessions))
 	}
+}
+
+// A journal that is behind with its files holds producers back for as long as that takes. It does not pass for a full disk.
+func TestDiskBehindHoldsBackAndRefusesNothing(t *testing.T) {
+	const timeout = 50 * time.Millisecond
+	s := serving(t, func(c *Config) { c.FullTimeout = timeout })
+	d := s.onSmallDisk()
+	d.full.Store(true)
+	d.behind.Store(true)
+	c := s.connected("1.2")
+	c.send("SEND", "destination:/queue/a", "receipt:r", "=one")
+	for range 4 { // each longer than the timeout
+		c.quiet()
+	}
+	if st := s.one(); st.DiskFull {
+		t.Errorf("status %+v", st)
+	}
+	s.space(d)
+	c.expect("RECEIPT", "receipt-id", "r")
+
+	d.full.Store(true)
+	c.send("SEND", "destination:/queue/a", "receipt:r", "=never")
+	c.quiet()
+	d.behind.Store(false) // it turns out to be full
+	s.tellSpace(true)
+	if c.refused("disk full", "receipt-id", "r"); !s.one().DiskFull {
+		t.Error("the disk does not count as full")
+	}
+	s.space(d)
+	e := s.subscriber("/queue/a", "auto")
+	e.message("one")
+	e.quiet()
 }

@@ -97,6 +97,10 @@ func (m *mover) run(ctx context.Context) {
 		if ctx.Err() != nil || m.tenure.broken() {
 			return
 		}
+		if errors.Is(err, journal.ErrBehind) {
+			_ = sleep(ctx, moverPause)
+			continue
+		}
 		failed = min(max(2*failed, moverBackOff), moverBackOffMost)
 		if errors.Is(err, journal.ErrFull) {
 			failed = moverBackOff // emptying is what makes room, as soon as there is a little

@@ -143,14 +143,12 @@ func (c *conn) overloaded() bool {
 	return c.peer.pending > c.srv.cfg.MaxPending || len(c.peer.out) > c.srv.cfg.MaxOut+controlBytes
 }
 
-// wait holds the reader back. For room it waits a limited time, for a slow disk and the client's own reading as long as it takes: the
-// one ends with the journal, the other with the connection.
+// wait holds the reader back. For room it waits a limited time, for a slow disk, be it in writing or in making files, and the client's own reading as long as it
+// takes: the one ends with the journal, the other with the connection.
 func (c *conn) wait(full bool, i int) error {
 	var timeout <-chan time.Time
 	if full {
-		timer := time.NewTimer(c.srv.cfg.FullTimeout)
-		defer timer.Stop()
-		timeout = timer.C
+		timeout = time.After(c.srv.cfg.FullTimeout)
 	}
 	for {
 		late := false
@@ -163,7 +161,11 @@ func (c *conn) wait(full bool, i int) error {
 		st, p := t.store, &c.peer
 		ready := !c.overloaded() && (!full || st.fits(p, &c.requests[i]))
 		if late && !ready && !p.deaf() {
-			st.refuse(p, c.requests[i].receipt, st.overflow(p, &c.requests[i]))
+			if r := &c.requests[i]; st.diskSlow && st.unstorable(p, r) {
+				timeout = time.After(c.srv.cfg.FullTimeout)
+			} else {
+				st.refuse(p, r.receipt, st.overflow(p, r))
+			}
 		}
 		deaf := p.deaf()
 		p.stalled = !ready && !deaf

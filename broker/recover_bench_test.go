@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"runtime"
 	"strings"
 	"testing"
@@ -162,6 +163,10 @@ func recordTape(tb testing.TB, dir string, p *tape, n uint64) (records int) {
 			time.Sleep(time.Millisecond)
 		}
 		at, err := log.Append(e)
+		for errors.Is(err, journal.ErrBehind) {
+			time.Sleep(time.Millisecond)
+			at, err = log.Append(e)
+		}
 		if err != nil {
 			tb.Fatal(err)
 		}

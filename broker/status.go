@@ -12,7 +12,7 @@ func (k *keeper) snapshot() StoreStatus {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	st := t.store
-	status.DiskFull, status.MemoryFull = st.diskLow || st.diskFull, len(st.full) > 0
+	status.DiskFull, status.MemoryFull = st.outOfSpace(), len(st.full) > 0
 	status.Queues, status.Messages, status.Bytes = len(st.queues), st.messages, st.memory
 	status.Out, status.Damaged, status.MaxMemory = st.outs, st.paging.damaged, t.cfg.MaxMemory
 	status.Connections = len(t.conns)

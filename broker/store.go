@@ -52,6 +52,7 @@ type store struct {
 
 	diskLow  bool    // no further segment can be made
 	diskFull bool    // and the last has no room for messages
+	diskSlow bool    // or the next has no file yet, of which it is not known that it cannot be made
 	unstored []*peer // wait for space on the disk
 
 	conns uint64 // numbers connections, never reused in an epoch
@@ -102,7 +103,7 @@ func (s *store) append(e journal.Entry, w pend) (journal.Position, error) {
 	at, err := s.log.Append(e)
 	if err != nil {
 		if errors.Is(err, journal.ErrFull) {
-			s.noRoom()
+			s.noRoom(err)
 		}
 		return at, err
 	}
