@@ -79,6 +79,7 @@ type ownLog struct {
 	journal *journal.Journal
 
 	mu     sync.Mutex
+	space  sync.Cond // the journal was behind with its files, and is no longer
 	queue  []waiter
 	failed error
 }
@@ -92,8 +93,9 @@ var waiters = sync.Pool{New: func() any { return make(chan error, 1) }}
 
 func openOwn(ctx context.Context, dir string) (*ownLog, error) {
 	l := &ownLog{}
+	l.space.L = &l.mu
 	var err error
-	if l.journal, err = journal.Open(ctx, dir, journal.Options{Durable: l.durable, Failed: l.fail}, nil); err != nil {
+	if l.journal, err = journal.Open(ctx, dir, journal.Options{Durable: l.durable, Failed: l.fail, Space: l.spaceIs}, nil); err != nil {
 		return nil, fmt.Errorf("open a journal: %w", err)
 	}
 	return l, nil
@@ -104,7 +106,12 @@ func (l *ownLog) append(record []byte) error {
 	done := waiters.Get().(chan error)
 	defer waiters.Put(done)
 	l.mu.Lock()
-	at, err := l.journal.Append(journal.Entry{Type: 1, Payload: record})
+	e := journal.Entry{Type: 1, Payload: record}
+	at, err := l.journal.Append(e)
+	for errors.Is(err, journal.ErrBehind) && l.failed == nil {
+		l.space.Wait()
+		at, err = l.journal.Append(e)
+	}
 	if err = errors.Join(err, l.failed); err != nil {
 		l.mu.Unlock()
 		return err
@@ -112,6 +119,12 @@ func (l *ownLog) append(record []byte) error {
 	l.queue = append(l.queue, waiter{at.LSN, done})
 	l.mu.Unlock()
 	return <-done
+}
+
+func (l *ownLog) spaceIs(bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.space.Broadcast()
 }
 
 func (l *ownLog) durable(through journal.LSN) {
@@ -128,6 +141,7 @@ func (l *ownLog) fail(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.failed = err
+	l.space.Broadcast()
 	for _, w := range l.queue {
 		w.done <- err
 	}
@@ -143,16 +157,17 @@ func fillStore(ctx context.Context, dir string, records int) error {
 	if err != nil {
 		return fmt.Errorf("open a journal to fill it: %w", err)
 	}
-	for range records {
-		for j.Pending() > pendingMost && err == nil {
+	e := journal.Entry{Type: 1, Payload: body, Account: journal.Account{Live: 1}}
+	for n := 0; n < records && err == nil; {
+		if j.Pending() > pendingMost {
 			err = pause(ctx, time.Millisecond)
+			continue
 		}
-		if err == nil {
-			_, err = j.Append(journal.Entry{Type: 1, Payload: body, Account: journal.Account{Live: 1}})
+		if _, err = j.Append(e); errors.Is(err, journal.ErrBehind) {
+			err = pause(ctx, time.Millisecond)
+			continue
 		}
-		if err != nil {
-			break
-		}
+		n++
 	}
 	if err = errors.Join(err, j.Close()); err != nil {
 		return fmt.Errorf("fill a journal: %w", err)
