@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/understudy-mq/understudy/cmd/internal/history"
+	"github.com/understudy-mq/understudy/session/stomp/frame"
 )
 
 // crew is the clients of one store, behind a sidecar of its own: some of them say one thing at a time, so that their queue can be judged as a whole, others
@@ -47,6 +49,8 @@ func newCrew(t *testing.T, store, addr string) *crew {
 	}
 	c.consume(store+"-bulk-consumer", "/queue/bulk", 50)
 	c.produce(store+"-bulk-producer", "/queue/bulk", 16, 2*time.Millisecond)
+	c.commit(store+"-committer", "/queue/bulk")
+	c.giveBack(store+"-restless", "/queue/strict")
 	return c
 }
 
@@ -148,6 +152,112 @@ func (c *crew) consume(name, queue string, prefetch int) {
 	})
 }
 
+// commit has one client send three messages in each transaction.
+func (c *crew) commit(name, queue string) {
+	conn := talk(c.t, c.addr)
+	c.producers.Go(func() {
+		for n := 0; !c.ending.Load(); n++ {
+			tx := fmt.Sprint("transaction:t", n)
+			err := conn.trySend("BEGIN", tx)
+			var messages []string
+			for i := range 3 {
+				messages = append(messages, fmt.Sprintf("%s-%d-%d", name, n, i))
+				err = errors.Join(err, conn.trySend("SEND", "destination:"+queue, tx, "="+messages[i]))
+				time.Sleep(5 * time.Millisecond) // most of the time it is open
+			}
+			var done []func()
+			for _, m := range messages {
+				done = append(done, c.book.Begin(history.Op{Kind: history.Send, Client: name, Queue: queue, Message: m}))
+			}
+			err = errors.Join(err, conn.trySend("COMMIT", tx, "receipt:done"))
+			if h, err2 := conn.read(clientPatience); err != nil || err2 != nil || h.command != "RECEIPT" {
+				c.fail("%s commits: %v %v %v", name, err, err2, h)
+				return
+			}
+			for _, f := range done {
+				f()
+			}
+			c.confirmed.Add(int64(len(done)))
+		}
+		_ = conn.trySend("DISCONNECT")
+	})
+}
+
+// giveBack has one client after the other take ten messages, and leave without having acknowledged the next one.
+func (c *crew) giveBack(name, queue string) {
+	c.consumers.Go(func() {
+		for n := 0; !c.ending.Load(); n++ {
+			if err := c.visit(fmt.Sprintf("%s-%d", name, n), queue, 10); err != nil {
+				c.fail("%s: %v", name, err)
+				return
+			}
+		}
+	})
+}
+
+// visit is one such client.
+func (c *crew) visit(name, queue string, number int) error {
+	nc, err := net.Dial("tcp", c.addr)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	conn := &talker{t: c.t, nc: nc}
+	if err := conn.trySend("CONNECT", "accept-version:1.2", "host:x"); err != nil {
+		return err
+	}
+	if h, err := conn.read(clientPatience); err != nil || h.command != "CONNECTED" {
+		return fmt.Errorf("got %v %w, not CONNECTED", h, err)
+	}
+	conn.parser.Version = frame.V12
+	room := c.book.Now()
+	if err := conn.trySend("SUBSCRIBE", "id:s", "destination:"+queue, "ack:client-individual", "activemq.prefetchSize:1"); err != nil {
+		return err
+	}
+	answered := map[string]func(){} // by receipt
+	for last, left := time.Now(), false; ; {
+		h, err := conn.read(quiet / 4)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if time.Since(last) > clientPatience && !c.ending.Load() {
+				return errors.New("hears nothing more")
+			}
+			if !left && c.done.Load() && time.Since(last) > quiet {
+				left, answered["bye"] = true, func() {}
+				if err := conn.trySend("DISCONNECT", "receipt:bye"); err != nil {
+					return err
+				}
+			}
+			continue
+		case err != nil:
+			return err
+		case h.command == "RECEIPT" && answered[h.headers["receipt-id"]] != nil:
+			answered[h.headers["receipt-id"]]()
+			if h.headers["receipt-id"] == "bye" {
+				return nil
+			}
+		case h.command == "MESSAGE" && !left:
+			c.book.BeginAt(room, history.Op{Kind: history.Receive, Client: name, Queue: queue, Message: h.body, Again: h.headers["redelivered"] == "true"})()
+			about := history.Op{Kind: history.Ack, Client: name, Queue: queue, Message: h.body}
+			if number--; number < 0 && !c.ending.Load() {
+				left, about.Kind = true, history.Return
+				answered["bye"] = c.book.Begin(about)
+				err = conn.trySend("DISCONNECT", "receipt:bye")
+			} else {
+				room = c.book.Now()
+				answered[h.body] = c.book.Begin(about)
+				err = conn.trySend("ACK", "id:"+h.headers["ack"], "receipt:"+h.body)
+			}
+			if err != nil {
+				return err
+			}
+		default:
+			return fmt.Errorf("got %v", h)
+		}
+		last = time.Now()
+	}
+}
+
 // goesOn waits until clients get receipts and messages for what they send from now on.
 func (c *crew) goesOn() {
 	c.t.Helper()
@@ -178,7 +288,11 @@ func (c *crew) finish(judged time.Duration) {
 	}
 	ops := c.book.Ops()
 	var strict []history.Op
+	returned := 0
 	for _, o := range ops {
+		if o.Kind == history.Return {
+			returned++
+		}
 		if o.Queue == "/queue/strict" {
 			strict = append(strict, o)
 		}
@@ -190,8 +304,8 @@ func (c *crew) finish(judged time.Duration) {
 			c.t.Errorf("store %s, %s: %v", c.store, what, err)
 		}
 	}
-	c.t.Logf("store %s: %d messages, %d operations, %d of them of a queue judged as a whole, in %v; client errors %d, impossible 0; longest wait for a receipt %v", c.store, single.Messages,
-		single.Operations, whole.Operations, time.Since(start).Round(time.Millisecond), len(c.failed), time.Duration(c.silence.Load()).Round(time.Millisecond))
+	c.t.Logf("store %s: %d messages, %d given back, %d operations, %d of them of a queue judged as a whole, in %v; client errors %d, impossible %d; longest wait for a receipt %v",
+		c.store, single.Messages, returned, single.Operations, whole.Operations, time.Since(start).Round(time.Millisecond), len(c.failed), len(single.Wrong)+len(whole.Wrong)+len(order.Wrong), time.Duration(c.silence.Load()).Round(time.Millisecond))
 	if single.Messages == 0 {
 		c.t.Errorf("store %s: nothing was sent", c.store)
 	}
