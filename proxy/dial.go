@@ -102,19 +102,31 @@ func (l *link) moving() time.Duration {
 func (l *link) over() time.Duration {
 	asked := l.asking
 	l.asking = false
-	l.mu.Lock()
-	moving := time.Now().Before(l.movingUntil)
-	l.mu.Unlock()
 	switch {
 	case !asked:
 		l.walk.Again()
 		return crowdPace + time.Duration(l.rnd.Int64N(int64(crowdPace)))
-	case moving:
+	case l.isMoving():
 		l.walk.Again()
 		return l.moving()
 	}
 	l.walk.Over()
 	return l.delay()
+}
+
+// isMoving reports whether the session's store was served a moment ago.
+func (l *link) isMoving() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Now().Before(l.movingUntil)
+}
+
+// gap is the time between two scouts.
+func (l *link) gap() time.Duration {
+	if l.isMoving() {
+		return movingGap
+	}
+	return scoutGap
 }
 
 func (l *link) choose(t relay.Try, prev health.Target) (routing.View, routing.Choice, error) {
@@ -197,7 +209,7 @@ func (l *link) connect(ctx context.Context, t relay.Try, prev health.Target, nex
 	p := l.p
 	var leave func()
 	if next.Rank.Doubtful() {
-		if leave = p.scouts.enter(quest{next.Target, l.wanted()}, time.Now()); leave == nil {
+		if leave = p.scouts.enter(quest{next.Target, l.wanted()}, time.Now(), l.gap()); leave == nil {
 			return nil, nil // others are asking it already, and what they find out all will know
 		}
 	}

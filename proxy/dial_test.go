@@ -313,7 +313,7 @@ func TestDialEndsBesideScouts(t *testing.T) {
 		w := newWorld(t, nil)
 		w.broker("b:1", standby, accept)
 		for range maxScouts {
-			w.proxy.scouts.enter(quest{target: "b:1"}, time.Now())
+			w.proxy.scouts.enter(quest{target: "b:1"}, time.Now(), scoutGap)
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(ErrDrained)

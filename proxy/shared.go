@@ -45,11 +45,13 @@ func (e *epochs) all() map[string]uint64 {
 	return e.seen
 }
 
-// maxScouts is how many sessions at a time may try a target that is not known to be active, and scoutGap the time in which each place becomes
-// free again. The others wait for what these find: a thousand logins at a standby only keep it from taking over.
+// maxScouts is how many sessions at a time may try a target that is not known to be active, and that many at one moment; the next gets the place after
+// scoutGap, or after movingGap while its store was served a moment ago. The others wait for what these find: a thousand logins at a standby
+// only keep it from taking over.
 const (
 	maxScouts = 4
-	scoutGap  = time.Millisecond
+	movingGap = time.Millisecond
+	scoutGap  = 10 * time.Millisecond
 )
 
 // quest is what a scout asks: whether a target serves a store.
@@ -67,12 +69,12 @@ type scouts struct {
 // posts are the places of one quest.
 type posts struct {
 	taken int
-	spent time.Duration // what of maxScouts × scoutGap was used up, as of at
+	spent float64 // places that cannot be had again yet, as of at
 	at    time.Time
 }
 
 // enter takes a place; leave, which may be called more than once, gives it back. It is nil if there is none.
-func (s *scouts) enter(q quest, now time.Time) (leave func()) {
+func (s *scouts) enter(q quest, now time.Time, gap time.Duration) (leave func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.at[q]
@@ -88,12 +90,12 @@ func (s *scouts) enter(q quest, now time.Time) (leave func()) {
 		}
 		s.at[q] = p
 	}
-	p.spent, p.at = max(0, p.spent-now.Sub(p.at)), now
-	if p.taken >= maxScouts || p.spent > (maxScouts-1)*scoutGap {
+	p.spent, p.at = max(0, p.spent-float64(now.Sub(p.at))/float64(gap)), now
+	if p.taken >= maxScouts || p.spent > maxScouts-1 {
 		return nil
 	}
 	p.taken++
-	p.spent += scoutGap
+	p.spent++
 	return sync.OnceFunc(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()

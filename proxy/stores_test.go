@@ -241,7 +241,7 @@ func TestAMovingStoreIsNotStormed(t *testing.T) {
 		if last-gap > movingPace+movingRand+time.Millisecond {
 			t.Errorf("the last was live %v after the store was", last-gap)
 		}
-		if most := 2 * (maxScouts + int(gap/scoutGap)); asked > most || asked < int(gap/(movingPace+movingRand)) {
+		if most := 2 * (maxScouts + int(gap/movingGap)); asked > most || asked < int(gap/(movingPace+movingRand)) {
 			t.Errorf("%d logins in the %v in which nobody served, want at most %d", asked, gap, most)
 		}
 	})

@@ -72,7 +72,7 @@ func TestHalfOpen(t *testing.T) {
 	a.mu.Unlock()
 	b.promote(2)
 	w.verdict(a.target(), health.Verdict{State: health.Down})
-	w.verdict(b.target(), ownerOf(2))
+	w.verdict(b.target(), active) // an epoch would fence
 	began := time.Now()
 	if got, took := ask("two"), time.Since(began); got != "two from epoch 2" || took < limit || took > 5*limit {
 		t.Errorf("%q after %v", got, took)
