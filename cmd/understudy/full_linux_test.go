@@ -53,7 +53,6 @@ func fill(t *testing.T, addr string, size int) (confirmed []string) {
 		beats := c.eols
 		if h := c.expectOne("RECEIPT", "ERROR"); h.command == "RECEIPT" {
 			confirmed = append(confirmed, body)
-			time.Sleep(time.Millisecond) // no faster than segments of that size can be prepared: the reserve must be there when the disk is full
 			continue
 		} else if h.headers["message"] != "disk full" || h.headers["receipt-id"] != fmt.Sprint(n) || !strings.Contains(h.body, "nothing of this frame was stored") {
 			t.Fatalf("got %v %q, want to hear of a full disk", h, h.body)
