@@ -15,6 +15,7 @@ const (
 	rankDelay     = 50 * time.Millisecond  // from one place to the next, long enough that a busy machine keeps the order
 	successorWait = time.Second            // for whom the last owner named, as long as it lives
 	warmPlaces    = 2                      // that keep a warm copy: the one that will most likely take over, and the next
+	listenEvery   = 10 * time.Millisecond  // to the owner's pulse
 	listEvery     = 10 * time.Millisecond  // while the lock is free
 	lookEvery     = 20 * time.Millisecond  // at the name of LOCK
 	accessEvery   = time.Second            // whether we may still write here
@@ -100,6 +101,7 @@ type candidate struct {
 	told      []Candidate
 	successor string    // whom the last owner named
 	free      time.Time // since when the lock has been seen free; zero: it is not
+	heard     time.Time // the owner's pulse
 	listed    time.Time // when the others were looked at
 	looked    time.Time // at the name of LOCK
 	access    time.Time
@@ -118,15 +120,9 @@ func (c *candidate) wait(ctx context.Context) (stolen *lockFile, err error) {
 		if err != nil || got {
 			return nil, err
 		}
-		p, err := readPulse(c.file)
-		if c.watch.look(now, p, err == nil) {
-			c.opt.Waiting(c.watch.owner())
-		}
-		if c.opt.Takeover == Kill && c.watch.frozen() {
-			c.end()
-		}
-		if c.due() {
-			if l, err := c.steal(ctx, now); err != nil || l != nil {
+		if now.Sub(c.heard) >= listenEvery {
+			c.heard = now
+			if l, err := c.listen(ctx, now); err != nil || l != nil {
 				return l, err
 			}
 		}
@@ -139,6 +135,21 @@ func (c *candidate) wait(ctx context.Context) (stolen *lockFile, err error) {
 		case <-tick.C:
 		}
 	}
+}
+
+// listen takes in the owner's pulse, and does what is to be done about an owner that has none.
+func (c *candidate) listen(ctx context.Context, now time.Time) (stolen *lockFile, err error) {
+	p, err := readPulse(c.file)
+	if c.watch.look(now, p, err == nil) {
+		c.opt.Waiting(c.watch.owner())
+	}
+	switch {
+	case c.opt.Takeover == Kill && c.watch.frozen():
+		c.end()
+	case c.due():
+		return c.steal(ctx, now)
+	}
+	return nil, nil
 }
 
 // stand shows that we live, and looks who else does. Whoever cannot write here has no business here.
@@ -163,8 +174,10 @@ func (c *candidate) stand(now time.Time) error {
 			}
 		}
 	}
-	if err := c.here.show(now, c.opt.Standing(), c.follow.warm(now)); err != nil {
-		return err
+	if !now.Before(c.here.next) {
+		if err := c.here.show(now, c.opt.Standing(), c.follow.warm(now)); err != nil {
+			return err
+		}
 	}
 	if now.Sub(c.listed) >= showEvery {
 		return c.relist(now)
@@ -180,7 +193,7 @@ func (c *candidate) relist(now time.Time) error {
 	}
 	c.order()
 	if c.follow != nil {
-		c.follow.allow(now, c.opt.Standing().Own || c.place() < warmPlaces)
+		c.follow.allow(now, c.here.card.Own || c.place() < warmPlaces)
 	}
 	if !slices.EqualFunc(c.list, c.told, Candidate.like) {
 		c.told = slices.Clone(c.list)
