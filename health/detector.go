@@ -247,6 +247,11 @@ func (d *Detector) see(s *subject, e Evidence, news bool, out *Outcome) {
 		}
 		out.Probe = append(out.Probe, e.Target)
 	case HandshakeFailed, ProbeFailed:
+		if e.Kind == HandshakeFailed && s.verdict.State == Active && others(s.verdict.Stores, e.Stores) {
+			// It may be that store's disk that hangs, or its loading that takes long: the probe, which waits for no store, decides.
+			out.Probe = append(out.Probe, e.Target)
+			return
+		}
 		s.goods, s.goodSince = 0, time.Time{}
 		s.fails++
 		switch {

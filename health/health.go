@@ -83,8 +83,8 @@ type Evidence struct {
 	// At is when the observation began, for gossip when it was heard. Evidence that began before what the verdict rests on is out of
 	// date and changes no state. Zero means now.
 	At time.Time
-	// Stores is shared: it is never changed. Of a probe: all that the target knows. Of ConnLive and NotServed: the one that the session is about,
-	// in NotServed perhaps by name alone; none at all if the broker's kind has no stores, or the session wants none in particular. Of gossip: those
+	// Stores is shared: it is never changed. Of a probe: all that the target knows. Of ConnLive, NotServed and HandshakeFailed: the one that the session
+	// is about, perhaps by name alone; none at all if the broker's kind has no stores, or the session wants none in particular. Of gossip: those
 	// that are said to be served.
 	Stores   []Served
 	Draining bool

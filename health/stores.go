@@ -143,6 +143,13 @@ func serves(stores []Served) bool {
 // live reports whether any of the stores is served.
 func live(stores []Served) bool { return slices.ContainsFunc(stores, Served.Live) }
 
+// others reports whether a store is served that is none of named; nobody can tell if none is named.
+func others(stores, named []Served) bool {
+	return len(named) > 0 && slices.ContainsFunc(stores, func(s Served) bool {
+		return s.Live() && !slices.ContainsFunc(named, func(n Served) bool { return s.Is(n.UUID) || s.Is(n.Name) })
+	})
+}
+
 // lostOne reports whether a store that was served is not any more.
 func lostOne(before, now []Served) bool {
 	return slices.ContainsFunc(before, func(s Served) bool {

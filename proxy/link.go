@@ -169,8 +169,8 @@ func (l *link) gone(e relay.Event, wasLive bool) {
 	if e.Err != nil {
 		detail = e.Err.Error()
 	}
-	if kind != health.NotServed {
-		stores = nil
+	if kind != health.NotServed && kind != health.HandshakeFailed {
+		stores = nil // what is lost is the target, as far as anybody knows
 	}
 	l.p.cfg.Health.Observe(health.Evidence{Target: target, Kind: kind, At: at, Stores: stores, Detail: detail})
 	l.p.cfg.Refresh()
