@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -28,7 +29,7 @@ func TestStatusOfBrokerStandbyAndSidecar(t *testing.T) {
 	awaitRole(t, first, "active")
 	second := start(t, "broker", "--store", "orders="+dir, "--listen", "127.0.0.1:0", "--name", "b")
 	awaitRole(t, second, "standby")
-	car := start(t, "sidecar", "--listen", "127.0.0.1:0", "--broker", "stomp://"+first.addrs["listen"], "--name", "car")
+	car := start(t, "sidecar", "--listen", "127.0.0.1:0", "--broker", "stomp://"+first.addrs["listen"], "--name", "car", "--drain-timeout", "100ms")
 	say(t, first.addrs["listen"], "CONNECT\naccept-version:1.2\nhost:x\n\n\x00SEND\ndestination:/queue/q\nreceipt:1\n\nhello\x00DISCONNECT\nreceipt:2\n\n\x00")
 	awaitWarm(t, first, "b")
 	args := []string{"status", "--admin", first.addrs["admin"], "--admin", "http://" + second.addrs["admin"] + "/,http://" + car.addrs["admin"]}
@@ -66,6 +67,25 @@ func TestStatusOfBrokerStandbyAndSidecar(t *testing.T) {
 	if code := <-ended; code != 0 {
 		t.Errorf("exit code %d: %s", code, errs)
 	}
+	// Where no broker answers, a sidecar still knows which store its clients wait for.
+	client, err := net.Dial("tcp", car.addrs["listen"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	_ = client.SetDeadline(time.Now().Add(patienceForText))
+	if _, err := io.WriteString(client, "CONNECT\naccept-version:1.2\nhost:x\n\n\x00"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(client, make([]byte, len("CONNECTED"))); err != nil {
+		t.Fatal(err)
+	}
+	second.stop(t)
+	first.stop(t)
+	awaitPicture(t, "http://"+car.addrs["admin"], "a store in nobody's hands, and a client that waits for it", func(v overview.View) bool {
+		s, _ := v.Store("orders")
+		return s != nil && s.State == overview.Unheld && s.Waiting == 1 && !v.Held()
+	})
 }
 
 // statusOf is what a broker shows of itself.
