@@ -5,6 +5,7 @@ package journal
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"flag"
 	"fmt"
 	"io"
@@ -36,9 +37,18 @@ type holding struct {
 func (c *contender) run(ctx context.Context, t *testing.T, dir string, opt Options, holders, records *atomic.Int32, held chan<- holding) {
 	for {
 		var n int32
-		j, err := Open(ctx, dir, opt, func(Record) (Account, error) {
-			n++
-			return Account{Live: 1}, nil
+		var last Segment
+		account := func(segment Segment) (a Account) { // each record ends the one before it, so that segments go
+			a.Live = 1
+			if last > 0 {
+				a.Ends = []Ending{{Segment: last}}
+			}
+			last = segment
+			return a
+		}
+		j, err := Open(ctx, dir, opt, func(r Record) (Account, error) {
+			n = int32(binary.LittleEndian.Uint32(r.Payload))
+			return account(r.Segment), nil
 		})
 		if err != nil {
 			if ctx.Err() == nil {
@@ -50,7 +60,7 @@ func (c *contender) run(ctx context.Context, t *testing.T, dir string, opt Optio
 			t.Errorf("%s is one of %d holders", c.node, n)
 		}
 		if all := records.Load(); n != all {
-			t.Errorf("%s has %d records of %d", c.node, n, all)
+			t.Errorf("the last record that %s has is %d, of %d", c.node, n, all)
 		}
 		var next string
 		select {
@@ -59,10 +69,12 @@ func (c *contender) run(ctx context.Context, t *testing.T, dir string, opt Optio
 		case <-ctx.Done(): // it was faster than the end of the test
 		}
 		for range 3 {
-			if _, err := j.Append(Entry{Type: 1, Payload: make([]byte, 500), Account: Account{Live: 1}}); err != nil {
+			e := Entry{Type: 1, Payload: binary.LittleEndian.AppendUint32(nil, uint32(records.Add(1))), Account: account(0)}
+			at, err := appendTo(j, e)
+			if err != nil {
 				t.Errorf("%s: %v", c.node, err)
 			}
-			records.Add(1)
+			last = at.Segment
 		}
 		holders.Add(-1)
 		if err := j.HandOver(next); err != nil {
