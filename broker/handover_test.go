@@ -18,43 +18,6 @@ var (
 	handOverRate = flag.Int("handover.rate", 1000, "effects a second that it has under way")
 )
 
-// crew starts servers that share stores: each owns the one of its number and stands for the others. A name in idle owns none.
-func crew(t *testing.T, dirs []string, names []string, change ...func(*Config)) []*testServer {
-	t.Helper()
-	var all []*testServer
-	for i, name := range names {
-		all = append(all, join(t, dirs, name, i, change...))
-	}
-	return all
-}
-
-// join starts one server of a crew, which owns the store of that number, if there is one.
-func join(t *testing.T, dirs []string, name string, own int, change ...func(*Config)) *testServer {
-	t.Helper()
-	s := start(t, dirs[0], append(change, func(c *Config) {
-		c.Name, c.Stores = name, nil
-		for i, dir := range dirs {
-			c.Stores = append(c.Stores, StoreConfig{Name: fmt.Sprint("store-", i), Dir: dir, Own: i == own})
-		}
-		c.Changed = nil
-	})...)
-	if own < len(dirs) {
-		eventually(t, name+" serves its own store", func() bool { return s.Status().Stores[own].Role == Active })
-	}
-	return s
-}
-
-// warmFor waits until somebody could take the store over without reading it.
-func (s *testServer) warmFor(i, candidates int) {
-	s.t.Helper()
-	eventually(s.t, "a warm candidate", func() bool {
-		list := s.Status().Stores[i].Candidates
-		return len(list) == candidates && list[0].Warm
-	})
-}
-
-func manual(c *Config) { c.Failback = FailbackManual }
-
 // A store goes to and fro under load, with transactions open, acknowledgements under way and messages in clients' hands. Nothing is lost, comes twice, or comes
 // in another order, no connection ends but by the word, and the pause is short.
 func TestHandOverUnderLoad(t *testing.T) {

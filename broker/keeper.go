@@ -68,9 +68,7 @@ func newKeeper(s *Server, given StoreConfig) *keeper {
 	k := &keeper{srv: s, given: given, log: s.cfg.Logger.With("store", given.Name), orders: make(chan order)}
 	k.count = newCounters(s.cfg.Metrics, given.Name)
 	k.status = StoreStatus{StoreConfig: given, Role: Standby, Since: time.Now()}
-	if uuid, err := k.look(); err == nil {
-		k.status.UUID = uuid
-	}
+	_ = k.look() // that it is not there yet will be said when it is to be kept
 	k.publish()
 	return k
 }
@@ -193,27 +191,33 @@ const (
 	storeFile = "STORE" // its UUID
 )
 
-// look reads what the store is called. Whoever does not own it has no business with a directory that is no store.
-func (k *keeper) look() (uuid string, err error) {
+// look reads what the store is called. Who does not own it has no business with a directory that is no store, and its owner has none with one that was
+// the store a while ago: a file system that is not mounted must not become another store.
+func (k *keeper) look() error {
 	dir := k.given.Dir
-	name, err := readWord(filepath.Join(dir, nameFile))
+	k.mu.Lock()
+	known := k.status.UUID != ""
+	k.mu.Unlock()
+	uuid, err := readWord(filepath.Join(dir, storeFile))
 	switch {
-	case k.given.Own, errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return "", err
-	default:
-		k.mu.Lock()
-		k.status.Name = name
-		k.mu.Unlock()
-	}
-	uuid, err = readWord(filepath.Join(dir, storeFile))
-	switch {
-	case err == nil, k.given.Own && errors.Is(err, fs.ErrNotExist):
-		return uuid, nil
+	case err == nil, k.given.Own && !known && errors.Is(err, fs.ErrNotExist):
 	case errors.Is(err, fs.ErrNotExist):
-		return "", fmt.Errorf("%s is no store, or not the directory of one that is reached: %w", dir, err)
+		return fmt.Errorf("%s is no store, or its file system is not there: %w", dir, err)
+	default:
+		return err
 	}
-	return "", err
+	name := k.given.Name
+	if !k.given.Own {
+		if named, err := readWord(filepath.Join(dir, nameFile)); err == nil {
+			name = named
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.status.UUID, k.status.Name = uuid, name
+	return nil
 }
 
 // readWord reads a file that holds a name.

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/understudy-mq/understudy/broker/journal"
-	"github.com/understudy-mq/understudy/broker/journal/journaltest"
 	"github.com/understudy-mq/understudy/session/stomp/frame"
 )
 
@@ -69,11 +68,6 @@ func start(t *testing.T, dir string, change ...func(*Config)) *testServer {
 	return s
 }
 
-func checkStore(t *testing.T, dir string) {
-	t.Helper()
-	journaltest.Check(t, dir, legible)
-}
-
 // spoilt are the directories whose journal a test has damaged. All others are checked in the end.
 var spoilt sync.Map
 
@@ -83,14 +77,6 @@ func legible(r journal.Record) error {
 		return errors.New(d.Err)
 	}
 	return nil
-}
-
-// hold is the tenure of the server's only store.
-func (s *testServer) hold() *tenure {
-	k := s.all()[0]
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.tenure
 }
 
 // one is the server's only store.
@@ -110,15 +96,6 @@ func (s *testServer) active() *testServer {
 		case <-time.After(patience):
 			s.t.Fatal("server did not become active")
 		}
-	}
-}
-
-// servesAgain waits until a server that had lost its store stands by for it, finds that nobody has it, and serves it in that epoch.
-func (s *testServer) servesAgain(epoch uint64) {
-	s.t.Helper()
-	eventually(s.t, "the server serves again", func() bool { st := s.one(); return st.Role == Active && st.Epoch == epoch })
-	if st := s.one(); st.Takeovers != 2 || st.Trouble != nil || st.Err != nil {
-		s.t.Fatalf("got %+v", st)
 	}
 }
 

@@ -4,46 +4,13 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
-
-	"github.com/understudy-mq/understudy/broker/journal"
-	"github.com/understudy-mq/understudy/session/stomp/frame"
 )
-
-// two is a server that owns two stores.
-func two(t *testing.T, change ...func(*Config)) *testServer {
-	t.Helper()
-	dirs := []string{t.TempDir(), t.TempDir()}
-	t.Cleanup(func() {
-		if _, ok := spoilt.Load(dirs[1]); !ok {
-			checkStore(t, dirs[1])
-		}
-	})
-	s := start(t, dirs[0], append(change, func(c *Config) {
-		c.Changed = nil
-		c.Stores = []StoreConfig{{Name: "good", Dir: dirs[0], Own: true}, {Name: "bad", Dir: dirs[1], Own: true}}
-	})...)
-	for i := range dirs {
-		eventually(t, "both are served", func() bool { return s.Status().Stores[i].Role == Active || spoiltIs(dirs[i]) })
-	}
-	return s
-}
-
-func spoiltIs(dir string) bool { _, ok := spoilt.Load(dir); return ok }
-
-// of is a direct client of one of several stores.
-func (s *testServer) of(store string) *client {
-	s.t.Helper()
-	c := s.dial()
-	c.connect("1.2", "understudy-store:"+store)
-	return c
-}
 
 // An error of one store is not one of the other: its clients notice nothing.
 func TestStoresFailAlone(t *testing.T) {
@@ -149,103 +116,6 @@ func TestDamagedStoreIsLeft(t *testing.T) {
 	b.message(strings.Repeat("x", 1000))
 }
 
-// Where several stores are known, CONNECT says which.
-func TestConnectFindsItsStore(t *testing.T) {
-	s := two(t)
-	st := s.Status().Stores
-	for _, test := range []struct {
-		name, headers string
-		code          string // "" is CONNECTED
-		store         int
-	}{
-		{"sidecar by name", "understudy-store:bad", "", 1},
-		{"sidecar by uuid", "understudy-store:" + st[0].UUID, "", 0},
-		{"sidecar without", "", "which-store", 0},
-		{"unknown", "understudy-store:nothing", "wrong-store", 0},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			c := s.dial()
-			headers := []string{"accept-version:1.2", "understudy-session:" + sessionX, "understudy-attempt:1"}
-			if test.headers != "" {
-				headers = append(headers, test.headers)
-			}
-			c.write(text("CONNECT", headers...))
-			if test.code == "" {
-				if r := c.expect("CONNECTED"); r.headers["understudy-store"] != st[test.store].UUID {
-					t.Fatalf("got %v", r)
-				}
-				return
-			}
-			r := c.expect("ERROR", "understudy-error", test.code)
-			want := fmt.Sprintf("%s;1;good,%s;1;bad", st[0].UUID, st[1].UUID)
-			if r.headers[frame.HeaderStores] != want || !strings.Contains(r.body, "good") {
-				t.Fatalf("got %v, want %s", r, want)
-			}
-			c.closed()
-		})
-	}
-	c := s.dial()
-	c.write(text("CONNECT", "accept-version:1.2"))
-	c.expect("ERROR", "message", "which store") // which of its own stores a direct client wants nobody knows
-	d := s.dial()
-	if r := d.connect("1.2", "understudy-probe:1"); r.headers[frame.HeaderStores] == "" || r.headers["understudy-store"] != "" {
-		t.Fatalf("got %v", r)
-	}
-	eventually(t, "connections belong to their stores", func() bool {
-		now := s.Status()
-		return now.Stores[0].Connections+now.Stores[1].Connections+1 == now.Connections // the prober's stays in the lobby
-	})
-	d.leave()
-	eventually(t, "the prober's connection ends with it", func() bool { return len(s.lobbied()) == 0 })
-}
-
-func (s *testServer) lobbied() (list []*conn) {
-	s.lobby.mu.Lock()
-	defer s.lobby.mu.Unlock()
-	for c := range s.lobby.conns {
-		list = append(list, c)
-	}
-	return list
-}
-
-// A probe is answered while a store is busy with something long.
-func TestProbeWaitsForNoStore(t *testing.T) {
-	s := two(t)
-	v := s.all()[0].view.Load()
-	v.tenure.lock()
-	c := s.dial()
-	c.connect("1.2", "understudy-probe:1")
-	d := s.of("bad")
-	d.sent("/queue/a", "one")
-	v.tenure.unlock()
-}
-
-// A direct client of a server whose own store is elsewhere is told so; one of a server without a store of its own gets the one that it serves.
-func TestDirectClientGetsTheOwnStore(t *testing.T) {
-	dirs := []string{t.TempDir(), t.TempDir()}
-	a := join(t, dirs, "a", 0, manual)
-	a.connected("1.2").sent("/queue/a", "of a")
-	b := join(t, dirs, "b", 1, manual)
-	t.Cleanup(func() { checkStore(t, dirs[1]) })
-	idle := join(t, dirs, "idle", 2, manual)
-	c := idle.dial()
-	c.write(text("CONNECT", "accept-version:1.2"))
-	c.refused("standby", "understudy-error", "standby")
-	a.warmFor(0, 2)
-	if err := a.HandOver(t.Context(), "store-0", "idle"); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "it is there", func() bool { return idle.Status().Stores[0].Role == Active })
-	idle.subscriber("/queue/a", "auto").message("of a")
-	d := a.dial()
-	eventually(t, "the owner knows who has it", func() bool { return a.Status().Stores[0].Owner.Node == "idle" })
-	d.write(text("CONNECT", "accept-version:1.2"))
-	if r := d.refused("standby"); !strings.Contains(r.body, "idle") {
-		t.Errorf("got %v, want the name of who serves it", r)
-	}
-	b.connected("1.2").sent("/queue/a", "of b")
-}
-
 // A store whose directory is not there, or is no store, is not made by who does not own it.
 func TestUnreachableStoreIsTriedAgain(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
@@ -269,6 +139,74 @@ func TestUnreachableStoreIsTriedAgain(t *testing.T) {
 		st := b.one()
 		return st.Role == Standby && st.Trouble == nil && st.Name == "renamed" && st.UUID == a.one().UUID
 	})
+}
+
+// What cannot be written is no store to stand for, and that is said once.
+func TestUnwritableStoreIsSaidOnce(t *testing.T) {
+	dir := t.TempDir()
+	start(t, dir).active().stop()
+	lock := filepath.Join(dir, "LOCK")
+	if err := os.Remove(lock); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(lock, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	roles := make(chan Role, 100)
+	b := start(t, dir, func(c *Config) {
+		c.Stores[0].Own, c.Changed = false, func(s Status) { roles <- s.Stores[0].Role }
+	})
+	eventually(t, "it is tried again", func() bool { return b.one().Again.Sub(b.one().Since) > 2*againFirst })
+	if err := os.Remove(lock); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is served", func() bool { return b.one().Role == Active })
+	b.stop()
+	close(roles)
+	var said []Role
+	for r := range roles {
+		said = append(said, r)
+	}
+	if i := slices.Index(said, Standby); i == 1 { // if it saw itself among the candidates before it had the lock
+		said = slices.Delete(said, i, i+1)
+	}
+	if want := []Role{Unreachable, Recovering, Active, Stopped, Stopped}; !slices.Equal(said, want) {
+		t.Errorf("said %v, want %v", said, want)
+	}
+}
+
+// A directory that goes away under the server, and comes back, is a store that could not be reached for a while.
+func TestDirectoryThatGoesAway(t *testing.T) {
+	s := two(t, func(c *Config) { c.SegmentBytes = 64 << 10 })
+	dir := s.Status().Stores[1].Dir
+	c, good := s.of("bad"), s.of("good")
+	c.sent("/queue/a", "one")
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	go func() { // until the journal wants another file
+		for range 100 {
+			_, _ = io.WriteString(c.nc, text("SEND", "destination:/queue/b", "="+strings.Repeat("x", 4000)))
+		}
+	}()
+	for {
+		if r := c.expectAny("RECEIPT", "ERROR"); r.command == "ERROR" {
+			break
+		}
+	}
+	eventually(t, "it cannot be reached", func() bool { return s.Status().Stores[1].Role == Unreachable })
+	good.sent("/queue/a", "two")
+	time.Sleep(againFirst + 100*time.Millisecond)
+	if _, err := os.Stat(dir); err == nil {
+		t.Fatal("another store was made in its place")
+	}
+	if err := os.Rename(dir+".away", dir); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is served again", func() bool { return s.Status().Stores[1].Role == Active })
+	d := s.of("bad")
+	d.subscribe("s", "/queue/a", "auto")
+	d.message("one")
 }
 
 // A server that stands for all stores of a tree finds them as they come.
@@ -330,51 +268,3 @@ func TestMemoryIsShared(t *testing.T) {
 		t.Errorf("%d messages more fit into 400 KiB", more)
 	}
 }
-
-// Connections come, are bound and go, while their store comes and goes too.
-func TestLobbyUnderPressure(t *testing.T) {
-	dirs := []string{t.TempDir()}
-	servers := crew(t, dirs, []string{"a", "b"}, manual)
-	stop := make(chan struct{})
-	var running sync.WaitGroup
-	for range 8 {
-		running.Go(func() {
-			for i := 0; ; i++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				nc, err := net.Dial("tcp", servers[i%2].addr)
-				if err != nil {
-					continue
-				}
-				hello := text("CONNECT", "accept-version:1.2", "heart-beat:0,100")
-				if i%5 == 0 {
-					hello = text("CONNECT", "accept-version:1.2", "understudy-probe:1")
-				}
-				_, _ = io.WriteString(nc, hello+text("SEND", "destination:/queue/a", "=x"))
-				_ = nc.SetReadDeadline(time.Now().Add(patience))
-				if n, err := nc.Read(make([]byte, 1024)); n == 0 {
-					t.Errorf("no answer: %v", err)
-				}
-				nc.Close()
-			}
-		})
-	}
-	for i := range 6 {
-		from, to := servers[i%2], servers[1-i%2]
-		from.warmFor(0, 1)
-		if err := from.HandOver(t.Context(), "store-0", to.cfg.Name); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "the other has it", func() bool { return to.one().Role == Active })
-	}
-	close(stop)
-	running.Wait()
-	for _, s := range servers {
-		eventually(t, "all have left", func() bool { return s.Status().Connections == 0 && len(s.lobbied()) == 0 })
-	}
-}
-
-var _ appender = (*journal.Journal)(nil)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/understudy-mq/understudy/broker/journal"
@@ -12,10 +13,8 @@ import (
 // stand is a tenure: the keeper stands by, takes the store over when it is its turn, serves, and lets go. It returns nil when the store was handed over or
 // ctx has ended.
 func (k *keeper) stand(ctx context.Context) *ending {
-	if uuid, err := k.look(); err != nil {
+	if err := k.look(); err != nil {
 		return &ending{role: Unreachable, err: fmt.Errorf("reach store: %w", err)}
-	} else if k.unreachable() {
-		k.become(Standby, func(s *StoreStatus) { s.UUID, s.Again, s.Trouble = uuid, time.Time{}, nil })
 	}
 	t := newTenure(&k.srv.cfg, k.log, k.count)
 	if k.srv.still {
@@ -41,10 +40,18 @@ func (k *keeper) stand(ctx context.Context) *ending {
 	return k.serve(ctx, t, log)
 }
 
-func (k *keeper) unreachable() bool {
+// stands notes that the keeper does stand for the store: only then is its trouble over.
+func (k *keeper) stands() {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.status.Role == Unreachable
+	role := k.status.Role
+	k.mu.Unlock()
+	if role == Unreachable || role == Failed {
+		k.become(Standby, func(s *StoreStatus) {
+			if s.Again = (time.Time{}); role == Unreachable {
+				s.Trouble = nil
+			}
+		})
+	}
 }
 
 // open waits for the lock, recovers, and lets clients in. While it waits it may fold the owner's log already; then little is left to do.
@@ -109,11 +116,8 @@ func (k *keeper) open(ctx context.Context, t *tenure) (*journal.Journal, *ending
 
 // waiting is what is known of the owner.
 func (k *keeper) waiting(o journal.Owner) {
-	if uuid, err := k.look(); err == nil { // the owner may have made it since, or named it anew
-		k.mu.Lock()
-		k.status.UUID = uuid
-		k.mu.Unlock()
-	}
+	_ = k.look() // the owner may have made it since, or named it anew
+	k.stands()
 	k.mu.Lock()
 	k.status.Owner = o
 	k.publishLocked()
@@ -130,6 +134,7 @@ func (k *keeper) copied(c journal.Copy) {
 
 // candidates are those who stand for the store.
 func (k *keeper) candidates(list []journal.Candidate) {
+	k.stands()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.status.Candidates = list
@@ -207,8 +212,11 @@ func (e *ending) cause() error {
 // failure says how a tenure ended in which the store was served.
 func (k *keeper) failure(doing string, err error) *ending {
 	end := &ending{role: Failed, final: true, err: fmt.Errorf("%s %s: %w", doing, k.given.Dir, err)}
-	if errors.Is(err, journal.ErrFenced) {
+	switch {
+	case errors.Is(err, journal.ErrFenced):
 		end.role, end.final = Standby, false
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission): // never said of a sync: all that the disk was given it may still take
+		end.role, end.final = Unreachable, false
 	}
 	return end
 }
