@@ -11,6 +11,9 @@ import (
 	"time"
 )
 
+// patience is the servers' --takeover-after.
+const patience = 5 * time.Second
+
 // stage is one store of a story: who owns it, who serves it now, and the clients that use it.
 type stage struct {
 	*crew
@@ -74,7 +77,8 @@ func (s *story) problem(format string, args ...any) {
 // cast says who plays: nothing runs yet.
 func (s *story) cast() {
 	root := s.root()
-	common := []string{"--stand-for-all", root, "--failback-after", s.cfg.FailbackAfter.String()} // whoever serves a store gives it back
+	// Whoever serves a store gives it back. Nobody freezes here: a server whose disk is slow to write is not to be ended for it.
+	common := []string{"--stand-for-all", root, "--failback-after", s.cfg.FailbackAfter.String(), "--takeover-after", patience.String()}
 	if s.cfg.Handovers > 0 {
 		common = append(common, "--failback", "manual")
 	}
