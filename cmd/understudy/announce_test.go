@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"testing"
 
@@ -20,6 +21,33 @@ func TestAnnouncedStores(t *testing.T) {
 	want := []gossip.Store{{UUID: "B", Name: "b", Epoch: 7, Role: gossip.Active}, {UUID: "A", Name: "a"}, {UUID: "C", Name: "c"}}
 	if fmt.Sprint(got) != fmt.Sprint(want) || cut != 0 {
 		t.Errorf("%v, %d left out; want %v", got, cut, want)
+	}
+}
+
+// Where others find the admin listener depends on where they find the process.
+func TestAdminURL(t *testing.T) {
+	for _, c := range []struct{ bound, host, want string }{
+		{"127.0.0.1:0", "127.0.0.1", "http://127.0.0.1:"},
+		{"127.0.0.1:0", "localhost", "http://127.0.0.1:"},
+		{"127.0.0.1:0", "mq1.example", ""}, // there, others would find themselves
+		{"0.0.0.0:0", "mq1.example", "http://mq1.example:"},
+		{"0.0.0.0:0", "127.0.0.1", "http://127.0.0.1:"},
+		{"0.0.0.0:0", "", ""},
+		{"[::]:0", "0.0.0.0", ""},
+	} {
+		l, err := net.Listen("tcp", c.bound)
+		if err != nil {
+			t.Skip(err)
+		}
+		got := (&process{bound: l}).adminURL(c.host)
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		l.Close()
+		if want := c.want + port; c.want != "" && got != want || c.want == "" && got != "" {
+			t.Errorf("bound to %s, reached by %q: %q", c.bound, c.host, got)
+		}
+	}
+	if got := new(process).adminURL("127.0.0.1"); got != "" {
+		t.Errorf("no listener is at %q", got)
 	}
 }
 

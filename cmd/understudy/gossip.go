@@ -106,6 +106,16 @@ type peerStatus struct {
 	Presence  string   `json:"presence"`
 	Endpoints []string `json:"endpoints,omitempty"`
 	Draining  bool     `json:"draining,omitempty"`
+
+	Stores []peerStore `json:"stores,omitempty"` // as the peer says
+}
+
+// peerStore is a store that a broker says it serves or stands for.
+type peerStore struct {
+	UUID  string `json:"uuid"`
+	Name  string `json:"name,omitempty"`
+	Role  string `json:"role"`
+	Epoch uint64 `json:"epoch,omitempty"`
 }
 
 func describeGossip(n *gossip.Node) any {
@@ -115,7 +125,11 @@ func describeGossip(n *gossip.Node) any {
 	view, _ := n.Snapshot()
 	s := gossipStatus{Addr: n.Addr(), Members: view.Members, Sidecars: view.Sidecars, Peers: []peerStatus{}}
 	for _, p := range view.Peers {
-		s.Peers = append(s.Peers, peerStatus{p.Node, p.Kind.String(), p.Presence.String(), p.Endpoints, p.Draining})
+		peer := peerStatus{Node: p.Node, Kind: p.Kind.String(), Presence: p.Presence.String(), Endpoints: p.Endpoints, Draining: p.Draining}
+		for _, store := range p.Stores {
+			peer.Stores = append(peer.Stores, peerStore{store.UUID, store.Name, store.Role.String(), store.Epoch})
+		}
+		s.Peers = append(s.Peers, peer)
 	}
 	return s
 }

@@ -92,16 +92,18 @@ func (p *process) bindAdmin(ctx context.Context) (err error) {
 	return err
 }
 
-// adminURL is where others find the admin listener; host is for one that is bound to every address of this machine, "" when nobody knows.
+// adminURL is where others find the admin listener, "" when they cannot. host is where they find the process: it stands in for a listener on every address of
+// this machine, and one on loopback is for others only if that is loopback too.
 func (p *process) adminURL(host string) string {
 	if p.bound == nil {
 		return ""
 	}
 	own, port, _ := net.SplitHostPort(p.bound.Addr().String())
+	local := ops.Loopback(host)
 	if !unspecified(own) {
 		host = own
 	}
-	if host == "" || unspecified(host) {
+	if host == "" || unspecified(host) || ops.Loopback(host) && !local {
 		return ""
 	}
 	return "http://" + net.JoinHostPort(host, port)
