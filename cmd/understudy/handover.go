@@ -38,8 +38,9 @@ type handedOver struct {
 	From       string  `json:"from"`
 	To         string  `json:"to"`    // who has it now
 	Epoch      uint64  `json:"epoch"` // its epoch
+	// Both from the command on; the wait for the other's copy of the log is in it, during which the store is served as ever.
 	ReleasedMS float64 `json:"released_ms"`
-	TakenMS    float64 `json:"taken_ms"` // from the command on
+	TakenMS    float64 `json:"taken_ms"`
 }
 
 // hander is a server that can hand over.
@@ -142,7 +143,12 @@ func runHandover(c *cli.Context) error {
 		return err
 	}
 	args := url.Values{"store": {cmp.Or(holder.UUID, holder.Name)}}
-	if to := c.String("to"); to != "" {
+	to := c.String("to")
+	if to == holder.Holder {
+		done := handedOver{Store: holder.Name, UUID: holder.UUID, From: to, To: to, Epoch: holder.Epoch}
+		return tell(c, done, func(w io.Writer) { fmt.Fprintf(w, "%s: %s has it already, at epoch %d\n", done.Store, done.To, done.Epoch) })
+	}
+	if to != "" {
 		args.Set("to", to)
 	}
 	var done handedOver

@@ -23,6 +23,9 @@ func TestHandover(t *testing.T) {
 	}
 	awaitRole(t, other, "active")
 	awaitRole(t, owner, "standby")
+	if code, text, stderr := command(t, "broker", "handover", "orders", "--to", "b", "--admin", admin); code != 0 || text != "orders: b has it already, at epoch 2\n" {
+		t.Errorf("again: exit code %d, stdout %q, stderr %q", code, text, stderr)
+	}
 	// Whoever was asked before knows where the store is now.
 	awaitWarm(t, other, "a")
 	code, text, stderr = command(t, "broker", "handover", "--json", "--admin", admin, "orders")
