@@ -469,3 +469,46 @@ func TestBequestEndsWithItsSubscription(t *testing.T) {
 		n.log.balance()
 	}
 }
+
+// BenchmarkTopic is the way of a 1 KiB message from its SEND to the outputs of a hundred subscribers, and, of those behind sidecars, of their acknowledgements.
+func BenchmarkTopic(b *testing.B) {
+	for _, sidecars := range []bool{false, true} {
+		b.Run(fmt.Sprintf("sidecars=%v", sidecars), func(b *testing.B) {
+			s, log := benchStore()
+			parser := newParser()
+			var subs []*peer
+			for i := range 100 {
+				hello := text("CONNECT", "accept-version:1.2")
+				if sidecars {
+					hello = text("CONNECT", "accept-version:1.2", fmt.Sprintf("understudy-session:%032x", i), "understudy-attempt:1")
+				}
+				p, d := benchPeer(s, hello)
+				feed(s, p, d, &parser, []byte(text("SUBSCRIBE", "id:s", "destination:/topic/t", "ack:client-individual")))
+				subs = append(subs, p)
+			}
+			p, d := benchPeer(s, text("CONNECT", "accept-version:1.2"))
+			send := []byte(text("SEND", "destination:/topic/t", "="+strings.Repeat("x", 1024)))
+			sidecar := &decoder{version: frame.V12, sidecar: true}
+			n := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				n++
+				feed(s, p, d, &parser, send)
+				s.advance(log.lsn)
+				s.flush()
+				for _, sub := range subs {
+					sub.out = sub.out[:0]
+					if sidecars {
+						feed(s, sub, sidecar, &parser, []byte(fmt.Sprintf("ACK\nunderstudy-effect:%d\nsubscription:s\nmessage-id:7-101-%d\n\n\x00", n, n)))
+					}
+				}
+				s.advance(log.lsn)
+				s.flush()
+			}
+			if s.memory != 0 {
+				b.Fatalf("%d octets are left", s.memory)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(100*b.N), "ns/delivery")
+		})
+	}
+}
