@@ -33,11 +33,11 @@ const (
 
 // handedOver is what a hand-over came to.
 type handedOver struct {
-	Store      string  `json:"store"`
-	UUID       string  `json:"uuid"`
-	From       string  `json:"from"`
-	To         string  `json:"to"`    // who has it now
-	Epoch      uint64  `json:"epoch"` // its epoch
+	Store string `json:"store"`
+	UUID  string `json:"uuid"`
+	From  string `json:"from"`
+	To    string `json:"to"`    // who has it now
+	Epoch uint64 `json:"epoch"` // its epoch
 	// Both from the command on; the wait for the other's copy of the log is in it, during which the store is served as ever.
 	ReleasedMS float64 `json:"released_ms"`
 	TakenMS    float64 `json:"taken_ms"`
@@ -146,7 +146,9 @@ func runHandover(c *cli.Context) error {
 	to := c.String("to")
 	if to == holder.Holder {
 		done := handedOver{Store: holder.Name, UUID: holder.UUID, From: to, To: to, Epoch: holder.Epoch}
-		return tell(c, done, func(w io.Writer) { fmt.Fprintf(w, "%s: %s has it already, at epoch %d\n", done.Store, done.To, done.Epoch) })
+		return tell(c, done, func(w io.Writer) {
+			fmt.Fprintf(w, "%s: %s has it already, at epoch %d\n", done.Store, done.To, done.Epoch)
+		})
 	}
 	if to != "" {
 		args.Set("to", to)
