@@ -117,7 +117,11 @@ func (j *Journal) claim(top uint64) (err error) {
 	if j.epoch, j.mark, err = claim(j.disk, top); err != nil {
 		return err
 	}
-	return j.lock.own(j.mark)
+	if err := j.lock.own(j.mark); err != nil || j.opt.noLock {
+		return err
+	}
+	_, _ = j.lock.keep(j.disk) // a thief may have replaced it meanwhile; if this fails the heart-beat tries again, and says so
+	return nil
 }
 
 // recover reads the log behind the copy, or all of it where there is none or where it does not fit.
@@ -142,6 +146,9 @@ func (j *Journal) recover(visit func(Record) (Account, error), c *copied, cold s
 		err = r.run()
 	}
 	if err != nil {
+		if fenced := j.mark.fenced(); errors.Is(fenced, ErrFenced) { // whatever it met: that may be the successor's work
+			return nil, fmt.Errorf("%w; %w", fenced, err)
+		}
 		return nil, r.blame(err)
 	}
 	if j.stats.Cold = cold; c != nil {

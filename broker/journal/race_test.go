@@ -28,6 +28,25 @@ type contender struct {
 	leave chan string
 }
 
+// succession is a log in which each record ends the one before it, so that segments go: it says where the last one is.
+type succession Segment
+
+func (l *succession) account(segment Segment) (a Account) {
+	a.Live = 1
+	if *l > 0 {
+		a.Ends = []Ending{{Segment: Segment(*l)}}
+	}
+	*l = succession(segment)
+	return a
+}
+
+func (l *succession) append(j *Journal, e Entry) error {
+	e.Account = l.account(0)
+	at, err := appendTo(j, e)
+	*l = succession(at.Segment)
+	return err
+}
+
 // holding is what a contender reports when it has the store.
 type holding struct {
 	*contender
@@ -37,18 +56,10 @@ type holding struct {
 func (c *contender) run(ctx context.Context, t *testing.T, dir string, opt Options, holders, records *atomic.Int32, held chan<- holding) {
 	for {
 		var n int32
-		var last Segment
-		account := func(segment Segment) (a Account) { // each record ends the one before it, so that segments go
-			a.Live = 1
-			if last > 0 {
-				a.Ends = []Ending{{Segment: last}}
-			}
-			last = segment
-			return a
-		}
+		var last succession
 		j, err := Open(ctx, dir, opt, func(r Record) (Account, error) {
 			n = int32(binary.LittleEndian.Uint32(r.Payload))
-			return account(r.Segment), nil
+			return last.account(r.Segment), nil
 		})
 		if err != nil {
 			if ctx.Err() == nil {
@@ -69,12 +80,10 @@ func (c *contender) run(ctx context.Context, t *testing.T, dir string, opt Optio
 		case <-ctx.Done(): // it was faster than the end of the test
 		}
 		for range 3 {
-			e := Entry{Type: 1, Payload: binary.LittleEndian.AppendUint32(nil, uint32(records.Add(1))), Account: account(0)}
-			at, err := appendTo(j, e)
-			if err != nil {
+			e := Entry{Type: 1, Payload: binary.LittleEndian.AppendUint32(nil, uint32(records.Add(1)))}
+			if err := last.append(j, e); err != nil {
 				t.Errorf("%s: %v", c.node, err)
 			}
-			last = at.Segment
 		}
 		holders.Add(-1)
 		if err := j.HandOver(next); err != nil {
@@ -162,12 +171,13 @@ func contend(dir, node string) int {
 		}
 		durable := make(chan struct{}, 1000)
 		opt.Durable = func(LSN) { durable <- struct{}{} }
-		j, err := Open(context.Background(), dir, opt, func(Record) (Account, error) { return Account{Live: 1}, nil })
+		var last succession
+		j, err := Open(context.Background(), dir, opt, func(r Record) (Account, error) { return last.account(r.Segment), nil })
 		if err != nil {
 			say("failed %v", err)
 			return 1
 		}
-		if _, err := j.Append(Entry{Type: 1, Payload: content(j.Epoch(), 0), Account: Account{Live: 1}}); err != nil {
+		if err := last.append(j, Entry{Type: 1, Payload: content(j.Epoch(), 0)}); err != nil {
 			say("failed %v", err)
 			return 1
 		}
@@ -184,6 +194,16 @@ func contend(dir, node string) int {
 
 func startContender(t testing.TB, dir, node string) *process {
 	return startHelper(t, dir, "JOURNAL_TEST_NODE="+node)
+}
+
+func lastLines(ps map[string]*process) map[string][]string {
+	said := map[string][]string{}
+	for n, p := range ps {
+		p.mu.Lock()
+		said[n] = slices.Clone(p.lines[max(0, len(p.lines)-3):])
+		p.mu.Unlock()
+	}
+	return said
 }
 
 // count of lines that begin so.
@@ -253,7 +273,7 @@ func TestRaceOfProcesses(t *testing.T) {
 			if want == "" || n < want {
 				want = n
 			}
-			p.wait("the others", func() bool {
+			p.wait(fmt.Sprintf("%s to see the others, %v", n, lastLines(ps)), func() bool {
 				for _, l := range slices.Backward(p.lines) {
 					if l == "left" || strings.HasPrefix(l, "sees ") {
 						return l == fmt.Sprint("sees ", len(nodes)-1)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"slices"
 )
@@ -125,6 +126,9 @@ func (r *recovery) list() ([]place, error) {
 func (r *recovery) findEnd(places []place) (end found, above []found, err error) {
 	for _, p := range slices.Backward(places) {
 		c, err := r.inspect(p)
+		if errors.Is(err, fs.ErrNotExist) { // an owner that was fenced removes what it had prepared, or what it had dropped: neither is the end of the log
+			continue
+		}
 		if err != nil {
 			return end, nil, err
 		}
