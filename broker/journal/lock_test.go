@@ -22,9 +22,13 @@ func TestWatch(t *testing.T) {
 		frozen bool
 	}
 	for name, looks := range map[string][]look{
-		"first seen":    {{pulse: alive(1), report: true}},
-		"lives":         {{pulse: alive(1), report: true}, {after: 90 * ms, pulse: alive(2)}, {after: 90 * ms, pulse: alive(4)}},
-		"claims":        {{pulse: pulse{PID: 10, Node: "a", Start: 5, Boot: "x", Beat: 1}, report: true}, {after: 9 * ms, pulse: alive(2), report: true}},
+		"first seen": {{pulse: alive(1), report: true}},
+		"lives":      {{pulse: alive(1), report: true}, {after: 90 * ms, pulse: alive(2)}, {after: 90 * ms, pulse: alive(4)}},
+		"claims":     {{pulse: pulse{PID: 10, Node: "a", Start: 5, Boot: "x", Beat: 1}, report: true}, {after: 9 * ms, pulse: alive(2), report: true}},
+		"claims between two beats": {
+			{pulse: pulse{PID: 10, Node: "a", Start: 5, Boot: "x", Beat: 1}, report: true}, {after: 100 * ms, pulse: pulse{PID: 10, Node: "a", Start: 5, Boot: "x", Beat: 1}},
+			{after: 90 * ms, pulse: alive(1), report: true}, {after: 100 * ms, pulse: alive(1)}, {after: 100 * ms, pulse: alive(1), report: true, frozen: true},
+		},
 		"another owner": {{pulse: alive(1), report: true}, {after: 9 * ms, pulse: pulse{Epoch: 8, PID: 11, Beat: 1}, report: true}},
 		"falls silent": {
 			{pulse: alive(1), report: true}, {after: 100 * ms, pulse: alive(1)}, {after: 99 * ms, pulse: alive(1)},

@@ -330,7 +330,7 @@ func wrapLock(err error) error {
 // end kills an owner that is on this machine and has shown no life, once. The lock is then freed by the kernel, as with any death.
 func (c *candidate) end() {
 	p := c.watch.pulse
-	if c.killed.same(p) || p.Boot != c.me.Boot || p.Space != c.me.Space || p.PID == c.me.PID {
+	if c.killed == p || p.Boot != c.me.Boot || p.Space != c.me.Space || p.PID == c.me.PID {
 		return
 	}
 	c.killed = p

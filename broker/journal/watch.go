@@ -46,7 +46,7 @@ func (w *watch) look(now time.Time, p pulse, ok bool) (report bool) {
 	if !ok && w.seen {
 		return false
 	}
-	if !w.seen || !p.same(w.pulse) || p.Beat != w.pulse.Beat {
+	if !w.seen || p != w.pulse { // an epoch is told between two beats, too
 		report = !w.seen || !p.same(w.pulse) || p.Epoch != w.pulse.Epoch || w.silent >= w.after
 		w.seen, w.pulse, w.silent, w.tell = true, p, 0, w.after
 		return report
