@@ -28,22 +28,22 @@ type contender struct {
 	leave chan string
 }
 
-// succession is a log in which each record ends the one before it, so that segments go: it says where the last one is.
-type succession Segment
+// baton is of a log in which each record ends the one before it, so that segments go: it says where the last one is.
+type baton Segment
 
-func (l *succession) account(segment Segment) (a Account) {
+func (l *baton) account(segment Segment) (a Account) {
 	a.Live = 1
 	if *l > 0 {
 		a.Ends = []Ending{{Segment: Segment(*l)}}
 	}
-	*l = succession(segment)
+	*l = baton(segment)
 	return a
 }
 
-func (l *succession) append(j *Journal, e Entry) error {
+func (l *baton) append(j *Journal, e Entry) error {
 	e.Account = l.account(0)
 	at, err := appendTo(j, e)
-	*l = succession(at.Segment)
+	*l = baton(at.Segment)
 	return err
 }
 
@@ -56,7 +56,7 @@ type holding struct {
 func (c *contender) run(ctx context.Context, t *testing.T, dir string, opt Options, holders, records *atomic.Int32, held chan<- holding) {
 	for {
 		var n int32
-		var last succession
+		var last baton
 		j, err := Open(ctx, dir, opt, func(r Record) (Account, error) {
 			n = int32(binary.LittleEndian.Uint32(r.Payload))
 			return last.account(r.Segment), nil
@@ -171,7 +171,7 @@ func contend(dir, node string) int {
 		}
 		durable := make(chan struct{}, 1000)
 		opt.Durable = func(LSN) { durable <- struct{}{} }
-		var last succession
+		var last baton
 		j, err := Open(context.Background(), dir, opt, func(r Record) (Account, error) { return last.account(r.Segment), nil })
 		if err != nil {
 			say("failed %v", err)
