@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"time"
 
@@ -19,6 +20,7 @@ const stable = time.Second
 
 var (
 	errDialTimeout = errors.New("no answer to the TCP connect in time")
+	errBusy        = errors.New("this machine is too busy to notice an answer in time")
 	errBetter      = errors.New("another broker became active meanwhile")
 )
 
@@ -60,8 +62,15 @@ func (l *link) dial(ctx context.Context, t relay.Try) (net.Conn, error) {
 			continue
 		}
 		delay = 0
+		leave, err := l.queue(ctx, view, next)
+		if err != nil {
+			return nil, err
+		}
+		if leave == nil {
+			continue // what is known has changed while it waited for its turn
+		}
 		l.walk.Tried(next)
-		conn, err := l.connect(ctx, t, prev, next)
+		conn, err := l.connect(ctx, t, prev, next, leave)
 		switch {
 		case conn != nil:
 			return conn, err
@@ -204,10 +213,36 @@ func (l *link) await(ctx context.Context, view routing.View, timer <-chan time.T
 	}
 }
 
-// connect makes one attempt at next. A nil connection without an error means that there was no attempt worth the name: go on.
-func (l *link) connect(ctx context.Context, t relay.Try, prev health.Target, next routing.Ranked) (net.Conn, error) {
+// queue waits for the session's turn at next, and returns what gives its place back; nil if it has to choose again. Who only looks whether a target
+// serves does not wait: scouts are few, and wait for none.
+func (l *link) queue(ctx context.Context, view routing.View, next routing.Ranked) (leave func(), err error) {
+	if next.Rank.Doubtful() {
+		return func() {}, nil
+	}
+	mine, leave := l.p.gates.enter(next.Target)
+	select {
+	case <-mine.come:
+		return leave, nil
+	default:
+	}
+	l.waits(fmt.Sprintf("%d sessions are being let into %s", maxLogins, next.Target))
+	defer l.waits("")
+	select {
+	case <-mine.come:
+		return leave, nil
+	case <-view.Changed:
+	case <-view.Verdicts:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	leave()
+	return nil, err
+}
+
+// connect makes one attempt at next; leave gives the session's place there back, which it keeps until it is live. A nil connection without an error
+// means that there was no attempt worth the name: go on.
+func (l *link) connect(ctx context.Context, t relay.Try, prev health.Target, next routing.Ranked, leave func()) (net.Conn, error) {
 	p := l.p
-	var leave func()
 	if next.Rank.Doubtful() {
 		if leave = p.scouts.enter(quest{next.Target, l.wanted()}, time.Now(), l.gap()); leave == nil {
 			return nil, nil // others are asking it already, and what they find out all will know
@@ -238,21 +273,23 @@ func (l *link) connect(ctx context.Context, t relay.Try, prev health.Target, nex
 	if err == nil {
 		return conn, nil
 	}
-	if leave != nil {
-		leave()
-	}
+	leave()
 	if ctx.Err() == nil {
 		if code(err) != codeTLS { // which says better what took so long
 			err = cause(timed, err)
 		}
-		l.failed(next.Target, began, err)
+		l.failed(next.Target, began, next.ConnectTimeout, err)
 	}
 	return nil, cause(ctx, err)
 }
 
 // failed tells what a failed dial means.
-func (l *link) failed(target health.Target, began time.Time, err error) {
+func (l *link) failed(target health.Target, began time.Time, bound time.Duration, err error) {
 	l.p.cfg.Logger.Debug("broker does not answer", "session", l.id, "broker", target, "err", err)
+	limit := cmp.Or(bound, l.p.cfg.DialTimeout)
+	if late := time.Since(began) - limit; late > limit/4 {
+		err = fmt.Errorf("%w: noticed %v late", errBusy, late.Round(time.Millisecond))
+	}
 	if ours(err) {
 		if l.p.warned.allow(time.Now()) {
 			l.p.cfg.Logger.Warn("cannot connect to brokers for want of something on this machine", "broker", target, "err", err)

@@ -71,7 +71,7 @@ func judge(err error, wasLive bool) (kind health.Kind, ok bool) {
 
 // ours: a dial that failed for want of something on this machine says nothing of the broker.
 func ours(err error) bool {
-	for _, e := range [...]error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, syscall.EACCES, syscall.EPERM} {
+	for _, e := range [...]error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, syscall.EACCES, syscall.EPERM, errBusy} {
 		if errors.Is(err, e) {
 			return true
 		}

@@ -48,6 +48,7 @@ type Proxy struct {
 
 	epochs  epochs
 	scouts  scouts
+	gates   gates
 	waiting waiting
 	homes   homes
 	vigil   vigil

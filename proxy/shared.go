@@ -103,6 +103,69 @@ func (s *scouts) enter(q quest, now time.Time, gap time.Duration) (leave func())
 	})
 }
 
+// maxLogins is how many sessions at a time may be on their way into one target, from the dial until they are live. A fleet that comes back at one
+// moment is as fast in turns, and all at once it would keep each other, its heart-beats, and the broker waiting until the time for a login is over, and
+// begin again.
+const maxLogins = 128
+
+// gates let sessions into targets in turns: first come, first served.
+type gates struct {
+	mu sync.Mutex
+	at map[health.Target]*gate
+}
+
+type gate struct {
+	inside int
+	queue  []*turn
+}
+
+// turn is a place inside, or in the queue; come is closed when it is one inside.
+type turn struct {
+	come chan struct{}
+	in   bool
+	gone bool
+}
+
+// enter takes a place at t; leave, which may be called more than once, gives it back.
+func (g *gates) enter(t health.Target) (mine *turn, leave func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.at == nil {
+		g.at = make(map[health.Target]*gate)
+	}
+	at := g.at[t]
+	if at == nil {
+		at = new(gate)
+		g.at[t] = at
+	}
+	mine = &turn{come: make(chan struct{})}
+	at.queue = append(at.queue, mine)
+	at.admit()
+	return mine, sync.OnceFunc(func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if mine.gone = true; mine.in {
+			at.inside--
+		}
+		if at.admit(); at.inside == 0 && len(at.queue) == 0 && g.at[t] == at {
+			delete(g.at, t)
+		}
+	})
+}
+
+// admit lets in as many as there is room for. Who has left is skipped when its turn comes.
+func (a *gate) admit() {
+	for len(a.queue) > 0 && (a.inside < maxLogins || a.queue[0].gone) {
+		next := a.queue[0]
+		a.queue[0] = nil
+		if a.queue = a.queue[1:]; !next.gone {
+			next.in = true
+			a.inside++
+			close(next.come)
+		}
+	}
+}
+
 // waiting counts the sessions that wait for a broker, and has health hurry as long as there is one.
 type waiting struct {
 	hurry func() (done func())

@@ -127,7 +127,7 @@ func (s *spliced) reach(ctx context.Context) (net.Conn, error) {
 			if next.Rank.Doubtful() {
 				break
 			}
-			conn, err := l.connect(ctx, relay.Try{}, "", next)
+			conn, err := l.connect(ctx, relay.Try{}, "", next, func() {})
 			if conn != nil {
 				return conn, nil
 			}
