@@ -179,17 +179,22 @@ func TestFollowByPlace(t *testing.T) {
 // TestCandidateLosesItsDirectory: whoever cannot write there any more stands no longer, and says so.
 func TestCandidateLosesItsDirectory(t *testing.T) {
 	for name, spoil := range map[string]func(dir string) error{
-		"it is gone": func(dir string) error { return os.Rename(dir, dir+"-away") },
+		"it is gone":      func(dir string) error { return os.Rename(dir, dir+"-away") },
+		"it is read-only": func(dir string) error { return os.Chmod(dir, 0o500) },
 		"its candidates cannot be written": func(dir string) error {
 			path := filepath.Join(dir, candidatesName)
 			return errors.Join(os.RemoveAll(path), os.WriteFile(path, nil, 0o600))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if name == "it is read-only" && os.Geteuid() == 0 {
+				t.Skip("root may write anywhere")
+			}
 			dir := filepath.Join(t.TempDir(), "store")
 			if err := os.Mkdir(dir, 0o700); err != nil {
 				t.Fatal(err)
 			}
+			t.Cleanup(func() { os.Chmod(dir, 0o700) })
 			f, err := os.Create(filepath.Join(dir, lockName))
 			if err != nil {
 				t.Fatal(err)
