@@ -98,15 +98,6 @@ func (v *values) check(err error) {
 
 func (v *values) text(name string) string { return v.c.String(name) }
 
-// required is a text that must be given.
-func (v *values) required(name, hint string) string {
-	s := v.c.String(name)
-	if s == "" {
-		v.fail(name, "", hint)
-	}
-	return s
-}
-
 // positive is a duration above zero.
 func (v *values) positive(name string) time.Duration {
 	d := v.c.Duration(name)

@@ -85,7 +85,7 @@ func TestStoreReturnsToItsOwner(t *testing.T) {
 	awaitWarm(t, owner, "spare")
 	owner.stop(t)
 	awaitRole(t, spare, "active")
-	owner = start(t, "broker", "--store", dir, "--listen", "127.0.0.1:0", "--name", "owner")
+	start(t, "broker", "--store", dir, "--listen", "127.0.0.1:0", "--name", "owner")
 	view := awaitPicture(t, "http://"+spare.addrs["admin"], "the way back", func(v overview.View) bool { return heldBy(v, "orders", "owner", "spare") })
 	if s, _ := view.Store("orders"); s.Epoch != 3 || len(s.Owners) != 1 || s.Owners[0] != "owner" {
 		t.Errorf("%+v", s)
