@@ -70,7 +70,7 @@ type Config struct {
 
 	// Takeover says what may be done about an owner that holds the lock and shows no life; strict.
 	Takeover journal.Takeover
-	// TakeoverAfter is how long an owner's heart-beat may stand still before Takeover acts; 1 s.
+	// TakeoverAfter is how long an owner's heart-beat may stand still before Takeover acts; 1 s, of a lease 10 s.
 	TakeoverAfter time.Duration
 	// Rank puts this candidate behind those of a lower one that serve as many stores; 0.
 	Rank int
@@ -246,6 +246,9 @@ func (c Config) withDefaults() Config {
 	def(&c.Version, "devel")
 	def(&c.FailbackAfter, 30*time.Second)
 	def(&c.Endpoint, c.Listener.Addr().String())
+	if c.Takeover == journal.Lease {
+		def(&c.TakeoverAfter, 10*time.Second)
+	}
 	def(&c.TakeoverAfter, time.Second)
 	def(&c.ReclaimWindow, 2*time.Second)
 	def(&c.HeartBeat.Min, 100*time.Millisecond)

@@ -163,6 +163,11 @@ func (k *keeper) stop(end *ending) error {
 
 // become changes the role and says so.
 func (k *keeper) become(role Role, change func(*StoreStatus)) {
+	k.set(role, change)
+	k.srv.changed()
+}
+
+func (k *keeper) set(role Role, change func(*StoreStatus)) {
 	k.mu.Lock()
 	k.status.Role, k.status.Since = role, time.Now()
 	if change != nil {
@@ -171,7 +176,6 @@ func (k *keeper) become(role Role, change func(*StoreStatus)) {
 	k.publishLocked()
 	k.mu.Unlock()
 	k.log.Info("role", "role", string(role), "node", k.srv.cfg.Name)
-	k.srv.changed()
 }
 
 func (k *keeper) publish() {

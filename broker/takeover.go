@@ -80,7 +80,8 @@ func (k *keeper) open(ctx context.Context, t *tenure) (*journal.Journal, *ending
 		Won: func() {
 			won = time.Now()
 			k.srv.serves.Add(1)
-			k.become(Recovering, nil)
+			k.set(Recovering, nil)
+			k.leaving.Go(k.srv.changed) // another store may be waiting for its turn
 		},
 		Durable: t.durable, Concerns: Concerns,
 		Failed: func(err error) {
