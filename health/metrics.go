@@ -39,6 +39,11 @@ func (m *Metrics) probed(e Evidence, seconds float64) {
 	m.set.GetOrCreateHistogram(m.name("understudy_health_probe_duration_seconds", "", "")).Update(seconds)
 }
 
+// late counts probes that were given up so late that they say nothing.
+func (m *Metrics) late() {
+	m.set.GetOrCreateCounter(m.name("understudy_health_late_probes_total", "", "")).Inc()
+}
+
 // observed counts evidence that came from outside.
 func (m *Metrics) observed(e Evidence) {
 	m.set.GetOrCreateCounter(m.name("understudy_health_evidence_total", "kind", e.Kind.String())).Inc()

@@ -79,7 +79,11 @@ type watch struct {
 	target Target
 	kick   chan struct{} // capacity 1: probe now
 	cancel context.CancelFunc
+	late   int // probes in a row that ended too late to say anything; owned by run
 }
+
+// maxLate is how many probes in a row may end too late to count.
+const maxLate = 3
 
 // NewMonitor starts a Monitor without targets.
 func NewMonitor(cfg Config) *Monitor {
@@ -283,6 +287,13 @@ func (m *Monitor) probe(ctx context.Context, w *watch, began time.Time) {
 	limited, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
 	e := m.cfg.Probe(limited, w.target)
 	cancel()
+	if late := time.Since(began) - m.cfg.Timeout; late > m.cfg.Timeout/4 && !e.Kind.connected() && e.Kind != ProbeStandby && w.late < maxLate {
+		// This machine was too busy to notice an answer, which says nothing of the broker; unless it never has the time.
+		w.late++
+		m.cfg.Metrics.late()
+		return
+	}
+	w.late = 0
 	e.Target, e.At = w.target, began
 	m.mu.Lock()
 	if m.watches[w.target] != w || ctx.Err() != nil {

@@ -148,6 +148,34 @@ func TestMonitorFrozenTarget(t *testing.T) {
 	})
 }
 
+// A machine that is too busy to hear an answer blames nobody for it, but not for ever.
+func TestMonitorBlamesNobodyWhenBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int32
+		m := NewMonitor(Config{Probe: func(ctx context.Context, _ Target) Evidence {
+			if asked.Add(1) == 1 {
+				return Evidence{Kind: ProbeActive}
+			}
+			<-ctx.Done()
+			time.Sleep(time.Second) // nobody ran
+			return Evidence{Kind: DialFailed}
+		}})
+		defer m.Close()
+		m.Add("a")
+		for asked.Load() <= maxLate {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(2100 * time.Millisecond)
+		if m.state("a") != Active {
+			t.Errorf("after %d late answers it is %v", asked.Load()-1, m.state("a"))
+		}
+		time.Sleep(10 * time.Second)
+		if m.state("a") != Down {
+			t.Errorf("after %d late answers it is still %v", asked.Load()-1, m.state("a"))
+		}
+	})
+}
+
 func TestMonitorStormOfRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(map[Target]Kind{"a": ProbeActive})
