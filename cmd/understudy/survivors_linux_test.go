@@ -80,16 +80,17 @@ func TestServersAreReplacedOneByOne(t *testing.T) {
 func TestOwnersAreStoppedAndWoken(t *testing.T) {
 	for _, c := range []struct {
 		takeover string
+		rounds   int // with -stores-full
 		args     []string
 	}{
-		{"strict", nil},
-		{"kill", []string{"--takeover-after", "500ms"}},
-		{"lease", []string{"--takeover-after", "1s"}},
+		{"strict", 10, nil},
+		{"kill", 10, []string{"--takeover-after", "500ms"}},
+		{"lease", 4, []string{"--takeover-after", "1s"}}, // an owner that loses its store again and again stands for it later each time
 	} {
 		t.Run(c.takeover, func(t *testing.T) {
 			t.Parallel() // they wait, most of the time
 			f := newFleet(t, 2, 1, append([]string{"--takeover", c.takeover}, c.args...)...)
-			for range often(1, 10) {
+			for range often(1, c.rounds) {
 				a := f.members["A"]
 				a.stop()
 				if c.takeover == "strict" {
