@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/understudy-mq/understudy/broker/journal"
@@ -89,18 +91,34 @@ func (h *handover) lose(err error) *ending {
 	return h.keeper.failure("store", err)
 }
 
-// best is who should have the store when this server leaves: the first that is there and has a warm copy.
+// best is who should have the store when this server leaves: its owner, else whoever serves the fewest, those counted in that it is given now with other
+// stores, and who has a warm copy before who has none.
 func (h *handover) best() string {
+	s := h.keeper.srv
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	list := h.log.Candidates()
-	for _, c := range list {
-		if c.Warm {
-			return c.Node
+	if len(list) == 0 {
+		return ""
+	}
+	best := slices.MinFunc(list, func(a, b journal.Candidate) int { // the first of those that are equal
+		switch {
+		case a.Warm != b.Warm:
+			return before(a.Warm)
+		case a.Own != b.Own:
+			return before(a.Own)
 		}
+		return cmp.Compare(a.Serves+s.left[a.Node], b.Serves+s.left[b.Node])
+	})
+	s.left[best.Node]++
+	return best.Node
+}
+
+func before(yes bool) int {
+	if yes {
+		return -1
 	}
-	if len(list) > 0 {
-		return list[0].Node
-	}
-	return ""
+	return 1
 }
 
 func (k *keeper) handedOver(o order, took time.Duration) {

@@ -180,9 +180,7 @@ func TestStoreGoesBackToItsOwner(t *testing.T) {
 	if r := c.expect("ERROR"); r.headers[frame.HeaderMoved] == "" {
 		t.Fatalf("got %v", r)
 	}
-	if n := b.all()[0].count.handovers[byFailback].Get(); n != 1 || b.one().Handovers != 1 {
-		t.Errorf("%d hand-overs, want 1", n)
-	}
+	eventually(t, "it is counted", func() bool { return b.all()[0].count.handovers[byFailback].Get() == 1 && b.one().Handovers == 1 })
 	back.subscriber("/queue/a", "auto").message("one")
 }
 
@@ -237,5 +235,38 @@ func TestLastServerHasAllStores(t *testing.T) {
 	}
 	if n := serves(last); n != 0 {
 		t.Errorf("%d stores are left behind", n)
+	}
+}
+
+// A server that ends leaves its stores to different standbys, though each of them would be the first for all.
+func TestStoresAreLeftToDifferentServers(t *testing.T) {
+	s := two(t)
+	var idle []*testServer
+	for _, name := range []string{"x", "y"} {
+		idle = append(idle, start(t, s.cfg.Stores[0].Dir, func(c *Config) {
+			c.Name, c.Changed, c.Stores = name, nil, slices.Clone(s.cfg.Stores)
+			for i := range c.Stores {
+				c.Stores[i].Own = false
+			}
+		}))
+	}
+	for i := range 2 {
+		eventually(t, "both are warm", func() bool {
+			list := s.Status().Stores[i].Candidates
+			return len(list) == 2 && list[0].Warm && list[1].Warm
+		})
+	}
+	s.stop()
+	serves := func(s *testServer) (n int) {
+		for _, st := range s.Status().Stores {
+			if st.Role == Active {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "both are served", func() bool { return serves(idle[0])+serves(idle[1]) == 2 })
+	if a, b := serves(idle[0]), serves(idle[1]); a != 1 || b != 1 {
+		t.Errorf("one has %d, the other %d", a, b)
 	}
 }

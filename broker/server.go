@@ -28,6 +28,7 @@ type Server struct {
 	mu      sync.Mutex
 	keepers atomic.Pointer[[]*keeper] // changed under mu
 	doom    context.CancelCauseFunc   // nil until Run
+	left    map[string]int            // stores that were left to a node when this server ended
 	err     error                     // what ended the server
 }
 
@@ -36,7 +37,7 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg.withDefaults()}
+	s := &Server{cfg: cfg.withDefaults(), left: map[string]int{}}
 	s.accepted, s.refused = newServerMetrics(s)
 	s.lobby = newTenure(&s.cfg, s.cfg.Logger, nil)
 	s.keepers.Store(&[]*keeper{})
