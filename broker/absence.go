@@ -153,6 +153,7 @@ func (s *store) tick() {
 	if len(s.waiting) == 0 {
 		s.unfilter()
 	}
+	s.relieve()
 }
 
 // giveUp ends the wait for a subscription: what it holds goes to others. There are none who could have what is kept of a topic for it.

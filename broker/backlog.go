@@ -1,14 +1,19 @@
 package broker
 
-import "github.com/understudy-mq/understudy/broker/journal"
+import (
+	"slices"
+
+	"github.com/understudy-mq/understudy/broker/journal"
+)
 
 // The backlog of a topic's subscription. What a direct client is too slow for waits in a ring and is gone with its connection. A sidecar session's
 // subscription has a queue of its own instead, as a durable one has, but of messages that are in no journal: so what it was sent and may not have got is
 // held like any message, waits while it is away, as long as the hold lasts, and is claimed, given again in its place and acknowledged like any
 // message. The session is the only consumer, so no window ends that.
 //
-// Dropping is what a topic may do and a queue may not; to wait would stall every other subscriber. So a backlog is bounded, and all of them are, and what
-// comes beyond that is dropped, counted and said. A crash loses it. An orderly hand-over does not: see bequest.go.
+// Dropping is what a topic may do and a queue may not; to wait would stall every other subscriber. So a backlog is bounded, and what comes beyond that is
+// dropped, counted and said. Those of absent sessions are bounded together, too. When they come near that, the ones that have been away for longest, and longer
+// than anybody's messages would wait in a queue, lose theirs: most likely their sidecars are dead, and those that are expected shall have room. A crash loses it. An orderly hand-over does not: see bequest.go.
 
 // common is what the copies of a published message have in common: its octets are in memory once.
 type common struct {
@@ -17,7 +22,7 @@ type common struct {
 	number uint64 // of the publication, in their order
 }
 
-// backlogShare is the part of Config.MaxMemory, as 1/n, that all backlogs may take together.
+// backlogShare is the part of Config.MaxMemory, as 1/n, that the backlogs of absent sessions may take together. All may take twice as much.
 const backlogShare = 4
 
 // newBacklog makes the queue of a sidecar's subscription to a topic.
@@ -60,7 +65,54 @@ func (s *store) roomFor(sub *subscription, size int64) bool {
 		}
 		h = next
 	}
-	return sub.queue.kept+size <= most && s.kept+size <= s.cfg.MaxMemory/backlogShare
+	all := s.cfg.MaxMemory / backlogShare
+	if sub.present {
+		all *= 2 // whoever is there does not go short because of those who are not
+	}
+	return sub.queue.kept+size <= most && s.kept+size <= all
+}
+
+// relieve makes room for what is kept for absent sessions if there is little left.
+func (s *store) relieve() {
+	most := s.cfg.MaxMemory / backlogShare
+	if s.kept <= most/4*3 {
+		return
+	}
+	var old []*session
+	for c := range s.waiting {
+		if c.peer == nil && !s.now.Before(c.absent.Add(stretch*s.cfg.ReclaimWindow)) {
+			old = append(old, c)
+		}
+	}
+	slices.SortFunc(old, func(a, b *session) int { return a.absent.Compare(b.absent) })
+	for _, c := range old {
+		for _, sub := range c.subs {
+			if sub.topic != nil {
+				s.shed(sub)
+			}
+		}
+		if s.kept <= most/2 {
+			return
+		}
+	}
+}
+
+// shed drops what a subscription's backlog has in memory.
+func (s *store) shed(sub *subscription) {
+	var all []*message
+	sub.queue.each(func(at slot) {
+		if m := at.message(); m != nil && m.common != nil && m.state != done {
+			all = append(all, m)
+		}
+	})
+	for _, m := range all {
+		if m.hold != nil {
+			s.drop(m.hold)
+		}
+		m.state = done
+		s.remove(m)
+		s.overrun(sub)
+	}
 }
 
 // overrun counts a topic's message that is dropped, and says so the first time.

@@ -197,7 +197,58 @@ func TestBacklogsTogetherAreBounded(t *testing.T) {
 	if got := n.s.count.dropped.Get(); got == 0 {
 		t.Fatal("nothing was dropped")
 	}
+	// Who is there has as much besides, and no more.
+	there := n.subscribe(99, "prefetch-count:1")
+	n.cfg.MaxBacklog = 1 << 30
+	for range 40 {
+		n.publish(p, body)
+	}
+	if all := 2 * n.cfg.MaxMemory / backlogShare; n.s.kept > all || n.s.kept < all*9/10 {
+		t.Fatalf("%d octets are kept, %d may be", n.s.kept, all)
+	}
+	n.leave(there)
 	n.wait(time.Minute)
+	n.empty()
+}
+
+// Sessions that are most likely dead do not take the room of those that are expected back, or are there.
+func TestBacklogsOfTheLongAbsentGoFirst(t *testing.T) {
+	n := newNews(t, func(c *Config) { c.MaxMemory = 100 << 10 })
+	body := strings.Repeat("x", 1500)
+	share := n.cfg.MaxMemory / backlogShare
+	dead := n.subscribe(1)
+	p := n.publisher()
+	n.publish(p, body)
+	n.want(dead, 0, body) // it holds one
+	n.leave(dead)
+	for n.s.kept < share*9/10 {
+		n.publish(p, body)
+	}
+	n.wait(stretch*n.cfg.ReclaimWindow - time.Millisecond)
+	if n.s.kept < share*9/10 {
+		t.Fatal("what is kept was dropped within the window")
+	}
+	there := n.subscribe(2)
+	n.leave(n.subscribe(3))
+	for i := range 4 {
+		n.publish(p, body)
+		n.want(there, i+1, body)
+	}
+	if n.s.count.dropped.Get() == 0 || n.s.kept > share {
+		t.Fatalf("%d octets are kept, %d may be", n.s.kept, share)
+	}
+	n.wait(time.Millisecond)
+	if n.s.kept > share/2 {
+		t.Fatal("what is kept for the dead leaves no room")
+	}
+	n.publish(p, "a", "b")
+	n.want(there, 5, "a", "b")
+	back := n.subscribe(3)
+	if got := n.got(back, 1); len(got) < 2 || got[len(got)-2] != "a" || got[len(got)-1] != "b" {
+		t.Fatalf("got %.20q", got)
+	}
+	dead = n.subscribe(1)
+	n.want(dead, 1, "a", "b") // it had lost the rest, and not what came then
 	n.empty()
 }
 

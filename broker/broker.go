@@ -107,7 +107,7 @@ type Config struct {
 	MaxPending int64 // octets of one connection that are not durable yet before it is no longer read; 4 MiB
 	MaxOut     int   // octets waiting for one connection's writer before it is dispatched nothing more; 256 KiB
 	// MaxBacklog is how many octets of topic messages are kept for one slow subscription, or one of a sidecar session that is away, before newer ones
-	// are dropped; 4 MiB. Those of all sessions together take a quarter of MaxMemory at most.
+	// are dropped; 4 MiB. Those of absent sessions together take a quarter of MaxMemory at most, all of them half.
 	MaxBacklog   int
 	SegmentBytes int64 // of the journal; its default
 
