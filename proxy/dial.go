@@ -33,6 +33,10 @@ const (
 	crowdPace  = 250 * time.Millisecond // and up to as much again
 )
 
+// queueNews is how long who waits for its turn does so whatever is heard meanwhile. Verdicts may change with every session that is let in or lost, and
+// for thousands to choose anew each time would take the time in which they could be let in.
+const queueNews = 100 * time.Millisecond
+
 // dial is the session's relay.Dialer. The relay calls it from one goroutine at a time, and not while a leg is up.
 func (l *link) dial(ctx context.Context, t relay.Try) (net.Conn, error) {
 	l.leave() // of a leg that ended without an event
@@ -227,6 +231,16 @@ func (l *link) queue(ctx context.Context, view routing.View, next routing.Ranked
 	}
 	l.waits(fmt.Sprintf("%d sessions are being let into %s", maxLogins, next.Target))
 	defer l.waits("")
+	settled := time.NewTimer(queueNews)
+	defer settled.Stop()
+	select {
+	case <-mine.come:
+		return leave, nil
+	case <-ctx.Done():
+		leave()
+		return nil, context.Cause(ctx)
+	case <-settled.C:
+	}
 	select {
 	case <-mine.come:
 		return leave, nil

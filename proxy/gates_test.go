@@ -103,6 +103,7 @@ func TestAFleetIsLetInByTurns(t *testing.T) {
 		_, at3 := arrive()
 		w.verdict("a:1", health.Verdict{State: health.Down})
 		w.broker("b:1", active, accept)
+		time.Sleep(queueNews)
 		synctest.Wait()
 		if len(at3) != 1 || <-at3 != "b:1" {
 			t.Error("who waits at a broker that is gone does not look elsewhere")
