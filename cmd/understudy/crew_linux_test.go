@@ -304,7 +304,10 @@ func (c *crew) finish(judged time.Duration) {
 			c.t.Errorf("store %s, %s: %v", c.store, what, err)
 		}
 	}
-	c.t.Logf("store %s: %d messages, %d given back, %d operations, %d of them of a queue judged as a whole, in %v; client errors %d, impossible %d; longest wait for a receipt %v",
+	if whole.Err() != nil {
+		c.t.Logf("store %s: the first answer without an explanation, and what came before it:\n%s", c.store, history.Culprit(strict, 2*time.Second))
+	}
+	c.t.Logf("store %s: %d messages, %d given back, %d operations, %d of them of queues judged as a whole, in %v; client errors %d, impossible %d; longest wait for a receipt %v",
 		c.store, single.Messages, returned, single.Operations, whole.Operations, time.Since(start).Round(time.Millisecond), len(c.failed), len(single.Wrong)+len(whole.Wrong)+len(order.Wrong), time.Duration(c.silence.Load()).Round(time.Millisecond))
 	if single.Messages == 0 {
 		c.t.Errorf("store %s: nothing was sent", c.store)

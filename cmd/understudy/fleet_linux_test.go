@@ -227,7 +227,7 @@ var opened = regexp.MustCompile(`msg="journal is open".* uuid=(\S+) epoch=(\d+)`
 func (f *fleet) finish() {
 	f.t.Helper()
 	for _, name := range f.names {
-		f.crews[name].finish(time.Minute)
+		f.crews[name].finish(20 * time.Second)
 	}
 	holders := map[string]string{}
 	for _, m := range f.sorted() {

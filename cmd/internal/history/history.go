@@ -4,8 +4,8 @@
 // Three judgements, for no single one is both complete and affordable:
 //
 //   - Messages: each message by itself is sent, held by one consumer at a time, given back, acknowledged once, and then never seen again. Histories of any size.
-//   - Queues: each queue as a whole, in which the next to be delivered is the one that was sent first. Porcupine searches the orders that the times allow for one
-//     that a queue could have had, which is exponential where much is under way at once: for some hundred operations.
+//   - Queues: what one producer sent to one queue, in which the next to be delivered is the one that was sent first. Porcupine searches the orders that the times
+//     allow for one that a queue could have had, which is exponential where much is under way at once: for producers that wait for each receipt.
 //   - Order: each consumer gets what one producer sent to one queue in that order, but for what is marked as redelivered.
 package history
 

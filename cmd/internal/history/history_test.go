@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -124,7 +125,7 @@ func TestAQueueThatDoesNotWorkIsNot(t *testing.T) {
 			}
 			for _, a := range ops {
 				for _, b := range ops {
-					if a.Kind == Receive && b.Kind == Receive && !a.Again && !b.Again && a.end < b.begin && !sent(a.Message).open && sent(a.Message).end < sent(b.Message).begin {
+					if a.Kind == Receive && b.Kind == Receive && !a.Again && !b.Again && a.end < b.begin && producer(ops, a.Message) == producer(ops, b.Message) && !sent(a.Message).open && sent(a.Message).end < sent(b.Message).begin {
 						return swapped(ops, a.Message, b.Message)
 					}
 				}
@@ -174,6 +175,19 @@ func swapped(ops []Op, a, b string) []Op {
 func producer(ops []Op, message string) string {
 	i := slices.IndexFunc(ops, func(o Op) bool { return o.Kind == Send && o.Message == message })
 	return ops[i].Client
+}
+
+func TestCulpritIsNamed(t *testing.T) {
+	ops := play(1, 40)
+	if text := Culprit(ops, time.Minute); text != "" {
+		t.Errorf("found in a queue that works:\n%s", text)
+	}
+	twice := ops[find(ops, Receive, 5)]
+	twice.Client = "other"
+	twice.end++
+	if text := Culprit(append(ops, twice), time.Minute); !strings.Contains(text, twice.String()) {
+		t.Errorf("%v is not in\n%s", twice, text)
+	}
 }
 
 func TestBookedAsItHappens(t *testing.T) {

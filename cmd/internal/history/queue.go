@@ -11,9 +11,16 @@ import (
 // entry is a message in a queue; holder is "" while it is ready.
 type entry struct{ message, holder string }
 
-// Queues judges each queue as a whole: what is ready is delivered in the order in which it was sent, and what was given back is where it was.
+// Queues judges, for each queue and producer, all that the producer sent there together: what is ready is delivered in the order in which it was sent, and what was given
+// back is where it was. Between producers no order is promised; and to guess it, for a backlog that grew while nobody could receive, would take for ever.
 func Queues(ops []Op, within time.Duration) Verdict {
-	parts := parted(ops, func(o Op) string { return o.Queue })
+	senders := map[string]string{}
+	for _, o := range ops {
+		if o.Kind == Send {
+			senders[o.Message] = o.Client
+		}
+	}
+	parts := parted(ops, func(o Op) string { return o.Queue + " of " + senders[o.Message] })
 	seed := maphash.MakeSeed()
 	v := judge(parts, porcupine.Model{
 		Init: func() any { return []entry(nil) },
