@@ -21,18 +21,26 @@ type content struct {
 // errElsewhere is the error of a record that is sound and has another message than the one that should be there.
 var errElsewhere = errors.New("the record there has another message")
 
-// content copies the message in a place from the record that was read.
+// content copies the message in a place from the record that was read. Most records number what they bring from 0 on, so that a place says where it is in
+// them: one may hold half a million copies, and is asked for each.
 func (d *digest) content(pos uint64) (c content, err error) {
 	want := entry{pos: pos}
-	copies := d.copies
+	at := int(want.index())
+	if at >= len(d.copies) || d.copies[at].index != want.index() {
+		at = slices.IndexFunc(d.copies, func(x copied) bool { return x.index == want.index() })
+	}
 	for i := range d.brings {
 		b := &d.brings[i]
-		if b.lsn == want.lsn() && slices.ContainsFunc(copies[:b.copies], func(x copied) bool { return x.index == want.index() }) {
-			c = content{id: b.id, data: slices.Concat(b.lines, b.body), split: int32(len(b.lines))}
-			_, c.expires = standing(b.lines)
-			return c, nil
+		if at >= b.copies {
+			at -= b.copies
+			continue
 		}
-		copies = copies[b.copies:]
+		if at < 0 || b.lsn != want.lsn() {
+			break
+		}
+		c = content{id: b.id, data: slices.Concat(b.lines, b.body), split: int32(len(b.lines))}
+		_, c.expires = standing(b.lines)
+		return c, nil
 	}
 	return c, errElsewhere
 }
