@@ -19,7 +19,6 @@ type news struct {
 	s       *store
 	now     time.Time
 	attempt int
-	sent    int
 }
 
 func newNews(t *testing.T, change func(*Config)) *news {

@@ -215,7 +215,7 @@ func (l *lister) list(now time.Time) ([]sighting, error) {
 	if err != nil {
 		return nil, err
 	}
-	names, err := dir.Readdirnames(maxCandidates)
+	names, _ := dir.Readdirnames(maxCandidates)
 	dir.Close()
 	if len(names) == 0 { // io.EOF, or an error: then nobody is seen
 		return nil, nil
