@@ -154,3 +154,22 @@ func TestLobbyUnderPressure(t *testing.T) {
 		eventually(t, "all have left", func() bool { return s.Status().Connections == 0 && len(s.lobbied()) == 0 })
 	}
 }
+
+// Whoever waited for the lobby's mutex while the connection was bound gets that of its store.
+func TestLockFollowsTheConnection(t *testing.T) {
+	lobby, bound := newTenure(new(Config), nil, nil), newTenure(new(Config), nil, nil)
+	c := new(conn)
+	c.at.Store(lobby)
+	lobby.mu.Lock()
+	got := make(chan *tenure)
+	go func() { got <- c.lock() }()
+	time.Sleep(20 * time.Millisecond) // it waits
+	c.at.Store(bound)
+	lobby.mu.Unlock()
+	if l := <-got; l != bound {
+		t.Fatal("the lobby's mutex was taken for that of the store")
+	}
+	if !lobby.mu.TryLock() {
+		t.Error("the lobby's mutex is held still")
+	}
+}
