@@ -147,7 +147,7 @@ func (j *Journal) recover(visit func(Record) (Account, error), c *copied, cold s
 	}
 	if err != nil {
 		if fenced := j.mark.fenced(); errors.Is(fenced, ErrFenced) { // whatever it met: that may be the successor's work
-			return nil, fmt.Errorf("%w; %w", fenced, err)
+			return nil, fmt.Errorf("%w; before that: %v", fenced, err) // and so it is not what would end a server
 		}
 		return nil, r.blame(err)
 	}

@@ -41,7 +41,7 @@ var scopes = []struct {
 }
 
 func TestFencingRulesHold(t *testing.T) {
-	states, began := 0, time.Now()
+	states, bad, began := 0, 0, time.Now()
 	for _, c := range scopes {
 		if c.full && !*full {
 			continue
@@ -52,10 +52,11 @@ func TestFencingRulesHold(t *testing.T) {
 		states += r.states
 		t.Logf("%-40s %v, in %v", c.name, r, time.Since(start).Round(10*time.Millisecond))
 		if r.broken != "" || !r.whole && few == 0 {
+			bad++
 			t.Errorf("%s: %s, after\n%s", c.name, r.broken, r.story())
 		}
 	}
-	t.Logf("%d states, 0 bad, in %v", states, time.Since(began).Round(10*time.Millisecond))
+	t.Logf("%d states, %d bad, in %v", states, bad, time.Since(began).Round(10*time.Millisecond))
 }
 
 // moved has one operation come right before another one.

@@ -311,7 +311,7 @@ func (sc *scope) wrong(s *logState) string {
 	}
 	for i := range sc.servers {
 		o := &s.servers[i]
-		if !o.reads || o.epoch == 0 {
+		if !o.reads || o.epoch == 0 || o.late {
 			continue
 		}
 		alive := o.alive(&s.store, false)
@@ -361,6 +361,9 @@ func (s *server) key(b []byte) []byte {
 	reads := uint8(0)
 	if s.reads {
 		reads = 1
+	}
+	if s.late {
+		reads += 2
 	}
 	b = append(b, uint8(s.at), s.pc, s.epoch, s.top, s.names, reads, s.known, s.over, s.last, s.current, s.spare, s.records, s.to, s.durable, s.due, s.litter)
 	b = append(append(b, s.ends[:]...), s.past[:]...)

@@ -62,15 +62,9 @@ func (t *turn) take() {
 func (t *turn) findEnd() {
 	d, s := &t.store, t.s
 	end := -1
-	for i := range d.files {
+	for i := range d.files { // one that is gone since it was listed is no end: whoever was fenced removes what it had prepared, or what was dropped
 		if s.names&(1<<i) != 0 && d.files[i].name == there && t.sc.seen(&d.files[i]) > 0 && (end < 0 || t.after(i, end)) {
 			end = i
-		}
-	}
-	for i := range d.files { // it reads from the newest down to that one
-		if s.names&(1<<i) != 0 && d.files[i].name != there && (end < 0 || t.after(i, end)) {
-			t.retreat()
-			return
 		}
 	}
 	below := s.epoch
@@ -81,11 +75,15 @@ func (t *turn) findEnd() {
 	if t.sc.unjudged {
 		proof = mark{}
 	}
+	overtaken := s.epoch > 0 && d.top() > s.epoch
 	if end < 0 {
+		if proof.file > 0 && overtaken {
+			t.retreat()
+			return
+		}
 		if proof.file > 0 {
 			t.violate("damage is found where there is none: the log is gone, and a mark says that there was one")
 		}
-		s.reads = true
 		t.done("finds an empty store", 0)
 		return
 	}
@@ -101,8 +99,12 @@ func (t *turn) findEnd() {
 	s.past = f.past
 	s.past[end] = n
 	if k := proof.file - 1; proof.file > 0 {
+		short := int(k) == end && proof.count > n || int(k) != end && t.after(int(k), end)
 		switch {
-		case int(k) == end && proof.count > n, int(k) != end && t.after(int(k), end):
+		case short && overtaken:
+			t.retreat()
+			return
+		case short:
 			t.violate("a mark proves records that the log does not have: a new owner would refuse the store")
 		case int(k) != end && s.ends[k] > 0 && s.ends[k] < proof.count:
 			t.violate("a mark proves records that lie behind the end of their segment")
@@ -119,7 +121,8 @@ func (t *turn) after(a, b int) bool {
 	return t.later(a, b)
 }
 
-// retreat is an Open that fails: an owner, stale or later, removed a file between two looks. The candidate tries again.
+// retreat is an Open that fails because somebody was faster, who has removed by now what was to be read: Journal.recover says that it was fenced. The candidate
+// tries again.
 func (t *turn) retreat() {
 	t.sc.forget(t.logState, t.s)
 	t.done("meets a file that is gone, and gives up this try", 0)
@@ -168,7 +171,7 @@ func (t *turn) replay() {
 			s.litter |= 1 << i
 		}
 	}
-	s.reads = true
+	s.reads, s.late = true, s.epoch > 0 && d.top() > s.epoch
 	t.promote()
 	if t.sc.sweepFirst {
 		s.due, s.litter = s.due|s.litter, 0

@@ -66,6 +66,7 @@ type server struct {
 	names uint8 // segments that it found, one bit each
 
 	reads bool            // its log is known: all that follows
+	late  bool            // there was a later epoch by then: it may have met what that one's owner left, and will find out before it answers
 	ends  [maxFiles]uint8 // the log but for its current segment
 	past  [maxFiles]uint8 // the same of all segments that were ever in it
 	known uint8           // messages that were ever sent, one bit each
