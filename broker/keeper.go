@@ -266,5 +266,8 @@ func (k *keeper) christen() error {
 	return err
 }
 
-// lastWord says whether nobody may try again after err: what the disk has not taken the kernel may have forgotten, and the next sync would not tell.
-func lastWord(err error) bool { return errors.Is(err, syscall.EIO) }
+// lastWord says whether nobody in this process may try again after err: what the disk has not taken the kernel may have forgotten, and the next sync would
+// not tell.
+func lastWord(err error) bool {
+	return errors.Is(err, journal.ErrSync) || errors.Is(err, syscall.EIO)
+}

@@ -2,14 +2,18 @@ package broker
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/understudy-mq/understudy/broker/journal"
 )
 
 // An error of one store is not one of the other: its clients notice nothing.
@@ -264,5 +268,30 @@ func TestMemoryIsShared(t *testing.T) {
 	eventually(t, "it is not shared any more", func() bool { return s.Status().Stores[0].MaxMemory == 400<<10 })
 	if more := fill(); more < 15 {
 		t.Errorf("%d messages more fit into 400 KiB", more)
+	}
+}
+
+// What a sync refuses is final in this process, whatever the reason; what was never written may be tried again.
+func TestFailureOfASyncIsFinal(t *testing.T) {
+	k := &keeper{given: StoreConfig{Dir: "x"}}
+	for _, c := range []struct {
+		err   error
+		role  Role
+		final bool
+	}{
+		{fmt.Errorf("%w: %w", journal.ErrSync, syscall.ENOSPC), Failed, true},
+		{fmt.Errorf("%w: %w", journal.ErrSync, syscall.EACCES), Failed, true},
+		{fmt.Errorf("%w: %w", journal.ErrSync, syscall.ESTALE), Failed, true},
+		{syscall.EIO, Failed, true},
+		{syscall.EACCES, Unreachable, false},
+		{syscall.ENOENT, Unreachable, false},
+		{journal.ErrFenced, Standby, false},
+	} {
+		if end := k.failure("serve", c.err); end.role != c.role || end.final != c.final || !errors.Is(end.err, c.err) {
+			t.Errorf("%v: %+v", c.err, end)
+		}
+		if want := c.final; lastWord(c.err) != want {
+			t.Errorf("%v: is it the last word? %v", c.err, !want)
+		}
 	}
 }

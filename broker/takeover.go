@@ -216,7 +216,8 @@ func (k *keeper) failure(doing string, err error) *ending {
 	switch {
 	case errors.Is(err, journal.ErrFenced):
 		end.role, end.final = Standby, false
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission): // never said of a sync: all that the disk was given it may still take
+	case lastWord(err):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission): // all that the disk was given it may still take
 		end.role, end.final = Unreachable, false
 	}
 	return end

@@ -116,12 +116,21 @@ func (d *disk) write(f *file, b []byte, off int64) error {
 	return err
 }
 
-// sync makes the octets of f, and its size, durable.
+// sync makes the octets of f, and its size, durable. Its errors are ErrSync.
 func (d *disk) sync(f *file) error {
-	if err := d.before(op{kind: opSync, name: f.name}); err != nil {
-		return err
+	err := d.before(op{kind: opSync, name: f.name})
+	if err == nil {
+		err = fdatasync(f.File)
 	}
-	return fdatasync(f.File)
+	return unsynced(err)
+}
+
+// unsynced marks what a sync has said.
+func unsynced(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrSync, err)
 }
 
 func (d *disk) rename(from, to string) error {
@@ -142,12 +151,13 @@ func (d *disk) remove(name string) error {
 	return err
 }
 
-// syncDir makes the names in the directory durable.
+// syncDir makes the names in the directory durable. Its errors are ErrSync.
 func (d *disk) syncDir() error {
-	if err := d.before(op{kind: opSyncDir}); err != nil {
-		return err
+	err := d.before(op{kind: opSyncDir})
+	if err == nil {
+		err = syncPath(d.path)
 	}
-	return syncPath(d.path)
+	return unsynced(err)
 }
 
 func (d *disk) mkdir(name string) error {

@@ -52,6 +52,12 @@ func (f *failing) before(o op) error {
 	return f.err
 }
 
+// unsynced reports whether what failed, and nothing else, was a sync, after which nobody on this machine may rely on what it reads.
+func (f *failing) unsynced() bool {
+	hit := f.hit.Load()
+	return hit != nil && !f.forever && !f.soft.Load() && (hit.kind == opSync || hit.kind == opSyncDir)
+}
+
 // Whatever fails, and whenever: Open says so, or Failed is told, once; nothing is acknowledged after it, and all that was is there afterwards.
 func TestEveryFaultIsFinal(t *testing.T) {
 	seed, faults := newSeed(t), map[string]int{}
@@ -87,7 +93,7 @@ func faultAt(t *testing.T, seed uint64, ops int, f *failing, faults map[string]i
 		a.s = s
 		a.run(ops)
 		acked = s.finish(f)
-	} else if !errors.Is(err, f.err) {
+	} else if !errors.Is(err, f.err) || f.unsynced() && !errors.Is(err, ErrSync) {
 		t.Fatalf("fault %d: %v", f.n, err)
 	}
 	hit := f.hit.Load()
@@ -133,6 +139,9 @@ func (s *store) finish(f *failing) LSN {
 	}
 	if !errors.Is(s.failed[0], want) || !errors.Is(err, want) {
 		s.t.Fatalf("failed: %v, close: %v, want %v", s.failed[0], err, want)
+	}
+	if f.unsynced() && want == f.err && !errors.Is(s.failed[0], ErrSync) {
+		s.t.Fatalf("failed: %v, want %v", s.failed[0], ErrSync)
 	}
 	if !strings.Contains(s.failed[0].Error(), "store "+s.Store()) {
 		s.t.Fatalf("%v does not name the store", s.failed[0])

@@ -153,6 +153,9 @@ var (
 	ErrClosed  = errors.New("journal is closed")
 	ErrTooBig  = errors.New("record exceeds the limit")
 	ErrFull    = errors.New("disk is full")
+	// ErrSync: the kernel could not make durable what it had taken, for whatever reason, a full disk included. It may have forgotten it by now, and say of the
+	// next sync that all is well: nobody on this machine may rely on what is read of these files.
+	ErrSync = errors.New("disk did not take what was written")
 	// ErrBehind says that a record came before the file of the segment that it needs. Nothing is known to be wrong: Space(false) follows when the file
 	// is there, or Space(true) if the disk turns out to be full. To whoever does not care about the difference it is an ErrFull.
 	ErrBehind error = behindError{}
