@@ -111,6 +111,8 @@ type Config struct {
 	MaxBacklog   int
 	SegmentBytes int64 // of the journal; its default
 
+	warmPatience time.Duration // with a candidate's copy of the log before it gets the store without one; 10 s
+
 	Logger  *slog.Logger // discards
 	Metrics *metricSet   // a *metrics.Set; a set of its own
 	// Changed is called after each change of a store's role, from the goroutine that made it: one call at a time, without any lock that Status or HandOver
@@ -273,6 +275,7 @@ func (c Config) withDefaults() Config {
 	def(&c.MaxBacklog, 4<<20)
 	def(&c.Limits.Block, frame.DefaultBlock)
 	def(&c.Limits.Body, max(c.MaxRecord-2*c.Limits.Block-recordOverhead, 1))
+	def(&c.warmPatience, 10*time.Second)
 	def(&c.Logger, slog.New(slog.DiscardHandler))
 	if c.Metrics == nil {
 		c.Metrics = newMetricSet()

@@ -16,17 +16,18 @@ var (
 	ErrNoStore     = errors.New("no such store")
 	ErrNotHeld     = errors.New("store is not served here")
 	ErrNoCandidate = errors.New("no such candidate")
-	ErrNotWarm     = errors.New("candidate has no warm copy")
 	ErrMoving      = errors.New("store is moving already")
 )
 
 const (
 	lookForOwner = 250 * time.Millisecond
-	warmPatience = 10 * time.Second // for a candidate's copy, when an operator names it
-	warmPoll     = 100 * time.Millisecond
+	// standPatience is for a server that has just let go of the store, or was started, and is about to stand for it.
+	standPatience = time.Second
+	warmPoll      = 100 * time.Millisecond
 )
 
-// due names the owner to whom the store goes back now, if there is one: it has been there for long enough, and has all of the log.
+// due names the owner to whom the store goes back now, if there is one: it has been there for long enough, and has all of the log. One that has no copy by
+// then, because it follows no log, gets the store all the same, and reads it then.
 func (h *handover) due(now time.Time) string {
 	k := h.keeper
 	if k.given.Own || k.srv.cfg.Failback != FailbackAuto || now.Sub(h.looked) < lookForOwner {
@@ -34,7 +35,7 @@ func (h *handover) due(now time.Time) string {
 	}
 	h.looked = now
 	for _, c := range h.log.Candidates() {
-		if c.Own && c.Warm && now.Sub(c.Since) >= k.srv.cfg.FailbackAfter {
+		if there := now.Sub(c.Since); c.Own && there >= k.srv.cfg.FailbackAfter && (c.Warm || there >= k.srv.cfg.FailbackAfter+k.srv.cfg.warmPatience) {
 			return c.Node
 		}
 	}
@@ -43,7 +44,8 @@ func (h *handover) due(now time.Time) string {
 
 // HandOver gives a store, named by its name or UUID, to the server whose node name is to, or to the first of the candidates if that is "". It returns when
 // the store was let go of. Its clients look for it elsewhere then, and those behind a sidecar notice nothing. It waits for the candidate's copy of the
-// log, 10 s at most. Errors: ErrNoStore, ErrNotHeld, ErrNoCandidate, ErrNotWarm, ErrMoving, those of ctx, or what came in between.
+// log, 10 s at most; a candidate without one, and only an owner and the first two candidates have one, reads the log when it has the store, and clients wait
+// that long. Errors: ErrNoStore, ErrNotHeld, ErrNoCandidate, ErrMoving, those of ctx, or what came in between.
 func (s *Server) HandOver(ctx context.Context, store, to string) error {
 	k, err := s.find(store)
 	if err != nil {
@@ -97,9 +99,7 @@ func (s *Server) find(store string) (*keeper, error) {
 
 // successor finds whom a store goes to, and waits until it is ready.
 func (k *keeper) successor(ctx context.Context, to string) (string, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, warmPatience, ErrNotWarm)
-	defer cancel()
-	for {
+	for asked := time.Now(); ; {
 		v := k.view.Load()
 		if v.tenure == nil {
 			if v.holder != "" {
@@ -109,20 +109,24 @@ func (k *keeper) successor(ctx context.Context, to string) (string, error) {
 		}
 		list := v.tenure.journal.Candidates()
 		i := slices.IndexFunc(list, func(c journal.Candidate) bool { return c.Node == to || to == "" && c.Warm })
+		if i < 0 && to == "" && len(list) > 0 {
+			i = 0
+		}
+		waited := time.Since(asked)
 		switch {
 		case i >= 0 && list[i].Warm:
 			return list[i].Node, nil
+		case i >= 0 && waited >= k.srv.cfg.warmPatience:
+			k.log.Warn("the successor has no copy of the log, and will read it first", "successor", list[i].Node, "waited", waited.Round(time.Millisecond).String())
+			return list[i].Node, nil
+		case i >= 0, waited < standPatience:
 		case len(list) == 0:
 			return "", fmt.Errorf("%w: no other server stands for it", ErrNoCandidate)
-		case i < 0 && to != "":
+		default:
 			return "", fmt.Errorf("%w: %s does not stand for it; %s", ErrNoCandidate, to, nodes(list))
 		}
 		if sleep(ctx, warmPoll) != nil {
-			err := context.Cause(ctx)
-			if errors.Is(err, ErrNotWarm) {
-				err = fmt.Errorf("%w after %v: %s; only an owner and the first two candidates follow the log", err, warmPatience, nodes(list))
-			}
-			return "", err
+			return "", context.Cause(ctx)
 		}
 	}
 }

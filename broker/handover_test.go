@@ -146,6 +146,41 @@ func TestHandOverIsRefused(t *testing.T) {
 	}
 }
 
+// Whoever has just let go of the store, or just got it, needs a moment before it stands or serves: who commands waits for it and is not refused.
+func TestHandOverAtOnce(t *testing.T) {
+	servers := crew(t, []string{t.TempDir()}, []string{"a", "b"}, manual)
+	servers[0].warmFor(0, 1)
+	for i := range 8 {
+		from, to := servers[i%2], servers[(i+1)%2]
+		eventually(t, "it serves", func() bool { return from.one().Role == Active })
+		if err := from.HandOver(t.Context(), "store-0", to.cfg.Name); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+}
+
+// A server that follows no log takes a store all the same, when it has been waited for; so does an owner, by itself.
+func TestHandOverToWhoFollowsNoLog(t *testing.T) {
+	const patience = time.Second + standPatience
+	dirs := []string{t.TempDir()}
+	away := func(c *Config) {
+		c.warmPatience = patience
+		c.Cold, c.Failback, c.FailbackAfter = true, FailbackAuto, 100*time.Millisecond
+	}
+	owner := join(t, dirs, "owner", 0, away)
+	other := join(t, dirs, "other", 1, away)
+	eventually(t, "it is seen", func() bool { return len(owner.one().Candidates) == 1 })
+	began := time.Now()
+	if err := owner.HandOver(t.Context(), "store-0", "other"); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took < patience {
+		t.Errorf("nobody waited for a copy: %v", took)
+	}
+	eventually(t, "the other one serves", func() bool { return other.one().Role == Active })
+	eventually(t, "the store goes back", func() bool { return owner.one().Role == Active })
+}
+
 // The owner was away, and gets its store back by itself, when it has been there for a while.
 func TestStoreGoesBackToItsOwner(t *testing.T) {
 	dirs := []string{t.TempDir()}

@@ -110,7 +110,7 @@ func handoverError(err error) error {
 	switch {
 	case errors.Is(err, broker.ErrNoStore):
 		return &admin.Refusal{Code: http.StatusNotFound, Err: err}
-	case errors.Is(err, broker.ErrNotHeld), errors.Is(err, broker.ErrNoCandidate), errors.Is(err, broker.ErrNotWarm), errors.Is(err, broker.ErrMoving):
+	case errors.Is(err, broker.ErrNotHeld), errors.Is(err, broker.ErrNoCandidate), errors.Is(err, broker.ErrMoving):
 		return &admin.Refusal{Code: http.StatusConflict, Err: err}
 	}
 	return err

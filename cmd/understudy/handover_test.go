@@ -70,7 +70,6 @@ func TestHandOverCommand(t *testing.T) {
 		{"unknown", "store=x", &letsGo{err: fmt.Errorf("%w: x", broker.ErrNoStore)}, handedOver{}, http.StatusNotFound, "no such store: x"},
 		{"elsewhere", "store=orders", &letsGo{err: broker.ErrNotHeld}, handedOver{}, http.StatusConflict, "not served here"},
 		{"to a stranger", "store=orders&to=x", &letsGo{err: broker.ErrNoCandidate}, handedOver{}, http.StatusConflict, "no such candidate"},
-		{"to one that is not ready", "store=orders&to=x", &letsGo{err: broker.ErrNotWarm}, handedOver{}, http.StatusConflict, "warm"},
 		{"twice at once", "store=orders", &letsGo{err: broker.ErrMoving}, handedOver{}, http.StatusConflict, "moving"},
 		{"the disk fails", "store=orders", &letsGo{err: errors.New("sync segment: input/output error")}, handedOver{}, -1, "input/output"},
 	} {
