@@ -295,7 +295,8 @@ func (j *Journal) observe() {
 func (j *Journal) Candidates() []Candidate { return slices.Clone(*j.candidates.Load()) }
 
 // Close syncs what is pending, stops, and releases the lock. It is the orderly end of an owner. It returns what Failed was told, if anything,
-// else what went wrong after the last record was safe.
+// else what went wrong after the last record was safe: ErrFenced if the store was another's before the lock was released, for then nothing that rests on
+// owning it may be let out any more, though all that was acknowledged is there.
 func (j *Journal) Close() error { return j.HandOver("") }
 
 // HandOver is Close by an owner who wants the candidate with that node name to be the next, "" for whoever comes first. The others wait for it, up to
@@ -328,6 +329,9 @@ func (j *Journal) HandOver(successor string) error {
 // its store, which may come as late as they like. What it prepared is left to the successor, who may just be looking at it.
 func (j *Journal) stop(failed error, successor string) error {
 	j.stopBeat()
+	if failed == nil {
+		failed = j.checked.look(j.mark)
+	}
 	j.mu.Lock()
 	j.jan.stop = true
 	j.chores.Signal()
@@ -341,7 +345,7 @@ func (j *Journal) stop(failed error, successor string) error {
 	}
 	j.workers.Wait()
 	j.opt.flush.end()
-	if failed == nil && (fenced || !errors.Is(j.trouble, ErrFenced)) { // that there is a successor by now is what we wanted
+	if failed == nil && (fenced || !awaited || !errors.Is(j.trouble, ErrFenced)) { // that there is a successor by now is what we wanted
 		failed = j.trouble // too late for Failed: all that was appended is durable
 	}
 	if awaited {
@@ -359,7 +363,10 @@ func (j *Journal) stop(failed error, successor string) error {
 	j.opt.Metrics.state(0, 0, 0, 0)
 	j.opt.Metrics.alive(0)
 	if !awaited {
-		released = j.lock.release(errors.Is(j.trouble, ErrFenced), last, successor)
+		if failed == nil { // what had to be done first may have taken any time
+			failed = j.checked.look(j.mark)
+		}
+		released = j.lock.release(errors.Is(failed, ErrFenced) || errors.Is(j.trouble, ErrFenced), last, successor)
 	}
 	j.disk.close()
 	return errors.Join(failed, released)
