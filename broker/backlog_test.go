@@ -129,7 +129,7 @@ func (n *news) leave(p *peer) {
 // handOver has another server take the store in an orderly way.
 func (n *news) handOver() {
 	n.t.Helper()
-	if lost := n.s.bequeath(); lost > 0 {
+	if lost := n.s.bequeath(func(behind bool) bool { return !behind }); lost > 0 {
 		n.t.Fatalf("%d copies are lost", lost)
 	}
 	n.sync()

@@ -3,6 +3,7 @@ package broker
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"slices"
 
 	"github.com/understudy-mq/understudy/broker/journal"
@@ -17,24 +18,52 @@ import (
 // maxBequest bounds the names of those that one record is for. A message that more have to get is in several.
 const maxBequest = 64 << 10
 
+// What is handed over under one lock: writers, and the sync that clients wait for, want it as well.
+const (
+	bequestBytes   = 1 << 20
+	bequestRecords = 1024
+	bequestLooks   = 16 << 10 // at messages, to list them
+)
+
 // legacy is a topic's message, and the backlogs that it is in.
 type legacy struct {
-	msg  *message
-	subs []*subscription
+	number uint64 // of the publication
+	heirs  []heir
+}
+
+// heir is a backlog's copy of a message.
+type heir struct {
+	sub *subscription
+	msg *message
+}
+
+// waits reports whether there is anything to be handed over, still.
+func (h heir) waits(s *store) bool {
+	return h.msg.common != nil && h.msg.state != done && !h.sub.gone && !s.expired(h.msg)
 }
 
 // bequeath writes the backlogs of topics to the journal, once nothing is taken from clients any more and nothing more is sent to them, and before the last
 // sync. Whatever this server did of them afterwards would come again. It returns how many copies the journal did not take: those are lost.
-func (s *store) bequeath() (lost int) {
-	all := s.estate()
+//
+// Backlogs may be larger than the files that the journal has prepared, so that it has to make more meanwhile. Only a disk that is full, or takes too long for
+// that, loses any. bequeath calls pause to let others have the store, and if it is behind, to wait for a file: false says that there is no time left for that.
+func (s *store) bequeath(pause func(behind bool) bool) (lost int) {
+	all := s.estate(pause)
 	copies := 0
-	for _, l := range all {
-		n, err := s.bequest(l)
-		if err != nil && lost == 0 {
-			s.slog.Warn("what is kept of topics for sidecar sessions could not all be handed over, and is lost", "error", err)
+	for left := all; len(left) > 0; {
+		n, written, err := s.bequests(left)
+		left, copies = left[n:], copies+written
+		switch {
+		case err == nil && len(left) > 0:
+			pause(false)
+		case err == nil, errors.Is(err, journal.ErrBehind) && pause(true):
+		default:
+			if lost == 0 {
+				s.slog.Warn("what is kept of topics for sidecar sessions could not all be handed over, and is lost", "error", err)
+			}
+			lost += len(left[0].heirs)
+			left = left[1:] // another may be small enough
 		}
-		lost += len(l.subs) - n
-		copies += n
 	}
 	s.count.dropped.Add(lost)
 	s.count.bequeathed.Add(copies)
@@ -45,51 +74,76 @@ func (s *store) bequeath() (lost int) {
 }
 
 // estate lists what is to be handed over, in the order in which it was published.
-func (s *store) estate() (all []*legacy) {
+func (s *store) estate(pause func(behind bool) bool) (all []*legacy) {
 	found := map[*common]*legacy{}
-	for _, c := range s.sessions {
+	looks := 0
+	for _, c := range s.sessions { // one that goes in a pause has nothing to be handed over
 		for _, sub := range c.subs {
 			if sub.topic == nil || sub.queue == nil {
 				continue
 			}
+			if looks >= bequestLooks {
+				looks = 0
+				pause(false)
+			}
 			sub.queue.each(func(at slot) {
+				looks++
 				m := at.message()
-				if m == nil || m.common == nil || m.state == done || s.expired(m) {
+				if m == nil || !(heir{sub, m}).waits(s) {
 					return
 				}
 				l := found[m.common]
 				if l == nil {
-					l = &legacy{msg: m}
+					l = &legacy{number: m.common.number}
 					found[m.common] = l
 					all = append(all, l)
 				}
-				l.subs = append(l.subs, sub)
+				l.heirs = append(l.heirs, heir{sub, m})
 			})
 		}
 	}
-	slices.SortFunc(all, func(a, b *legacy) int { return cmp.Compare(a.msg.common.number, b.msg.common.number) })
+	slices.SortFunc(all, func(a, b *legacy) int { return cmp.Compare(a.number, b.number) })
 	return all
 }
 
-// bequest journals one message. It returns for how many it did.
-func (s *store) bequest(l *legacy) (n int, err error) {
-	names := max(min(maxBequest, s.cfg.MaxRecord-recordOverhead-len(l.msg.data)), binary.MaxVarintLen64) / binary.MaxVarintLen64
-	for n < len(l.subs) {
-		some := l.subs[n:min(n+names, len(l.subs))]
-		for _, sub := range some {
-			if err := s.number(sub); err != nil {
-				return n, err
+// bequests journals as many as is good under one lock. It returns how many are done with, and with how many copies.
+func (s *store) bequests(all []*legacy) (n, copies int, err error) {
+	for octets := 0; n < len(all) && n < bequestRecords && octets < bequestBytes; n++ {
+		written, size, err := s.bequest(all[n])
+		copies += written
+		if err != nil {
+			return n, copies, err
+		}
+		octets += size
+	}
+	return n, copies, nil
+}
+
+// bequest journals one message. It returns for how many it did, of which l knows nothing more then, and with how many octets.
+func (s *store) bequest(l *legacy) (n, octets int, err error) {
+	l.heirs = slices.DeleteFunc(l.heirs, func(h heir) bool { return !h.waits(s) }) // it may have expired in a pause
+	for len(l.heirs) > 0 {
+		m := l.heirs[0].msg
+		names := max(min(maxBequest, s.cfg.MaxRecord-recordOverhead-len(m.data)), binary.MaxVarintLen64) / binary.MaxVarintLen64
+		some := l.heirs[:min(len(l.heirs), names)]
+		subs := make([]*subscription, len(some))
+		for i, h := range some {
+			subs[i] = h.sub
+			if err := s.number(h.sub); err != nil {
+				return n, octets, err
 			}
 		}
-		s.scratch = appendBequest(s.scratch[:0], l.msg, some)
+		s.scratch = appendBequest(s.scratch[:0], m, subs)
 		live := len(some)
-		e := journal.Entry{Type: recBequest, Payload: s.scratch, Front: l.msg.front(s.scratch), Account: journal.Account{Live: live, Bytes: int64(live) * l.msg.stored()}}
+		e := journal.Entry{Type: recBequest, Payload: s.scratch, Front: m.front(s.scratch), Account: journal.Account{Live: live, Bytes: int64(live) * m.stored()}}
 		if _, err := s.append(e, pend{}); err != nil {
-			return n, err
+			return n, octets, err
 		}
 		n += live
+		octets += len(e.Payload)
+		l.heirs = l.heirs[live:]
 	}
-	return n, nil
+	return n, octets, nil
 }
 
 // number gives a backlog a name in the journal.

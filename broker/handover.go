@@ -41,13 +41,13 @@ func (h *handover) run(o order) *ending {
 	k, t := h.keeper, h.tenure
 	h.stopMover() // it may have records on their way: before anybody waits
 	began := time.Now()
-	synced := t.bar()
+	synced := t.bar(began.Add(syncTimeout))
 	select {
 	case <-synced:
 	case err := <-t.failed:
 		h.stopLoader()
 		return h.lose(err)
-	case <-time.After(syncTimeout):
+	case <-time.After(time.Until(began.Add(syncTimeout))):
 		k.log.Warn("journal did not sync in time", "timeout", syncTimeout.String())
 	}
 	barred := time.Since(began)

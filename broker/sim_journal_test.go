@@ -14,6 +14,7 @@ import (
 type memory struct {
 	t       interface{ Fatalf(string, ...any) }
 	full    func() bool // whether the disk is, just now; may be nil
+	behind  func() bool // whether a file is missing, just now; may be nil
 	store   *store
 	epoch   uint64
 	records []memoryRecord
@@ -40,6 +41,9 @@ const segmentRecords = 12
 func (j *memory) Append(e journal.Entry) (journal.Position, error) {
 	if j.full != nil && e.Live > 0 && !e.Reserve && j.full() {
 		return journal.Position{}, journal.ErrFull
+	}
+	if j.behind != nil && e.Live > 0 && !e.Reserve && j.behind() {
+		return journal.Position{}, journal.ErrBehind
 	}
 	if j.inSeg >= segmentRecords {
 		j.open()

@@ -136,9 +136,22 @@ func (w *world) barrier() {
 			}
 		}
 	}
-	if w.store.bequeath() > 0 {
+	if rapid.IntRange(0, 2).Draw(w.t, "the journal is behind with its files") == 0 {
+		w.log.behind = func() bool { return rapid.IntRange(0, 2).Draw(w.t, "behind") == 0 }
+		defer func() { w.log.behind = nil }()
+	}
+	if w.store.bequeath(w.pause) > 0 {
 		w.forgive() // the disk is full
 	}
+}
+
+// pause is what others do while the journal makes a file.
+func (w *world) pause(bool) bool {
+	w.log.sync(journal.LSN(rapid.Uint64Range(uint64(w.log.durable), uint64(w.log.next-1)).Draw(w.t, "durable at the barrier")))
+	w.store.advance(w.log.durable)
+	w.load(rapid.IntRange(0, 2).Draw(w.t, "pages at the barrier"))
+	w.store.flush()
+	return rapid.IntRange(0, 9).Draw(w.t, "time is left") > 0
 }
 
 // handOver is the orderly end of an owner: everything is durable and answered, and each client reads some of what it was sent.

@@ -116,8 +116,9 @@ func (t *tenure) tick() {
 	st.flush()
 }
 
-// bar ends what clients may do: nothing that they say has an effect any more. What it returns is closed when all that they did is durable.
-func (t *tenure) bar() (synced <-chan struct{}) {
+// bar ends what clients may do: nothing that they say has an effect any more. What it returns is closed when all that they did is durable, and what is kept
+// for them; for that it waits at times, until the end of the time that it is given.
+func (t *tenure) bar(end time.Time) (synced <-chan struct{}) {
 	t.lock()
 	defer t.unlock()
 	t.ended = errStopped
@@ -125,13 +126,27 @@ func (t *tenure) bar() (synced <-chan struct{}) {
 	for c := range t.conns {
 		c.peer.quit = true
 	}
-	st.bequeath()
+	st.bequeath(func(behind bool) bool { return t.pause(behind, end) })
 	done := make(chan struct{})
 	if t.synced = done; st.through >= st.last || st.err != nil {
 		close(done)
 		t.synced = nil
 	}
 	return done
+}
+
+// pause lets others have the store for a moment, or for about as long as the journal takes for a file. It reports false if the time for that is over. A look
+// is cheap, and hears of a store that is lost and of a disk that is full as well.
+func (t *tenure) pause(behind bool, end time.Time) bool {
+	if behind && !time.Now().Before(end) {
+		return false
+	}
+	t.unlock()
+	defer t.lock()
+	if behind {
+		time.Sleep(time.Millisecond)
+	}
+	return true
 }
 
 // farewell ends all connections, with an ERROR if why is not nil. A direct client is not told what only a sidecar can use.
