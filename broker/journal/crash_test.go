@@ -52,6 +52,7 @@ type crasher struct {
 	again int // one recovered store of so many is used and opened again
 	where string
 	acked LSN
+	most  LSN // if not 0, what owners append behind it is not compared
 
 	seeds, points, states, nested, violations int
 	work                                      map[string]int
@@ -197,6 +198,9 @@ func (c *crasher) open(dir string, tp *tape) (got recovered) {
 	j.mu.Lock()
 	got.end, got.next = j.ledger.list[len(j.ledger.list)-1].first-1, j.cur.next
 	j.mu.Unlock()
+	if c.most > 0 {
+		got.end = min(got.end, c.most)
+	}
 	got.err = j.Close()
 	return got
 }

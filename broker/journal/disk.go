@@ -97,6 +97,15 @@ func (d *disk) open(name string) (*file, error) {
 	return &file{f, name}, nil
 }
 
+// reopen opens a file that exists to write into it.
+func (d *disk) reopen(name string) (*file, error) {
+	f, err := os.OpenFile(d.at(name), os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &file{f, name}, nil
+}
+
 // allocate reserves octets, so that a full disk is met here and not in the middle of a batch. Where the file system cannot, ok is false.
 func (d *disk) allocate(f *file, size int64) (ok bool, err error) {
 	if err := d.before(op{kind: opAllocate, name: f.name, size: size}); err != nil {

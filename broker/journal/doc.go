@@ -10,7 +10,7 @@
 //	NAME                           the caller's
 //	STORE                          UUID, made once
 //	epoch-00000007                 made by each owner before it reads; holds its mark; never deleted
-//	seg-00000007-00000000002a.log  segment 0x2a, written by the owner of epoch 7 and by nobody else, ever, but for a repair
+//	seg-00000007-00000000002a.log  segment 0x2a, written by the owner of epoch 7 and by nobody else, ever, but for a repair (recovery puts what is there where it is)
 //	seg-00000007-00000000002a.idx  what recovery needs of it; derived, may be missing
 //	quarantine/                    copies of torn tails and of what repairs gave up
 //	self-test-…                    a page to find out how fast the disk flushes; there for a moment
@@ -59,21 +59,25 @@
 //
 // Before it takes a batch it may linger for a small part of a sync, for those whom the last batch has just set free (pace).
 //
-// An owner opens with: lock → create the next epoch file, sync it and the directory → read → sync what was read → begin a segment by such a batch.
+// An owner opens with: lock → create the next epoch file, sync it and the directory → read → write the last batch again and sync it → begin a segment by such a batch.
 //
 // Fencing. Let A be the owner that checks and B the one that takes over. If A's check does not see B's epoch file, the check came before the file was
 // made, so A's sync came before B's read: B has the batch. If it does, A stops. Pauses of any length, anywhere, change nothing, and no clock is
 // involved. The lock only keeps owners from fencing each other for nothing; with it stolen or broken the argument holds.
 //
 // Errors. A failed write or sync of a file that holds a record, or of the directory, is final. After a failed sync the kernel may forget the pages and call the
-// next sync a success; whoever tries again acknowledges what is not there.
+// next sync a success; whoever tries again acknowledges what is not there. It goes on showing these pages, so the next owner on that machine recovers a batch that is
+// on no disk, and to sync it would write nothing. It writes that batch again, octet for octet, which makes the pages dirty, and then syncs it
+// (recovery.renew argues why a write into another's segment is harmless). All before that batch was synced with success: a failure is final. To names this cannot be done;
+// a file system that cannot write them has lost its own journal and takes no more.
 //
 // # Crash model
 //
 // When the process dies, all that it wrote is there. When the machine dies, what was synced is there, and of the rest any subset of sectors and
 // names; a sector of 512 octets is written whole or not at all, and one that is written does not harm its neighbours. Disks that lie about flushes
 // are outside; so is a file system that hides a new file from a look-up by name, as network file systems with cached look-ups do (mount
-// them so that they do not; it was not tested there). Bits may rot anywhere.
+// them so that they do not; it was not tested there), or writes back whole pages of a file into which only a part of them was written, while another machine
+// writes the rest. Bits may rot anywhere.
 //
 // # Recovery
 //
@@ -92,7 +96,7 @@
 //
 // Then Open refuses with a DamageError. Else the tail is cut: X and all behind it were never acknowledged. A hole of zeros with whole records of the same
 // batch behind it is such a tail too: the pages of one write reach the disk in any order. What is whole before X stays, though the batch is
-// torn: the caller decided these records in this order, a prefix of its decisions is a state it was in, and the sync in Open makes it durable before
+// torn: the caller decided these records in this order, a prefix of its decisions is a state it was in, and Open makes it durable before
 // anyone hears of it. The one case that is not told apart is damage to the very last batch in the same power failure that lost the mark.
 //
 // An owner that ends in good order says in LOCK with which record. Where that is what the mark says, and no epoch was claimed in between, there is nothing to

@@ -227,7 +227,7 @@ func (f *follower) record(s *stretch) error {
 		s.sc.buf = s.sc.buf[:0] // read it from the file again
 		return fmt.Errorf("%w: record %d at offset %d of %s", errNotYet, s.sc.next, off, s.name())
 	}
-	if err := f.at.take(h, payload); err != nil {
+	if err := f.at.take(off, h, payload); err != nil {
 		return fmt.Errorf("%s: %w", s.name(), err)
 	}
 	if f.first {

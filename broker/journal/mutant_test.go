@@ -94,7 +94,16 @@ var mutants = []mutant{
 		"case roll || brings && ", "case roll || false && ",
 	}},
 	{"tail not synced by Open", "TestOrderOfTakeOver|TestCrashEverywhere", "recover.go", []string{
-		"errors.Join(r.disk.sync(f), f.Close())", "errors.Join(f.Close())",
+		"	return r.disk.sync(f)\n", "	return nil\n",
+	}},
+	{"tail synced by Open and not written again", "TestForgottenBatchIsWrittenAgain", "recover.go", []string{
+		"if err := r.disk.write(f, b, end.batch); err != nil {", "if err := error(nil); err != nil {",
+	}},
+	{"tail of an opening group not written again", "TestForgottenBatchIsWrittenAgain", "replay.go", []string{
+		"		c.batch = 0 // it was written with the header\n", "",
+	}},
+	{"octets written again that are not what was read", "TestForgottenPagesAreNotWritten", "recover.go", []string{
+		"if !r.same(end, b) {", "if false {",
 	}},
 	{"epoch not synced when it is claimed", "TestOrderOfTakeOver", "epoch.go", []string{
 		"		err = d.syncDir()\n", "		err = nil\n",

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"slices"
@@ -166,7 +167,7 @@ func (r *recovery) judge(end found, above []found) error {
 	return e
 }
 
-// secure makes durable what was read but may be in memory only (its writer died between write and sync), before anyone is told of it. Torn
+// secure makes durable what was read but may be in memory only (its writer died between write and sync, or the sync failed), before anyone is told of it. Torn
 // tails are copied away and left where they are: the header of the next segment says where the log ends.
 //
 // Where the last owner left in good order it has done all that itself, if this is where it left: names were made durable before they were used.
@@ -175,12 +176,12 @@ func (r *recovery) secure(end found, above []found) error {
 		return nil
 	}
 	if end.begun {
-		f, err := r.disk.open(end.place.name())
+		f, err := r.disk.reopen(end.place.name())
 		if err != nil {
-			return fmt.Errorf("sync the end of the log: %w", err)
+			return fmt.Errorf("write the end of the log again: %w", err)
 		}
-		if err := errors.Join(r.disk.sync(f), f.Close()); err != nil {
-			return fmt.Errorf("sync the end of the log: %w", err)
+		if err := errors.Join(r.renew(f, end), f.Close()); err != nil {
+			return fmt.Errorf("write the end of the log again: %w", err)
 		}
 		r.quarantine(end, end.end)
 	}
@@ -191,6 +192,56 @@ func (r *recovery) secure(end found, above []found) error {
 		return fmt.Errorf("sync store directory: %w", err)
 	}
 	return nil
+}
+
+// errForgotten says that the kernel let go of what it had not written to the disk. It was not acknowledged: whoever reads again finds a log without it.
+var errForgotten = errors.New("the last records were read and are not there any more; opening the store again will do")
+
+// renew makes the last batch of the log durable, as far as it is whole, by writing it again. To sync it would do if its writer died. If its writer's sync has
+// failed the kernel may hold these pages for clean: it shows them to whoever reads and writes them never, and syncs say that all is well. A write makes
+// them dirty again. That is one batch at most, for one is in flight at a time: each before it was synced with success, or nothing would have followed. And it is
+// nothing where the mark of the segment's owner covers it.
+//
+// The segment is another's, who may be awake and stale; and so may we be by now. This write changes nothing in any order with theirs: it puts octets of whole
+// records where they were read, in the very file they were read from (a repair replaces the name), and such octets never change. It ends where the log
+// was cut: what a stale owner appended behind that, which a candidate after us may have read, is not touched. So the look for a higher epoch only spares us
+// work, and the safety of it rests on no pause being short.
+func (r *recovery) renew(f *file, end found) error {
+	if covered := end.place == (place{r.mark.epoch, r.mark.segment}) && end.last <= r.mark.lsn; !covered {
+		b := make([]byte, end.end-end.batch)
+		if _, err := f.ReadAt(b, end.batch); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if !r.same(end, b) {
+			return errForgotten
+		}
+		if err := (&markFile{disk: r.disk, epoch: r.ours, next: epochName(r.ours + 1)}).fenced(); err != nil {
+			return err
+		}
+		if err := r.disk.write(f, b, end.batch); err != nil {
+			return err
+		}
+	}
+	return r.disk.sync(f)
+}
+
+// same says whether b still is the last batch of end, whole. Clean pages may go at any time, and then the disk shows what it has.
+func (r *recovery) same(end found, b []byte) bool {
+	if end.batch == 0 {
+		if o, err := parseOpening(b, r.store, end.place); err != nil || o != end.opening {
+			return false
+		}
+		b = b[segmentHeader:]
+	}
+	last, seed := LSN(0), seed(end.id, end.epoch)
+	for len(b) >= recordHeader {
+		h, ok := parseHead(b, end.epoch)
+		if !ok || recordSize(h.size) > len(b) || !checkSum(b[:recordHeader+h.size], seed) {
+			return false
+		}
+		last, b = h.lsn, b[recordSize(h.size):]
+	}
+	return last == end.last && len(b) == 0
 }
 
 // chain lists the segments of the log, in order, and finds what else lies about.

@@ -15,6 +15,7 @@ type found struct {
 	drops    []Segment
 	end      int64 // behind the last record that is whole and in its place; 0 if the segment was never begun
 	last     LSN   // that record
+	batch    int64 // where the write began that this record was part of; all before it had been synced
 	beyond   beyond
 	proof    LSN // the highest record that the file proves to have been synced
 }
@@ -115,19 +116,24 @@ func (c *found) open(sc *scanner, store uuid) error {
 // read reads records up to the first that is not whole and in its place.
 func (c *found) read(sc *scanner) error {
 	for {
+		off := sc.off
 		h, payload, ok, err := sc.step()
 		if err != nil || !ok {
 			return err
 		}
-		if err := c.take(h, payload); err != nil {
+		if err := c.take(off, h, payload); err != nil {
 			return err
 		}
 	}
 }
 
 // take books one record. The records of an opening group count only when the group is whole.
-func (c *found) take(h head, payload []byte) (err error) {
+func (c *found) take(off int64, h head, payload []byte) (err error) {
+	if h.lsn == h.durable+1 { // the first of its batch
+		c.batch = off
+	}
 	if h.lsn == c.opening.first {
+		c.batch = 0 // it was written with the header
 		if h.typ != typeManifest {
 			return fmt.Errorf("the first record has type %d, not a manifest's", h.typ)
 		}

@@ -120,7 +120,7 @@ func newWorld(im remains) *world {
 
 // clone is the same world, to go on in another way.
 func (w *world) clone() *world {
-	c := &world{files: map[string]*inode{}, synced: map[string]*inode{}}
+	c := &world{files: map[string]*inode{}, synced: map[string]*inode{}, claim: w.claim}
 	known := map[*inode]*inode{}
 	same := func(f *inode) *inode {
 		if known[f] == nil {
@@ -161,7 +161,7 @@ func (w *world) apply(o op) {
 		f.pending = append(f.pending, o)
 		w.last = f
 	case opSync:
-		f.synced, f.pending = bytes.Clone(f.current), nil
+		f.synced, f.pending = f.written(), nil
 	case opRename:
 		w.files[o.to] = f
 		delete(w.files, o.name)
@@ -170,6 +170,26 @@ func (w *world) apply(o op) {
 	case opSyncDir:
 		w.synced = maps.Clone(w.files)
 	}
+}
+
+// forget is a sync of a file that fails: the kernel takes for clean what it could not write. Whoever reads sees it, and no later sync writes it.
+func (w *world) forget(name string) { w.files[name].pending = nil }
+
+// written is what the disk holds once the kernel has written all that it knows to be dirty. After a sync that failed that is less than what it shows.
+func (f *inode) written() []byte { return f.after(len(f.pending)) }
+
+// after is what was synced, and the first n changes since.
+func (f *inode) after(n int) []byte {
+	b := bytes.Clone(f.synced)
+	for _, o := range f.pending[:n] {
+		if o.kind == opAllocate {
+			b = grow(b, o.size)
+		} else {
+			b = grow(b, o.off+int64(len(o.data)))
+			copy(b[o.off:], o.data)
+		}
+	}
+	return b
 }
 
 // survive is what is left when the crash comes now.
@@ -200,8 +220,10 @@ func (w *world) survive(rng *rand.Rand, how fate) remains {
 			im[name] = f.scatter(rng, keep)
 		case how == torn && f == w.last:
 			im[name] = f.tear(rng)
-		default:
+		case how == died:
 			im[name] = bytes.Clone(f.current)
+		default:
+			im[name] = f.written()
 		}
 	}
 	im[lockName] = w.pulse(how)
@@ -245,17 +267,9 @@ func (f *inode) scatter(rng *rand.Rand, keep float64) []byte {
 func (f *inode) tear(rng *rand.Rand) []byte {
 	n := len(f.pending)
 	if n == 0 || f.pending[n-1].kind != opWrite {
-		return bytes.Clone(f.current)
+		return f.written()
 	}
-	b, all := bytes.Clone(f.synced), 0
-	for _, o := range f.pending[:n-1] {
-		if o.kind == opAllocate {
-			b = grow(b, o.size)
-		} else {
-			b = grow(b, o.off+int64(len(o.data)))
-			copy(b[o.off:], o.data)
-		}
-	}
+	b, all := f.after(n-1), 0
 	last := f.pending[n-1]
 	last.sectors(func(int64, []byte) { all++ })
 	from, to := rng.IntN(all), all // lost

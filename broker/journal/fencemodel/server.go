@@ -10,7 +10,7 @@ const (
 	opKeep             // disk.sync and disk.syncDir in journal.claim
 	opNames            // recovery.list
 	opEnd              // recovery.findEnd, judge and chain: the newest segment that was begun, and the list in it
-	opReplay           // recovery.secure (sync of what is read) and recovery.replay
+	opReplay           // recovery.secure (what is read is written again where it was, which changes nothing, and synced) and recovery.replay
 	opFile             // Journal.reserve by way of firstFile: a segment of one's own
 
 	opWrite  // disk.write in Journal.commit, record after record
