@@ -23,7 +23,7 @@ var (
 	// ErrRemote: the listener is reachable from other machines.
 	ErrRemote = errors.New("the listener is not on a loopback address: clients' passwords would cross the network unprotected; allow remote clients if that is meant")
 	// ErrWhichStore: the session has to be told which store is meant.
-	ErrWhichStore = errors.New("start the sidecar with --store NAME, or with --store spread to share its connections over all")
+	ErrWhichStore = errors.New("the session has to be told which store is meant")
 	// ErrDrained: a session was closed because the time to drain was over.
 	ErrDrained = errors.New("the sidecar shuts down, and the time for sessions to end by themselves is over")
 )

@@ -65,6 +65,7 @@ func newProxyMetrics(set *metrics.Set, listener, group string, p *Proxy) *proxyM
 	}
 	m.gauge("client_connections", "", "", func(t totals) float64 { return float64(t.sessions) })
 	m.gauge("waiting_sessions", "", "", func(totals) float64 { return float64(p.waiting.count()) })
+	m.gauge("store_names_shared", "", "", func(totals) float64 { return float64(p.vigil.sharing()) })
 	m.gauge("held_sessions", "", "", func(t totals) float64 { return float64(t.states["park"] + t.states["login"] + t.states["replay"]) })
 	m.gauge("not_resumable_sessions", "", "", func(t totals) float64 { return float64(t.notResumable) })
 	m.gauge("window_bytes", "", "", func(t totals) float64 { return float64(t.window) })

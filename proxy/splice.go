@@ -100,6 +100,8 @@ func (s *spliced) Serve(ctx context.Context) error {
 		return nil
 	case errors.Is(err, errNoBroker):
 		return &relay.EndError{Code: "hold-timeout", Cause: err}
+	case errors.Is(err, ErrWhichStore):
+		return &relay.EndError{Code: codeWhichStore, Cause: err}
 	case err != nil:
 		return &relay.EndError{Code: "shutdown", Cause: err}
 	}
@@ -120,6 +122,10 @@ func (s *spliced) reach(ctx context.Context) (net.Conn, error) {
 	defer timer.Stop()
 	for {
 		view, choice, err := l.choose(relay.Try{}, "")
+		var shared *routing.Namesakes
+		if errors.As(err, &shared) {
+			return nil, l.undecided(err)
+		}
 		if errors.Is(err, routing.ErrWhichStore) {
 			err = nil // its words are not read here: whichever store the broker gives to who names none
 		}

@@ -234,3 +234,16 @@ func TestSpliceTLS(t *testing.T) {
 		t.Errorf("%v connects", n)
 	}
 }
+
+// What passes through unread is not split over two stores of one name either.
+func TestSpliceEndsAtNamesakes(t *testing.T) {
+	a, b := startServer(t, 1), startServer(t, 2)
+	w := splicing(t, func(c *Config) { c.Store = "orders" })
+	w.broker(a.target(), has(health.Active, "u1 orders 3"), nil)
+	w.talk().hear("active 1")
+	w.broker(b.target(), has(health.Active, "u2 orders 1"), nil)
+	if took := w.talk().end(); took > 5*time.Second {
+		t.Errorf("the end came after %v", took)
+	}
+	w.says("code=which-store")
+}

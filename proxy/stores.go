@@ -92,10 +92,26 @@ func (h *homes) count(store string) int {
 	return h.at[store]
 }
 
-// whichStore ends a session that named no store where there are several.
+// What there is to be done about an ErrWhichStore.
+const (
+	nameOne   = "start the sidecar with --store NAME, or with --store spread to share its connections over all"
+	nameRight = "name the right one by its UUID (--store UUID), and see whether a file system was not mounted where the owner of the other one started"
+)
+
+// whichStore ends a session that named no store where there are several, or a name that several have.
 type whichStore struct{ err error }
 
-func (e whichStore) Error() string { return e.err.Error() + ": " + ErrWhichStore.Error() }
+func (e whichStore) Error() string {
+	if e.shared() {
+		return e.err.Error() + ": " + nameRight
+	}
+	return e.err.Error() + ": " + nameOne
+}
+
+func (e whichStore) shared() bool {
+	var n *routing.Namesakes
+	return errors.As(e.err, &n)
+}
 
 // Code implements what evidence.go reads.
 func (e whichStore) Code() string { return codeWhichStore }
@@ -105,7 +121,7 @@ func (e whichStore) Unwrap() []error { return []error{e.err, ErrWhichStore} }
 // undecided is the end of a session that may not choose.
 func (l *link) undecided(why error) error {
 	err := whichStore{why}
-	if l.p.warned.allow(time.Now()) {
+	if !err.shared() && l.p.warned.allow(time.Now()) { // a name that is shared is the stores' trouble, of which watchStores tells
 		l.p.cfg.Logger.Warn("client refused: no store was named", "session", l.id, "client", l.client, "why", err)
 	}
 	return err
@@ -144,6 +160,7 @@ type vigil struct {
 	stores []routing.Store
 	since  map[string]time.Time // by UUID: unserved since
 	said   map[string]bool      // by UUID: that was logged
+	shared []string             // names that several stores have which are served, sorted
 }
 
 // observe takes what is known at now, and returns the stores that have come to be known and those that are known no more.
@@ -201,6 +218,32 @@ func (v *vigil) late(now time.Time) (lost, found []StoreStatus, next time.Durati
 		}
 	}
 	return lost, found, next
+}
+
+// share takes which names are shared, and returns those that have come to be and those that are no more.
+func (v *vigil) share(shared []*routing.Namesakes) (came []*routing.Namesakes, went []string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	names := make([]string, 0, len(shared))
+	for _, n := range shared {
+		if names = append(names, n.Name); !slices.Contains(v.shared, n.Name) {
+			came = append(came, n)
+		}
+	}
+	for _, name := range v.shared {
+		if !slices.Contains(names, name) {
+			went = append(went, name)
+		}
+	}
+	v.shared = names
+	return came, went
+}
+
+// sharing is how many names are shared.
+func (v *vigil) sharing() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.shared)
 }
 
 func (v *vigil) unserved(uuid string) time.Time {
@@ -268,6 +311,7 @@ func (p *Proxy) watchStores() {
 		for _, s := range came {
 			p.metrics.store(p, s)
 		}
+		p.watchNames(view)
 		lost, found, next := p.vigil.late(now)
 		for _, s := range lost {
 			p.cfg.Logger.Warn("nobody serves a store: its sessions wait until somebody does, or their hold is over", "store", s.String(), "uuid", s.UUID, "since", s.Unserved, "sessions", p.wanting(s.Store))
@@ -285,5 +329,16 @@ func (p *Proxy) watchStores() {
 			return
 		}
 		timer.Stop()
+	}
+}
+
+// watchNames says, once for each name and not for each session that is refused, that several stores which are served have it.
+func (p *Proxy) watchNames(view routing.View) {
+	came, went := p.vigil.share(routing.Shared(view.Candidates, routing.Wants{Epochs: p.epochs.all()}))
+	for _, n := range came {
+		p.cfg.Logger.Error("stores share a name: clients that want it are refused, and those that are in one of them stay there", "store", n.Name, "error", whichStore{n})
+	}
+	for _, name := range went {
+		p.cfg.Logger.Info("stores share a name no more", "store", name)
 	}
 }

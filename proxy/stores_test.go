@@ -58,6 +58,51 @@ func TestWhichStoreEndsTheSession(t *testing.T) {
 	})
 }
 
+// Two stores that are served have the name that is configured: nobody is split over them. Who is in one of them stays, and follows it; who is new is
+// refused, until one of them is gone. It is said once.
+func TestNamesakesEndNewSessions(t *testing.T) {
+	const mine, other = "11111111-0000-0000-0000-000000000001", "11111111-0000-0000-0000-000000000002"
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(c *Config) { c.Store = "orders" })
+		w.broker("a:1", has(health.Active, mine+" orders 3"), accept)
+		stop := w.serve()
+		home := &fakeRelay{}
+		l := w.link(home)
+		w.comesHome(l, "a:1", mine, 3)
+		w.broker("b:1", has(health.Active, other+" orders 1"), accept)
+		synctest.Wait()
+		const shared = `understudy_sidecar_store_names_shared{listener="stomp"}`
+		if home.cuts() != 0 || w.metric(shared) != 1 {
+			t.Errorf("severed %v, names shared %v", home.severed, w.metric(shared))
+		}
+		for range 3 {
+			_, err := w.link(nil).dial(t.Context(), relay.Try{})
+			if !errors.Is(err, routing.ErrWhichStore) || !errors.Is(err, ErrWhichStore) || code(err) != codeWhichStore {
+				t.Fatalf("err = %v", err)
+			}
+			for _, part := range []string{"2 stores have the name orders", mine + " served by a:1", other + " served by b:1", "--store UUID", "not mounted"} {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("%q does not say %s", err, part)
+				}
+			}
+		}
+		if n := strings.Count(w.log.String(), "stores share a name: "); n != 1 || strings.Contains(w.log.String(), "no store was named") || !strings.Contains(w.log.String(), mine+" served by a:1") {
+			t.Errorf("said %d times:\n%s", n, w.log.String())
+		}
+		if len(w.dialsOf("b:1")) != 0 {
+			t.Error("a session was brought to the namesake")
+		}
+		w.dialFor(l, relay.Try{Hints: session.Hints{Ready: true, Store: mine, Epoch: 3}}, "a:1")
+		w.verdict("b:1", has(health.Standby, other+" orders 0"))
+		synctest.Wait()
+		w.dialFor(w.link(nil), relay.Try{}, "a:1")
+		if w.metric(shared) != 0 || !strings.Contains(w.log.String(), "stores share a name no more") {
+			t.Errorf("%v names shared:\n%s", w.metric(shared), w.log.String())
+		}
+		stop()
+	})
+}
+
 // A broker that knows several stores may be the first that tells of them: what it refuses is looked into, and said to the client then.
 func TestWhichStoreFromTheBroker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

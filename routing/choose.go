@@ -12,7 +12,8 @@ import (
 // Choose orders cands for a session that was last with prev ("" at first): by rank, by epoch where one store is served twice, by tier,
 // and inside a tier by the weighted draw of RFC 2782, except that prev goes first there unless its weight was taken to 0. Choose
 // neither keeps nor changes cands. It returns ErrNoCandidates or ErrOnlyStale, with the Choice, when Targets would be empty, and ErrWhichStore, with
-// a Choice for a session that does not mind, when w names no store and there are several.
+// a Choice for a session that does not mind, when w names no store and there are several; as *Namesakes when w names one, and several of that name are
+// served.
 func Choose(prev health.Target, cands []Candidate, w Wants, rnd *rand.Rand) (Choice, error) {
 	if len(cands) == 0 {
 		return Choice{}, ErrNoCandidates
@@ -43,7 +44,10 @@ func Choose(prev health.Target, cands []Candidate, w Wants, rnd *rand.Rand) (Cho
 		rest = rest[n:]
 	}
 	if w.Store == "" && several(cands) {
-		return c, fmt.Errorf("%w: %s", ErrWhichStore, list(Stores(cands)))
+		return c, fmt.Errorf("%w: the brokers know several, and none was named: %s", ErrWhichStore, list(Stores(cands)))
+	}
+	if err := namesakes(cands, w); err != nil {
+		return c, err
 	}
 	return c, nil
 }
@@ -64,12 +68,15 @@ func stale(v health.Verdict, store health.Served, w Wants) bool {
 	if v.State == health.Down || v.State == health.Unknown {
 		return false
 	}
-	over := func(s health.Served) bool { return s.Epoch > 0 && (s.Stale || s.Epoch < w.Epochs[s.UUID]) }
+	over := func(s health.Served) bool { return s.Epoch > 0 && !w.live(s) }
 	if w.Store != "" {
 		return over(store)
 	}
 	return slices.ContainsFunc(v.Stores, over) && !slices.ContainsFunc(v.Stores, func(s health.Served) bool { return s.Epoch > 0 && !over(s) })
 }
+
+// live: it is served, and neither health nor a session has seen a higher epoch of it.
+func (w Wants) live(s health.Served) bool { return s.Live() && s.Epoch >= w.Epochs[s.UUID] }
 
 // topEpochs is the highest epoch at which each store is said to be served now.
 func topEpochs(cands []Candidate) map[string]uint64 {

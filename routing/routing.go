@@ -26,8 +26,9 @@ var (
 	ErrNoCandidates = errors.New("no broker is known: no source of discovery has named one yet")
 	// ErrOnlyStale: every target known serves the store at an epoch that is over.
 	ErrOnlyStale = errors.New("every broker known serves the store at an epoch that is over")
-	// ErrWhichStore: brokers know several stores, and the session names none. It stands until somebody decides.
-	ErrWhichStore = errors.New("the brokers know several stores, and none was named")
+	// ErrWhichStore: the session names no store and brokers know several, or it names one and several have that name (*Namesakes). It stands until
+	// somebody decides.
+	ErrWhichStore = errors.New("which store is meant cannot be known")
 )
 
 // NoTier is the tier of an endpoint whose source knows none: behind everything that an operator ranked.

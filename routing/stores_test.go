@@ -73,6 +73,34 @@ func TestChooseAmongStores(t *testing.T) {
 		{name: "nothing named, a second one of somebody dead", cands: []Candidate{
 			cand("a", health.Active, named(storeA, "orders", 4)), cand("b", health.Down, named(storeB, "bills", 0)),
 		}, want: "a=serves b=down", err: "bills, orders"},
+		{name: "two stores of the name wanted, each served", wants: Wants{Store: "orders"}, cands: []Candidate{
+			cand("a", health.Active, named(storeA, "orders", 4)), cand("b", health.Active, named(storeC, "orders", 1)), cand("c", health.Standby, named(storeA, "orders", 0)),
+		}, want: "a=serves b=serves c=standby",
+			err: "2 stores have the name orders: " + storeC + " served by b:61613 at epoch 1, " + storeA + " served by a:61613 at epoch 4"},
+		{name: "two of the name wanted at one target", wants: Wants{Store: "orders"}, cands: []Candidate{
+			cand("a", health.Active, named(storeA, "orders", 4), named(storeC, "orders", 1)),
+		}, want: "a=serves", err: storeC + " served by a:61613 at epoch 1, " + storeA + " served by a:61613 at epoch 4"},
+		{name: "one of two holders is suspect", wants: Wants{Store: "orders"}, cands: []Candidate{
+			cand("a", health.Suspect, named(storeA, "orders", 4)), cand("b", health.Active, named(storeC, "orders", 1)),
+		}, want: "b=serves a=likely", err: storeA + " served by a:61613 at epoch 4"},
+		{name: "two of the name, by UUID", wants: Wants{Store: storeA}, cands: []Candidate{
+			cand("a", health.Active, named(storeA, "orders", 4)), cand("b", health.Active, named(storeC, "orders", 1)),
+		}, want: "a=serves b=other-store"},
+		{name: "two of another name", wants: Wants{Store: "bills"}, cands: []Candidate{
+			cand("a", health.Active, named(storeA, "orders", 4)), cand("b", health.Active, named(storeC, "orders", 1), named(storeB, "bills", 2)),
+		}, want: "b=serves a=other-store"},
+		{name: "one store, served twice for a moment", wants: Wants{Store: "orders"}, cands: []Candidate{
+			cand("a", health.Active, named(storeA, "orders", 4)), cand("b", health.Active, named(storeA, "orders", 5)),
+		}, want: "b=serves a=likely"},
+		{name: "the namesake is in nobody's hands", wants: Wants{Store: "orders"}, cands: []Candidate{
+			cand("a", health.Active, named(storeA, "orders", 4)), cand("b", health.Standby, named(storeC, "orders", 0)),
+		}, want: "a=serves b=standby"},
+		{name: "the namesake's holder is dead", wants: Wants{Store: "orders"}, cands: []Candidate{
+			cand("a", health.Active, named(storeA, "orders", 4)), cand("b", health.Down, named(storeC, "orders", 1)),
+		}, want: "a=serves b=down"},
+		{name: "the namesake's epoch is over, as sessions saw", wants: Wants{Store: "orders", Epochs: map[string]uint64{storeC: 2}}, cands: []Candidate{
+			cand("a", health.Active, named(storeA, "orders", 4)), cand("b", health.Active, named(storeC, "orders", 1)),
+		}, want: "a=serves", stale: 1},
 		{name: "brokers of other kinds have none to choose from", cands: []Candidate{
 			cand("a", health.Active, announced("orders")), cand("b", health.Active, announced("bills")),
 		}, want: "a=serves b=serves"},
@@ -174,5 +202,16 @@ func TestShareIsEven(t *testing.T) {
 		if first[s] < 850 || first[s] > 1150 {
 			t.Errorf("of many sidecars with one session each, %d of 3000 chose %s", first[s], s)
 		}
+	}
+}
+
+func TestSharedNames(t *testing.T) {
+	shared := Shared([]Candidate{
+		cand("a", health.Active, named(storeA, "orders", 4), named(storeB, "bills", 2)), cand("b", health.Active, named(storeC, "orders", 1), at("nameless", 1)),
+		cand("c", health.Active, named(storeA, "orders", 3), at("nameless too", 1)), cand("d", health.Standby, named("x", "bills", 0)), cand("e", health.Active, over(storeB, 1)),
+	}, Wants{})
+	want := []Store{{storeC, "orders", "b:61613", 1}, {storeA, "orders", "a:61613", 4}}
+	if len(shared) != 1 || shared[0].Name != "orders" || !slices.Equal(shared[0].Stores, want) || !errors.Is(shared[0], ErrWhichStore) {
+		t.Errorf("shared: %v", shared)
 	}
 }

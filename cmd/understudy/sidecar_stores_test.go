@@ -1,6 +1,7 @@
 package main
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -63,5 +64,29 @@ func TestSidecarChoosesAStore(t *testing.T) {
 	}
 	if _, metrics := s.get(t, "/metrics"); !strings.Contains(metrics, `understudy_sidecar_store_unserved_seconds{listener="named",group="named",store="billing"}`) {
 		t.Errorf("no figure of the store that nobody serves:\n%s", metrics)
+	}
+}
+
+// An owner whose directory is not the one it was makes another store of the same name: a client is told, and not brought to whichever comes first.
+func TestSidecarRefusesNamesakes(t *testing.T) {
+	one := start(t, "broker", "--store", "orders="+t.TempDir(), "--listen", "127.0.0.1:0")
+	other := start(t, "broker", "--store", "orders="+t.TempDir(), "--listen", "127.0.0.1:0")
+	s := start(t, "sidecar", "--listen", "127.0.0.1:0", "--broker", "stomp://"+one.addrs["listen"], "--broker", "stomp://"+other.addrs["listen"], "--store", "orders", "--probe-interval", "100ms")
+	status := ""
+	for deadline := time.Now().Add(5 * time.Second); strings.Count(status, `"holder": "127`) != 2; time.Sleep(10 * time.Millisecond) {
+		if _, status = s.get(t, "/status"); time.Now().After(deadline) {
+			t.Fatalf("two stores: %s\n%s", status, s.log)
+		}
+	}
+	answer := say(t, s.addrs["listen"], hello)
+	for _, part := range []string{"ERROR\n", "error-code:which-store\n", "2 stores have the name orders", "served by " + one.addrs["listen"], "served by " + other.addrs["listen"], "--store UUID"} {
+		if !strings.Contains(answer, part) {
+			t.Errorf("the client is told %q, without %q", answer, part)
+		}
+	}
+	uuid := regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`).FindString(answer)
+	named := start(t, "sidecar", "--listen", "127.0.0.1:0", "--broker", "stomp://"+one.addrs["listen"], "--broker", "stomp://"+other.addrs["listen"], "--store", uuid)
+	if answer := say(t, named.addrs["listen"], hello+"DISCONNECT\nreceipt:1\n\n\x00"); !strings.Contains(answer, "receipt-id:1\n") {
+		t.Errorf("who names it by its UUID %s is told %q", uuid, answer)
 	}
 }
