@@ -60,12 +60,12 @@ func (h *handover) run(o order) *ending {
 	err := h.log.HandOver(o.to)
 	released := time.Since(began)
 	<-said
-	t.release()
 	if err != nil {
-		end := k.failure("close store", err)
+		end := h.lose(err) // what it still had to say may be another's to say by now: the guard stays
 		end.final = lastWord(err)
 		return end
 	}
+	t.release()
 	k.handedOver(o, released)
 	k.log.Info("store handed over", "to", o.to, "because", o.reason, "sync", barred.Round(time.Microsecond).String(),
 		"release", (released - barred).Round(time.Microsecond).String(), "farewell", time.Since(began).Round(time.Microsecond).String())
