@@ -17,7 +17,7 @@ import (
 // storeFlags say which stores a broker has, and who takes over what when.
 func storeFlags() []cli.Flag {
 	return []cli.Flag{
-		texts("store", "NAME=DIR, or DIR named by its last element: a store that this server owns; DIR holds its journal, is shared by all its brokers, and is made if it is not there; repeatable."),
+		texts("store", "NAME=DIR, or DIR named by its last element: a store that this server owns; DIR holds its journal, is shared by all its brokers, and is made if it is not there, but not what it lies in; repeatable."),
 		texts("stand-for", "NAME=DIR, or DIR: a store of another server that this one takes over when nobody serves it; repeatable, waited for while it is not there."),
 		text("stand-for-all", "", "Directory whose sub-directories are stores: this server stands for each, those that appear later included."),
 		yes("standby", false, "This server owns no store and only stands for others; must be said when there is no --store."),

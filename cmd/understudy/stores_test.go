@@ -110,6 +110,7 @@ func TestUnusableStores(t *testing.T) {
 	}{
 		{"all are well", []string{"--store", good}, 0, false},
 		{"the only one", []string{"--store", bad}, 0, true},
+		{"what it lies in is not there", []string{"--store", filepath.Join(dir, "unmounted", "a")}, 0, true},
 		{"one of two", []string{"--store", good, "--store", bad}, 1, false},
 		{"others to stand for", []string{"--store", bad, "--stand-for", good}, 1, false},
 		{"a tree to stand for", []string{"--store", bad, "--stand-for-all", dir}, 1, false},
@@ -122,6 +123,9 @@ func TestUnusableStores(t *testing.T) {
 				t.Errorf("told %v, error %v", told, err)
 			}
 		})
+	}
+	if _, err := os.Stat(filepath.Join(dir, "unmounted")); err == nil {
+		t.Error("a directory was made where a file system is not mounted")
 	}
 	absent := filepath.Join(dir, "absent")
 	s := settingsOf(t, "--standby", "--stand-for", absent)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -148,6 +149,9 @@ func (s *story) start(ctx context.Context) error {
 	var err error
 	if s.cluster.dns, err = startDNS(); err != nil {
 		return err
+	}
+	if err := os.Mkdir(s.root(), 0o700); err != nil {
+		return fmt.Errorf("make the folder of all stores: %w", err)
 	}
 	for i, m := range s.cluster.members {
 		if err := s.cluster.startBroker(ctx, m); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -91,9 +92,19 @@ func WriteAddrFile(path string, addrs Addresses) error {
 	return nil
 }
 
-// CheckDir makes sure that dir can be written to, and makes it if it is not there. A standby would else find out only when it is needed.
+// CheckDir makes sure that dir can be written to, and makes it if it is not there. A standby would else find out only when it is needed. What dir is to
+// be made in must be there: on a file system that is not mounted something else would be made, which nobody finds once it is.
 func CheckDir(flag, dir string) error {
-	err := os.MkdirAll(dir, 0o700)
+	_, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = os.Mkdir(filepath.Clean(dir), 0o700)
+		if errors.Is(err, fs.ErrNotExist) {
+			return Hint(fmt.Errorf("open --%s %s: %w", flag, dir, err), "it is made if it is not there, but not what it lies in: is the file system of "+filepath.Dir(filepath.Clean(dir))+" mounted?")
+		}
+		if errors.Is(err, fs.ErrExist) {
+			err = nil // another one has made it
+		}
+	}
 	if err == nil {
 		var probe *os.File
 		if probe, err = os.CreateTemp(dir, ".writable-*"); err == nil {

@@ -82,8 +82,17 @@ func TestAddrFile(t *testing.T) {
 
 func TestCheckDir(t *testing.T) {
 	dir := t.TempDir()
-	if err := CheckDir("store", filepath.Join(dir, "a", "b")); err != nil {
-		t.Error(err)
+	parent := filepath.Join(dir, "a")
+	if err := CheckDir("store", filepath.Join(parent, "b")); err == nil || !strings.Contains(err.Error(), "is the file system of "+parent+" mounted?") {
+		t.Error("under a directory that is not there:", err)
+	}
+	if _, err := os.Stat(parent); err == nil {
+		t.Error("a directory was made where a file system may be missing")
+	}
+	for range 2 {
+		if err := CheckDir("store", parent); err != nil {
+			t.Error(err)
+		}
 	}
 	file := filepath.Join(dir, "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -94,7 +103,7 @@ func TestCheckDir(t *testing.T) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
-	if left, _ := os.ReadDir(filepath.Join(dir, "a", "b")); len(left) != 0 {
+	if left, _ := os.ReadDir(parent); len(left) != 0 {
 		t.Error("left over:", left)
 	}
 }
