@@ -482,9 +482,3 @@ func TestSmallDisk(t *testing.T) {
 	open()
 	c.s.Close()
 }
-
-func (j *Journal) sparesAhead() int {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return int(j.jan.claimed) + len(j.jan.spares) - int(j.cur.id)
-}

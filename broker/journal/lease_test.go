@@ -70,20 +70,6 @@ func TestFrozenOwnerLosesLease(t *testing.T) {
 	t.Logf("%d frozen owners robbed, at the latest %v after the stop (lease %v); woken, they acknowledged and deleted nothing", trials, longest, lease)
 }
 
-func pulseOf(t testing.TB, dir string) pulse {
-	t.Helper()
-	f, err := os.Open(filepath.Join(dir, lockName))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	p, err := readPulse(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
 // Of several thieves one gets the store; the others see it live, and have it in turn, through the LOCK that it put in place.
 func TestThievesRace(t *testing.T) {
 	dir := t.TempDir()
