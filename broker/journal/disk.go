@@ -160,11 +160,14 @@ func (d *disk) remove(name string) error {
 	return err
 }
 
-// syncDir makes the names in the directory durable. Its errors are ErrSync.
+// syncDir makes the names in the directory durable. Its errors are ErrSync, unless the directory could not be opened, for then nothing was synced.
 func (d *disk) syncDir() error {
 	err := d.before(op{kind: opSyncDir})
 	if err == nil {
 		err = syncPath(d.path)
+	}
+	if isCrowded(err) {
+		return err
 	}
 	return unsynced(err)
 }

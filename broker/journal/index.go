@@ -297,7 +297,7 @@ func (j *Journal) writeIndex() {
 	j.indexed.drop(u.chunks)
 	a := j.ledger.find(u.id)
 	switch {
-	case err != nil && !isFull(err):
+	case err != nil && !passes(err):
 		j.setTrouble(fmt.Errorf("write index: %w", err))
 	case err != nil || a == nil:
 		j.jan.litter = append(j.jan.litter, doomed{name: u.indexName()})

@@ -111,7 +111,9 @@ func (j *Journal) sweep() {
 		}
 	}
 	if err == nil {
-		err = j.disk.syncDir()
+		if err = j.disk.syncDir(); isCrowded(err) {
+			err = nil // what is gone may come back by a power cut until the next sync, and recovery knows that it is not needed
+		}
 	}
 	j.mu.Lock()
 	j.jan.busy = false

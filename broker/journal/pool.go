@@ -61,6 +61,14 @@ type pool struct {
 
 func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
+// isCrowded says that the process or the machine has too many files open. Only an attempt to open one says so, and before it changes anything.
+func isCrowded(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
+// passes says whether a file may be made in a while that cannot be made now.
+func passes(err error) bool { return isFull(err) || isCrowded(err) }
+
 // missing says what to make: the next spare, or more room in the first.
 func (j *Journal) missing() (id Segment, grow *spare) {
 	p := &j.jan.pool
@@ -140,7 +148,7 @@ func (j *Journal) provide(id Segment, grow *spare) {
 		grow.size = size
 	case err == nil:
 		p.spares = append(p.spares, made)
-	case isFull(err) && !errors.Is(err, errFinal):
+	case passes(err) && !errors.Is(err, errFinal):
 		j.lacking(err)
 		return
 	default:
@@ -151,11 +159,11 @@ func (j *Journal) provide(id Segment, grow *spare) {
 	j.ready.Signal()
 	if id, grow := j.missing(); p.full && id == 0 && grow == nil {
 		p.full = false
-		j.log.Info("there is space on the disk again")
+		j.log.Info("files for new segments can be made again")
 	}
 }
 
-// lacking notes that the disk is full. The caller holds mu.
+// lacking notes that the disk is full, or that too many files are open, which is no different to whoever waits for one. The caller holds mu.
 func (j *Journal) lacking(err error) {
 	p := &j.jan.pool
 	p.hold, p.short = true, false // Space will say when it is over
@@ -166,7 +174,11 @@ func (j *Journal) lacking(err error) {
 	})
 	if !p.full {
 		p.full = true
-		j.log.Warn("the disk is full: what brings new messages is refused once the current segment is full; the rest may use what is prepared",
+		why := "the disk is full"
+		if isCrowded(err) {
+			why = "too many files are open"
+		}
+		j.log.Warn(why+": what brings new messages is refused once the current segment is full; the rest may use what is prepared",
 			"prepared", len(p.spares), "err", err)
 	}
 	j.ready.Signal()
@@ -191,7 +203,7 @@ func (j *Journal) reserve(id Segment, size int64) (*spare, error) {
 	}
 	s := &spare{id: id, file: f, size: size}
 	if s.zeros, err = j.extend(f, 0, size); err == nil {
-		if err = j.disk.syncDir(); err != nil {
+		if err = j.disk.syncDir(); err != nil && !isCrowded(err) {
 			err = fmt.Errorf("%w: %w", errFinal, err)
 		}
 	}
