@@ -208,7 +208,7 @@ func TestDurableSubscriptionOverTakeover(t *testing.T) {
 	y.effect(2, "SEND", "destination:/topic/a", "=two")
 	c.message("one")
 	c.message("two")
-	s = s.restart()
+	s = s.restart(func(c *Config) { c.ReclaimWindow = patience })
 	y, _ = s.sidecar(sessionY, 2, "understudy-cursor:2")
 	y.send("SEND", "understudy-effect:2", "destination:/topic/a", "=two") // played again
 	y.cursor(2)
