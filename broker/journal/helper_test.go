@@ -107,7 +107,9 @@ func startHelper(t testing.TB, dir string, env ...string) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command(os.Args[0], "-test.run=^$")}
 	p.more = sync.NewCond(&p.mu)
-	p.cmd.Env = append(append(os.Environ(), helperEnv+"="+dir), env...)
+	// One that looks for races would wait a second at its end for what its other threads may still report.
+	races := strings.TrimSpace(os.Getenv("GORACE") + " atexit_sleep_ms=0")
+	p.cmd.Env = append(append(os.Environ(), helperEnv+"="+dir, "GORACE="+races), env...)
 	p.cmd.Stderr = os.Stderr
 	in, err := p.cmd.StdinPipe()
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 )
@@ -16,6 +17,10 @@ const childEnv = "UNDERSTUDY_TEST_CHILD"
 func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) != "" {
 		main()
+	}
+	// A child that looks for races would wait a second at its end for what its other threads may still report.
+	if err := os.Setenv("GORACE", strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=0")); err != nil {
+		panic(err)
 	}
 	watch := make(chan os.Signal, 1)
 	signal.Notify(watch, os.Interrupt) // starts a goroutine of os/signal that never ends
