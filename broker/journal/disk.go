@@ -55,7 +55,7 @@ func openDisk(path string, before func(op) error) (*disk, error) {
 	st, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if err := os.MkdirAll(path, 0o700); err != nil {
+		if err := os.Mkdir(filepath.Clean(path), 0o700); err != nil && !errors.Is(err, fs.ErrExist) { // what it lies in may not be mounted
 			return nil, fmt.Errorf("create store directory: %w", err)
 		}
 		if err := syncPath(filepath.Dir(path)); err != nil {

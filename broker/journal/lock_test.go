@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -198,7 +199,13 @@ func TestOpenErrors(t *testing.T) {
 	if _, err := Open(t.Context(), filepath.Join(file, "below"), Options{}, nil); err == nil {
 		t.Error("below a file: no error")
 	}
-	deep := filepath.Join(dir, "a", "b")
+	if _, err := Open(t.Context(), filepath.Join(dir, "a", "b"), Options{}, nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("below what is not there: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "a")); err == nil {
+		t.Error("a directory was made where a file system may be missing")
+	}
+	deep := filepath.Join(dir, "a")
 	s := mustOpen(t, deep, Options{SegmentBytes: 8 << 10}, nil)
 	if st, err := os.Stat(deep); err != nil || st.Mode().Perm() != 0o700 {
 		t.Errorf("%v, %v", st, err)
