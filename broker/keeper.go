@@ -27,6 +27,9 @@ type keeper struct {
 	count *counters
 	// orders are taken by who serves the store: so there is nobody to take one else.
 	orders chan order
+	looked chan struct{} // closed once the directory has been looked at
+	once   sync.Once     // closes looked
+	done   chan struct{} // closed when run has returned
 
 	view atomic.Pointer[view] // for the lobby, which waits for no store
 
@@ -34,8 +37,10 @@ type keeper struct {
 
 	mu     sync.Mutex
 	status StoreStatus
-	tenure *tenure // that serves; nil
-	fatal  error   // the store cannot be served as it is: damage, or what was final
+	tenure *tenure     // that serves; nil
+	fatal  error       // the store cannot be served as it is: damage, or what was final
+	seen   string      // UUID in the directory when it was looked at last; status has it only while no other keeper has that store
+	place  fs.FileInfo // the directory then; nil
 
 	leaving sync.WaitGroup // tenures whose connections still hear their last word
 }
@@ -64,12 +69,16 @@ const (
 	calm       = 10 * time.Second // a tenure of that length was no trouble
 )
 
+// newKeeper does not touch the directory: a file system that hangs is to hold up this keeper's goroutine, and nobody else.
 func newKeeper(s *Server, given StoreConfig) *keeper {
-	k := &keeper{srv: s, given: given, log: s.cfg.Logger.With("store", given.Name), orders: make(chan order)}
+	k := &keeper{
+		srv: s, given: given, log: s.cfg.Logger.With("store", given.Name), orders: make(chan order), looked: make(chan struct{}), done: make(chan struct{}),
+	}
 	k.count = newCounters(s.cfg.Metrics, given.Name)
 	k.status = StoreStatus{StoreConfig: given, Role: Standby, Since: time.Now()}
-	_ = k.look() // that it is not there yet will be said when it is to be kept
-	k.publish()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.publishLocked()
 	return k
 }
 
@@ -178,12 +187,6 @@ func (k *keeper) set(role Role, change func(*StoreStatus)) {
 	k.log.Info("role", "role", string(role), "node", k.srv.cfg.Name)
 }
 
-func (k *keeper) publish() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.publishLocked()
-}
-
 func (k *keeper) publishLocked() {
 	s := &k.status
 	k.view.Store(&view{name: s.Name, uuid: s.UUID, own: k.given.Own, role: s.Role, epoch: s.Epoch, holder: s.Owner.Node, tenure: k.tenure})
@@ -195,33 +198,46 @@ const (
 	storeFile = "STORE" // its UUID
 )
 
-// look reads what the store is called. Who does not own it has no business with a directory that is no store, and its owner has none with one that was
-// the store a while ago: a file system that is not mounted must not become another store.
+// look reads what the store is called, and makes it this keeper's unless another one has it.
 func (k *keeper) look() error {
+	uuid, name, err := k.read()
+	if err != nil {
+		return err
+	}
+	return k.srv.claim(k, uuid, name)
+}
+
+// read is the part of look that may take as long as the file system likes. Who does not own the store has no business with a directory that is no store,
+// and its owner has none with one that was the store a while ago: a file system that is not mounted must not become another store.
+func (k *keeper) read() (uuid, name string, err error) {
+	defer k.once.Do(func() { close(k.looked) })
 	dir := k.given.Dir
+	slow := time.AfterFunc(lookPatience, func() { k.log.Warn("the store's directory does not answer: waiting for its file system", "dir", dir) })
+	defer slow.Stop()
 	k.mu.Lock()
-	known := k.status.UUID != ""
+	known := k.seen != ""
 	k.mu.Unlock()
-	uuid, err := readWord(filepath.Join(dir, storeFile))
+	uuid, err = readWord(filepath.Join(dir, storeFile))
 	switch {
 	case err == nil, k.given.Own && !known && errors.Is(err, fs.ErrNotExist):
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s is no store, or its file system is not there: %w", dir, err)
+		return "", "", fmt.Errorf("%s is no store, or its file system is not there: %w", dir, err)
 	default:
-		return err
+		return "", "", err
 	}
-	name := k.given.Name
+	name = k.given.Name
 	if !k.given.Own {
 		if named, err := readWord(filepath.Join(dir, nameFile)); err == nil {
 			name = named
 		} else if !errors.Is(err, fs.ErrNotExist) {
-			return err
+			return "", "", err
 		}
 	}
+	place, _ := os.Stat(dir) // nil is a place like no other
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.status.UUID, k.status.Name = uuid, name
-	return nil
+	k.seen, k.place = uuid, place
+	k.mu.Unlock()
+	return uuid, name, nil
 }
 
 // readWord reads a file that holds a name.

@@ -117,6 +117,9 @@ func wanted(all []*view, store string) (*view, *fault) {
 	}
 	switch len(named) {
 	case 0:
+		if slices.ContainsFunc(all, (*view).unknown) {
+			return nil, standbyFault("this server has not yet seen which stores it stands for", all)
+		}
 		f := faultf("wrong store", "this server knows the stores %s", listStores(all))
 		f.code, f.header = frame.CodeWrongStore, storesHeader(all)
 		return nil, f
@@ -125,6 +128,9 @@ func wanted(all []*view, store string) (*view, *fault) {
 	}
 	return nil, whichStore(named)
 }
+
+// unknown reports whether the keeper has not seen yet which store it is there for.
+func (v *view) unknown() bool { return v.uuid == "" && v.role == Standby }
 
 func whichStore(all []*view) *fault {
 	f := faultf("which store", "this server knows several stores, and CONNECT names none of them by %s: %s", frame.HeaderStore, listStores(all))
@@ -162,17 +168,22 @@ func listStores(all []*view) string {
 	return enumerate(names)
 }
 
-// storesHeader is the line that tells a sidecar of all stores, those first that are served here.
+// storesHeader is the line that tells a sidecar of all stores, those first that are served here. None comes twice: nobody would believe any of it.
 func storesHeader(all []*view) string {
 	var list []frame.Store
-	for _, v := range all {
-		if v.tenure != nil {
-			list = append(list, frame.Store{UUID: v.uuid, Name: v.name, Epoch: v.epoch})
+	add := func(s frame.Store) {
+		if !slices.ContainsFunc(list, func(other frame.Store) bool { return other.UUID == s.UUID }) {
+			list = append(list, s)
 		}
 	}
 	for _, v := range all {
-		if v.tenure == nil && !slices.ContainsFunc(list, func(s frame.Store) bool { return s.UUID == v.uuid }) {
-			list = append(list, frame.Store{UUID: v.uuid, Name: v.name})
+		if v.tenure != nil {
+			add(frame.Store{UUID: v.uuid, Name: v.name, Epoch: v.epoch})
+		}
+	}
+	for _, v := range all {
+		if v.tenure == nil {
+			add(frame.Store{UUID: v.uuid, Name: v.name})
 		}
 	}
 	return string(frame.AppendStores(nil, list))

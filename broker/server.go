@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // recordOverhead bounds what a record adds to the headers and the body of a message.
@@ -82,7 +83,7 @@ func (s *Server) changed() {
 
 // Run stands by for all stores, takes over those whose turn it is, and serves. It returns nil when ctx is cancelled, after an orderly end: nothing
 // more is read, what was read is synced and answered, connections are closed, each store goes to the first that stands for it. An error of one store does not
-// concern the others. Run returns one only when each of the stores that the server was given is damaged (journal.ErrDamaged), or has failed for good,
+// concern the others. A directory that does not answer, and in which nothing is held, is waited for no longer than leavePatience. Run returns one only when each of the stores that the server was given is damaged (journal.ErrDamaged), or has failed for good,
 // or when it could not be let go of. Run may be called once.
 func (s *Server) Run(ctx context.Context) error {
 	ctx, doom := context.WithCancelCause(ctx)
@@ -113,28 +114,56 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-// keep has the keepers keep their stores until ctx ends, and returns what went wrong then.
+// leavePatience is how long the end of a server waits for directories in which it holds nothing. No context ends a system call.
+const leavePatience = 3 * time.Second
+
+// keep has the keepers keep their stores until ctx ends, and returns what went wrong then. It waits for whoever holds a store; a keeper that only stands for
+// one, and hangs in its file system, is left behind.
 func (s *Server) keep(ctx context.Context) []error {
 	var mu sync.Mutex
 	var errs []error
-	var running sync.WaitGroup
+	var running []*keeper
 	run := func(ctx context.Context, k *keeper) {
-		running.Go(func() {
+		mu.Lock()
+		running = append(slices.DeleteFunc(running, (*keeper).over), k)
+		mu.Unlock()
+		go func() {
+			defer close(k.done)
 			if err := k.run(ctx); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				errs = append(errs, err)
 			}
-		})
+		}()
 	}
 	for _, k := range s.all() {
 		run(ctx, k)
 	}
-	if s.cfg.StandForAll != "" {
-		s.discover(ctx, run)
+	looking := make(chan struct{})
+	go func() {
+		defer close(looking)
+		if s.cfg.StandForAll != "" {
+			s.discover(ctx, run)
+		}
+	}()
+	<-ctx.Done()
+	until := time.Now().Add(leavePatience)
+	select {
+	case <-looking:
+	case <-time.After(leavePatience):
+		s.cfg.Logger.Warn("the directory of all stores does not answer: the server ends without it", "root", s.cfg.StandForAll, "waited", leavePatience.String())
 	}
-	running.Wait()
-	return errs
+	mu.Lock()
+	waited := slices.Clone(running)
+	mu.Unlock()
+	for _, k := range waited {
+		if !k.leaves(until) {
+			k.log.Warn("the store's directory does not answer: the server ends without it, and holds nothing there", "dir", k.given.Dir, "waited", leavePatience.String())
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	return slices.Clone(errs)
 }
 
 // doomed is why a server ends that nobody ended.

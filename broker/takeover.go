@@ -13,6 +13,7 @@ import (
 // stand is a tenure: the keeper stands by, takes the store over when it is its turn, serves, and lets go. It returns nil when the store was handed over or
 // ctx has ended.
 func (k *keeper) stand(ctx context.Context) *ending {
+	k.yield(ctx)
 	if err := k.look(); err != nil {
 		return &ending{role: Unreachable, err: fmt.Errorf("reach store: %w", err)}
 	}
@@ -108,6 +109,11 @@ func (k *keeper) open(ctx context.Context, t *tenure) (*journal.Journal, *ending
 		return nil, end
 	}
 	k.tested = true
+	if err := k.srv.claim(k, log.Store(), k.view.Load().name); err != nil { // it came into the directory while the keeper waited for the lock
+		k.srv.serves.Add(-1)
+		err = errors.Join(fmt.Errorf("open store: %w", err), log.Close())
+		return nil, &ending{role: Unreachable, final: lastWord(err), err: err}
+	}
 	st.log, st.uuid, st.epoch, st.now = log, log.Store(), log.Epoch(), time.Now()
 	checked := log.Checked
 	t.checked.Store(&checked)
