@@ -274,10 +274,15 @@ func TestTransactionHasNoMoreCopiesThanPlaces(t *testing.T) {
 	}
 	room := func(c *Config) { c.MaxMemory = 1 << 30 }
 	s := serving(t, room)
-	const durables = 64
+	const durables = 512 // rather than more sends: all of the record is read again for each page of a subscription's messages
+	d := s.client("c")
 	for i := range durables {
-		s.durably(fmt.Sprint("c", i)).leave()
+		d.send("SUBSCRIBE", fmt.Sprint("id:", i), "destination:/topic/a", "ack:client-individual", fmt.Sprint("durable-subscription-name:", i), "receipt:s")
 	}
+	for range durables {
+		d.expect("RECEIPT", "receipt-id", "s")
+	}
+	d.leave()
 	for sends, fits := range map[int]bool{recordPlaces / durables: true, recordPlaces/durables + 1: false} {
 		c := s.connected("1.2")
 		c.send("BEGIN", "transaction:t")
@@ -291,11 +296,19 @@ func TestTransactionHasNoMoreCopiesThanPlaces(t *testing.T) {
 			c.expect("ERROR", "message", "transaction too big")
 		}
 	}
+	if n := s.one().Messages; n != recordPlaces {
+		t.Errorf("%d messages are there, want %d", n, recordPlaces)
+	}
 	s = s.restart(room)
-	c := s.client("c3")
-	c.subscribe("s", "/topic/a", "auto", "durable-subscription-name:d")
-	for i := range recordPlaces / durables {
-		c.message(fmt.Sprint(i))
+	if n := s.one().Messages; n != recordPlaces {
+		t.Errorf("%d messages are there after a restart, want %d", n, recordPlaces)
+	}
+	c := s.client("c")
+	for _, durable := range []int{0, durables - 1} {
+		c.subscribe(fmt.Sprint(durable), "/topic/a", "auto", fmt.Sprint("durable-subscription-name:", durable))
+		for i := range recordPlaces / durables {
+			c.message(fmt.Sprint(i), "subscription", fmt.Sprint(durable))
+		}
 	}
 	c.quiet()
 }
