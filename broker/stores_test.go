@@ -295,3 +295,22 @@ func TestFailureOfASyncIsFinal(t *testing.T) {
 		}
 	}
 }
+
+// Damage that somebody has mended, for the store is served elsewhere now, ends no server, and is not what an orderly end reports.
+func TestMendedDamageIsForgotten(t *testing.T) {
+	k := two(t).all()[1]
+	damaged := func() error {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return k.fatal
+	}
+	k.mu.Lock()
+	k.fatal = journal.ErrDamaged
+	k.mu.Unlock()
+	if k.waiting(journal.Owner{Node: "gone"}); damaged() == nil {
+		t.Error("nobody serves it, and the damage is forgotten")
+	}
+	if k.waiting(journal.Owner{Node: "other", PID: 1}); damaged() != nil {
+		t.Error("the damage is remembered though another server has the store")
+	}
+}

@@ -126,7 +126,9 @@ func (k *keeper) waiting(o journal.Owner) {
 	_ = k.look() // the owner may have made it since, or named it anew
 	k.stands()
 	k.mu.Lock()
-	k.status.Owner = o
+	if k.status.Owner = o; o.PID != 0 {
+		k.fatal = nil // somebody serves it: what was damaged is mended
+	}
 	k.publishLocked()
 	k.mu.Unlock()
 	k.log.Info("standing by: the store has an owner", "owner", o.Node, "pid", o.PID, "epoch", o.Epoch, "silent", o.Silent)
