@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/understudy-mq/understudy/broker/journal"
 )
@@ -21,13 +20,24 @@ func TestNothingIsSaidByAHandOverOfALostStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := order{to: "b", reason: byCommand, done: make(chan error, 1)}
-	select {
-	case s.all()[0].orders <- o: // as the first thing after a standstill, before the next heart-beat
-		if err := <-o.done; !errors.Is(err, journal.ErrFenced) {
-			t.Errorf("got %v, want ErrFenced", err)
+	first := s.hold()
+	eventually(t, "the order is taken, or a heart-beat was faster: the end is the same", func() bool {
+		first.lock()
+		lost := first.lost
+		first.unlock()
+		if lost { // whoever takes it now has the store again
+			return true
 		}
-	case <-time.After(patience): // a heart-beat was faster: the end is the same
-	}
+		select {
+		case s.all()[0].orders <- o: // as the first thing after a standstill, before the next heart-beat
+			if err := <-o.done; !errors.Is(err, journal.ErrFenced) {
+				t.Errorf("got %v, want ErrFenced", err)
+			}
+			return true
+		default:
+			return false
+		}
+	})
 	for _, c := range []*client{e.queue, e.browser, e.topic, e.producer, e.sidecar} {
 		c.refused("store lost")
 	}
