@@ -241,6 +241,10 @@ func TestLastServerHasAllStores(t *testing.T) {
 	}
 	for i, s := range servers[:3] {
 		s.warmFor(i, 3)
+		eventually(t, "the idle one is the first, and warm", func() bool {
+			first := s.Status().Stores[i].Candidates[0]
+			return first.Node == "idle" && first.Warm
+		})
 	}
 	servers[0].stop()
 	eventually(t, "the idle one has the first", func() bool { return serves(servers[3]) == 1 })
