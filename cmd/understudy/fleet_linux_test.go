@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -120,11 +121,17 @@ func (f *fleet) add(name string, args ...string) {
 	f.members[name] = &member{t: f.t, name: name, listen: freePort(f.t), args: append([]string{"broker", "--name", name}, args...)}
 }
 
-// freePort is an address to come back to: outside of what the kernel gives away by itself, if it can be had.
+// portsGiven are the addresses that freePort has returned: their owners may not have them yet, or be away.
+var portsGiven sync.Map
+
+// freePort is an address to come back to, and nobody else's: outside of what the kernel gives away by itself, if it can be had.
 func freePort(t *testing.T) string {
 	t.Helper()
 	for range 100 {
 		addr := fmt.Sprint("127.0.0.1:", 10000+rand.IntN(20000))
+		if _, given := portsGiven.LoadOrStore(addr, true); given {
+			continue
+		}
 		if l, err := net.Listen("tcp", addr); err == nil {
 			l.Close()
 			return addr
